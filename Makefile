@@ -1,0 +1,35 @@
+# `make demo` and `make test` do all their own set-up, from a machine with Python 3.11 and pip.
+UV_VERSION := 0.13.9
+UV := .uv/bin/uv
+RUN := .venv/bin
+
+.PHONY: help setup demo test check bench clean
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/.installed ## install the program into .venv (.venv/bin/banjia)
+
+# `pip --target` works on Debian without python3-venv, and beside an externally managed Python.
+$(UV):
+	python3 -m pip install --quiet --disable-pip-version-check --target .uv uv==$(UV_VERSION)
+
+.venv/.installed: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --locked --quiet --python python3
+	@touch $@
+
+demo: setup ## move twelve mailboxes between two mail servers on this machine
+	$(RUN)/banjia demo
+
+test: setup ## run every test, against real mail servers that are installed and started here
+	tests/setup/install_servers
+	$(RUN)/pytest
+
+check: setup ## the quick checks before a commit: style, types, import contract, documentation
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports --no-cache
+	$(RUN)/pytest -q tests/docs
+
+clean: ## remove what the targets above made
+	rm -rf .uv .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
