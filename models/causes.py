@@ -1,0 +1,57 @@
+"""The causes of failure, with whose turn it is and what to do, from `causes.toml`.
+
+A cause is the class of a failure, never a server's own words; those are kept beside it as the technical detail.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from models.bilingual import Text
+
+Owner = Literal["member", "admin", "provider", "support", "nobody"]
+Reach = Literal["message", "folder", "member", "host"]
+
+OWNERS: dict[Owner, Text] = {
+    "member": Text("成员处理", "member's turn"),
+    "admin": Text("管理员处理", "admin's turn"),
+    "provider": Text("等待服务商", "provider's turn"),
+    "support": Text("联系支持人员", "ask support"),
+    "nobody": Text("无需处理", "nothing to do"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One class of failure."""
+
+    id: str
+    title: Text
+    owner: Owner
+    reach: Reach
+    retryable: bool
+    advice: Text
+
+
+@cache
+def causes() -> dict[str, Cause]:
+    """Every cause by its id."""
+    rows = tomllib.loads((files("models") / "causes.toml").read_text(encoding="utf-8"))
+    return {
+        name: Cause(
+            id=name,
+            title=Text(**row["title"]),
+            owner=row["owner"],
+            reach=row["reach"],
+            retryable=row["retryable"],
+            advice=Text(row["advice_zh"], row["advice_en"]),
+        )
+        for name, row in rows.items()
+    }
+
+
+def cause(name: str) -> Cause:
+    """The cause of that id; an id of a later version reads as unclassified."""
+    return causes().get(name) or causes()["unclassified"]

@@ -1,0 +1,290 @@
+"""What a report says, as plain values: counted, grouped and graded here, rendered elsewhere. Pure.
+
+Every number of the HTML, the CSV and the JSON comes from these values, so they cannot disagree.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+
+from models.bilingual import Text
+from models.causes import Cause, cause
+from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
+
+# A mailbox with more refused or lost messages than this share, and more than this many, is Poor.
+POOR_SHARE = 0.01
+POOR_COUNT = 10
+
+# What a server changed in a message, mildest first; the benign ones change no letter of the mail.
+BENIGN_ALTERATIONS = frozenset({"final_line_end", "line_ends", "keyword_dropped"})
+
+
+class Grade(IntEnum):
+    """How well a mailbox arrived; a wave takes its worst member."""
+
+    PERFECT = 0
+    GOOD = 1
+    INVESTIGATE = 2
+    POOR = 3
+
+
+GRADE_NAMES: dict[Grade, Text] = {
+    Grade.PERFECT: Text("完美", "Perfect"),
+    Grade.GOOD: Text("良好", "Good"),
+    Grade.INVESTIGATE: Text("需查看", "Investigate"),
+    Grade.POOR: Text("较差", "Poor"),
+}
+
+GRADE_RULES: dict[Grade, Text] = {
+    Grade.PERFECT: Text(
+        "全部邮件已搬到,读回核对完全一致,日期和标记相同",
+        "every message arrived; what was read back is identical, dates and flags are equal",
+    ),
+    Grade.GOOD: Text(
+        "全部邮件已搬到,服务器只改动了换行或放弃了自定义标记",
+        "every message arrived; the server changed no more than line ends or dropped a keyword",
+    ),
+    Grade.INVESTIGATE: Text(
+        "有少量邮件未搬,或服务器改动了邮件头、日期或标记",
+        "a few messages were not moved, or the server altered a header, a date or a flag",
+    ),
+    Grade.POOR: Text(
+        f"未搬邮件超过 {POOR_COUNT} 封且超过 {POOR_SHARE:.0%}",
+        f"more than {POOR_COUNT} messages and more than {POOR_SHARE:.0%} were not moved",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCounts:
+    """Messages of the source by their end; `unaccounted` is 0 when the pass went through."""
+
+    source: int = 0
+    copied: int = 0
+    already_there: int = 0
+    issues: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        return self.source - self.copied - self.already_there - self.issues
+
+    def __add__(self, other: "MessageCounts") -> "MessageCounts":
+        return MessageCounts(
+            self.source + other.source,
+            self.copied + other.copied,
+            self.already_there + other.already_there,
+            self.issues + other.issues,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSummary:
+    """One folder of one member; `altered` counts messages by what the target's server changed."""
+
+    source_name: str
+    target_name: str
+    counts: MessageCounts
+    bytes: int
+    oldest: datetime | None
+    newest: datetime | None
+    altered: Mapping[str, int]
+    read_back: int
+    """Messages whose bytes were read back from the target and compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueSummary:
+    """One message that was not moved."""
+
+    folder: str
+    source_uid: int
+    cause: Cause
+    arrived: datetime | None
+    size: int
+    server_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventSummary:
+    """One line of a member's or a wave's timeline."""
+
+    at: datetime
+    who: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSummary:
+    """One row of the report; `cause` is set for every member that needs attention."""
+
+    id: int
+    line: int
+    email: str
+    display_name: str
+    department: str
+    source_user: str
+    source_host: str
+    target_user: str
+    target_host: str
+    state: MemberState
+    cause: Cause | None
+    cause_side: str
+    """"source", "target" or "": whose server gave the answer."""
+    server_text: str
+    """The server's own words, redacted: the technical detail under the advice."""
+    bytes: int
+    """Bytes this program copied."""
+    folders: tuple[FolderSummary, ...] = ()
+    issues: tuple[IssueSummary, ...] = ()
+    events: tuple[EventSummary, ...] = ()
+    attempts: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def counts(self) -> MessageCounts:
+        return sum((folder.counts for folder in self.folders), MessageCounts())
+
+    @property
+    def short_state(self) -> ShortState:
+        return SHORT_STATES[self.state]
+
+    @property
+    def moved(self) -> bool:
+        return self.state in MOVED
+
+    @property
+    def grade(self) -> Grade | None:
+        """None while the mailbox has not been moved through once."""
+        return grade(self.counts, self.altered) if self.moved else None
+
+    @property
+    def altered(self) -> dict[str, int]:
+        total: dict[str, int] = defaultdict(int)
+        for folder in self.folders:
+            for name, count in folder.altered.items():
+                total[name] += count
+        return dict(total)
+
+    @property
+    def advice(self) -> Text | None:
+        return self.cause.advice if self.cause else None
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRowSummary:
+    """A problem of the roster; its row was not moved."""
+
+    line: int
+    column: str
+    value: str
+    problem: Text
+    fix: Text
+
+
+@dataclass(frozen=True, slots=True)
+class CauseGroup:
+    """The members that share a cause, and so a cure."""
+
+    cause: Cause
+    members: tuple[MemberSummary, ...]
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousReport:
+    """The numbers of the report before this one, for "what changed"."""
+
+    made_at: datetime
+    copied: int
+    synced: int
+    needs_attention: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaveSummary:
+    """Everything that a report of a wave says."""
+
+    wave: str
+    state: WaveState
+    report_id: str
+    made_at: datetime
+    members: tuple[MemberSummary, ...]
+    invalid_rows: tuple[InvalidRowSummary, ...] = ()
+    roster_columns: tuple[str, ...] = ()
+    previous: PreviousReport | None = None
+    credentials_purged_at: datetime | None = None
+    seconds: float = 0.0
+    """Wall time of the last run over the wave."""
+    events: tuple[EventSummary, ...] = field(default=())
+
+    @property
+    def counts(self) -> MessageCounts:
+        return sum((member.counts for member in self.members), MessageCounts())
+
+    @property
+    def bytes(self) -> int:
+        return sum(member.bytes for member in self.members)
+
+    @property
+    def completed(self) -> tuple[MemberSummary, ...]:
+        return tuple(m for m in self.members if m.moved and m.short_state != ShortState.NEEDS_ATTENTION)
+
+    @property
+    def needs_attention(self) -> tuple[MemberSummary, ...]:
+        return tuple(m for m in self.members if m.short_state == ShortState.NEEDS_ATTENTION)
+
+    @property
+    def unfinished(self) -> tuple[MemberSummary, ...]:
+        """Members that are neither through nor in need of anybody: waiting or under way."""
+        return tuple(m for m in self.members if m.short_state in {ShortState.WAITING, ShortState.ACTIVE})
+
+    @property
+    def grade(self) -> Grade | None:
+        return max((m.grade for m in self.members if m.grade is not None), default=None)
+
+    @property
+    def invalid_lines(self) -> int:
+        """Roster rows that were left out."""
+        return len({row.line for row in self.invalid_rows})
+
+    @property
+    def all_done(self) -> bool:
+        return not self.needs_attention and not self.unfinished and not self.invalid_rows
+
+    @property
+    def causes(self) -> tuple[CauseGroup, ...]:
+        """Causes of members and of single messages, the commonest first."""
+        return group_by_cause(self.members)
+
+
+def grade(counts: MessageCounts, altered: Mapping[str, int]) -> Grade:
+    """Grade one mailbox by the published rule (GRADE_RULES)."""
+    not_moved = counts.issues + max(counts.unaccounted, 0)
+    if not_moved > POOR_COUNT and not_moved > POOR_SHARE * counts.source:
+        return Grade.POOR
+    changed = {name for name, count in altered.items() if count}
+    if not_moved or changed - BENIGN_ALTERATIONS:
+        return Grade.INVESTIGATE
+    return Grade.GOOD if changed else Grade.PERFECT
+
+
+def group_by_cause(members: Iterable[MemberSummary]) -> tuple[CauseGroup, ...]:
+    """Group members in need of attention by cause; a member with issues counts once for each cause among them."""
+    groups: dict[str, list[MemberSummary]] = defaultdict(list)
+    messages: dict[str, int] = defaultdict(int)
+    for member in members:
+        if member.short_state != ShortState.NEEDS_ATTENTION:
+            continue
+        names = {issue.cause.id for issue in member.issues}
+        for issue in member.issues:
+            messages[issue.cause.id] += 1
+        if member.cause:
+            names.add(member.cause.id)
+        for name in names:
+            groups[name].append(member)
+    found = (CauseGroup(cause(name), tuple(found), messages[name]) for name, found in groups.items())
+    return tuple(sorted(found, key=lambda group: (-len(group.members), group.cause.id)))
