@@ -1,0 +1,39 @@
+"""Where a mailbox is and how to sign in to it."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Security = Literal["tls", "starttls", "plain"]
+DEFAULT_PORTS: dict[Security, int] = {"tls": 993, "starttls": 143, "plain": 143}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One IMAP server. `ca_file` is trusted beside the system's authorities."""
+
+    host: str
+    port: int
+    security: Security = "tls"
+    ca_file: Path | None = None
+    plain_allowed: bool = False
+    """The admin named this host as one that may be spoken to in clear text."""
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One mailbox on a server; the password never shows in a repr."""
+
+    server: Server
+    user: str
+    password: str = field(repr=False)

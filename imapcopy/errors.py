@@ -1,0 +1,98 @@
+"""What can go wrong, by how far it reaches.
+
+MigrationError
+├ MessageError   this message stays behind, the folder goes on
+├ FolderError    this folder stays behind, the member goes on
+├ MemberError    this member stops
+└ ServerError    nobody's fault: wait and try again
+
+Each carries a cause (`models.causes`), the side, and the server's own words with the secrets taken out. The words of
+an exception are public: Prefect stores them, logs show them.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from models.causes import Cause, cause
+
+Side = Literal["source", "target"]
+
+
+class MigrationError(Exception):
+    """A failure with a named cause."""
+
+    def __init__(self, cause_id: str, side: Side, server_text: str = "", *, where: str = "") -> None:
+        self.cause_id = cause_id
+        self.side: Side = side
+        self.server_text = server_text
+        self.where = where
+        place = f" in {where!r}" if where else ""
+        super().__init__(f"{cause_id} ({side}{place}): {server_text}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.cause_id, self.side, self.server_text, self.where))
+
+    @property
+    def cause(self) -> Cause:
+        return cause(self.cause_id)
+
+    @property
+    def retryable(self) -> bool:
+        return self.cause.retryable
+
+
+class MessageError(MigrationError):
+    """One message cannot be moved."""
+
+
+class FolderError(MigrationError):
+    """One folder cannot be read or written."""
+
+
+class MemberError(MigrationError):
+    """The member stops until somebody acts."""
+
+
+class ServerError(MigrationError):
+    """A server or the way to it fails; waiting may help."""
+
+
+class ConnectionLost(ServerError):
+    """The connection broke; what was under way has an unknown outcome."""
+
+
+class Refused(Exception):
+    """A tagged NO or BAD: the command was not carried out and the connection still serves."""
+
+    def __init__(self, status: str, text: str) -> None:
+        self.status = status
+        self.text = text
+        super().__init__(f"{status} {text}")
+
+
+class Stopped(Exception):
+    """Asked to stop: what is done is in the ledger, the rest goes on with the next pass."""
+
+
+def error_of_reach(cause_id: str, side: Side, server_text: str, *, where: str = "") -> MigrationError:
+    """The error whose class fits the reach of the cause."""
+    found = cause(cause_id)
+    if found.reach == "message":
+        return MessageError(cause_id, side, server_text, where=where)
+    if found.reach == "folder":
+        return FolderError(cause_id, side, server_text, where=where)
+    if found.retryable:
+        return ServerError(cause_id, side, server_text, where=where)
+    return MemberError(cause_id, side, server_text, where=where)
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Take passwords out of a server's words, make control characters visible, and cut endless ones."""
+    for secret in sorted((s for s in secrets if s), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    visible = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return visible if len(visible) <= 500 else visible[:497] + "..."
+
+
+def _rebuild(kind: type[MigrationError], cause_id: str, side: Side, text: str, where: str) -> MigrationError:
+    return kind(cause_id, side, text, where=where)

@@ -1,0 +1,173 @@
+"""The small part of IMAP's grammar that the copier reads and writes itself (RFC 9051 section 9). Pure.
+
+Own code because the library's parser gives up a whole LIST or FETCH for one bad name, decodes names it cannot encode
+again, and copies every literal several times.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+
+Token = bytes | None | list["Token"]
+
+LITERAL_AT_END = re.compile(rb"~?\{(\d+)\+?\}\r?\n?\Z")
+# An atom may hold brackets with blanks inside: BODY[HEADER.FIELDS (MESSAGE-ID)].
+_TOKEN = re.compile(rb'\s*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|((?:\[[^\]\r\n]*\]|[^\s()"])+))')
+_ESCAPED = re.compile(rb"\\(.)")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DATE_TIME = re.compile(r"\s?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)\Z")
+_FLAG = re.compile(rb"\\?[^\s(){%*\"\\\]\x00-\x1f\x7f-\xff]+\Z")
+
+
+class GrammarError(ValueError):
+    """A response that does not follow the grammar."""
+
+
+def parse(segments: Sequence[bytes], literals: Sequence[bytes]) -> list[Token]:
+    """Parse one response: text segments with the literals that stood between them, `{n}` already cut off."""
+    root: list[Token] = []
+    stack = [root]
+    for index, segment in enumerate(segments):
+        position = 0
+        while match := _TOKEN.match(segment, position):
+            position = match.end()
+            opened, closed, quoted, atom = match.groups()
+            if opened:
+                child: list[Token] = []
+                stack[-1].append(child)
+                stack.append(child)
+                if len(stack) > 50:
+                    raise GrammarError("parentheses nested too deep")
+            elif closed:
+                if len(stack) == 1:
+                    raise GrammarError("a parenthesis is closed that was never opened")
+                stack.pop()
+            elif quoted is not None:
+                stack[-1].append(_ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted)
+            else:
+                stack[-1].append(None if atom.upper() == b"NIL" else atom)
+        if segment[position:].strip():
+            raise GrammarError(f"cannot read {segment[position : position + 40]!r}")
+        if index < len(literals):
+            stack[-1].append(literals[index])
+    if len(stack) != 1:
+        raise GrammarError("a parenthesis is never closed")
+    return root
+
+
+def pairs(tokens: Token) -> dict[bytes, Token]:
+    """A FETCH or STATUS list as a dictionary, its keys in upper case."""
+    if not isinstance(tokens, list) or len(tokens) % 2:
+        raise GrammarError("expected a list of pairs")
+    found: dict[bytes, Token] = {}
+    for key, value in zip(tokens[::2], tokens[1::2], strict=True):
+        if not isinstance(key, bytes):
+            raise GrammarError("expected a name")
+        found[key.upper()] = value
+    return found
+
+
+def number(token: Token) -> int:
+    """A number, or GrammarError."""
+    if isinstance(token, bytes) and token.isdigit():
+        return int(token)
+    raise GrammarError(f"expected a number, got {token!r}")
+
+
+def quote(text: bytes) -> bytes:
+    """An astring in quotes; GrammarError for what only a literal can carry."""
+    if any(octet in b"\r\n\0" for octet in text):
+        raise GrammarError("a line end or NUL cannot stand in a quoted string")
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def encode_mailbox(name: str) -> bytes:
+    """A folder name as modified UTF-7 (RFC 3501 section 5.1.3)."""
+    out = bytearray()
+    wide = ""
+    for character in [*name, ""]:
+        if character and not 0x20 <= ord(character) <= 0x7E:
+            wide += character
+            continue
+        if wide:
+            coded = base64.b64encode(wide.encode("utf-16-be")).rstrip(b"=").replace(b"/", b",")
+            out += b"&" + coded + b"-"
+            wide = ""
+        out += b"&-" if character == "&" else character.encode("ascii")
+    return bytes(out)
+
+
+def decode_mailbox(raw: bytes) -> str:
+    """A folder name from the wire; a name that is not modified UTF-7 is shown as UTF-8 or GB18030, else octet by octet.
+
+    Some servers list raw 8-bit or broken names, so `encode_mailbox(decode_mailbox(raw))` may differ from `raw`:
+    whoever selects the folder uses `raw`.
+    """
+    try:
+        text = raw.decode("ascii")
+    except UnicodeDecodeError:
+        for encoding in ("utf-8", "gb18030"):
+            try:
+                return raw.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+        return raw.decode("latin-1")
+    out: list[str] = []
+    for index, part in enumerate(text.split("&")):
+        if index == 0:
+            out.append(part)
+            continue
+        coded, dash, rest = part.partition("-")
+        if not dash:
+            return text
+        if not coded:
+            out.append("&" + rest)
+            continue
+        try:
+            wide = base64.b64decode(coded.replace(",", "/") + "=" * (-len(coded) % 4), validate=True)
+            out.append(wide.decode("utf-16-be") + rest)
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return text
+    return "".join(out)
+
+
+def parse_date_time(text: str) -> datetime | None:
+    """An INTERNALDATE as an aware datetime; None when it is no date (`00-Jan-0000`, 24:00)."""
+    match = _DATE_TIME.match(text)
+    if not match:
+        return None
+    day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
+    try:
+        offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes)) * (-1 if sign == "-" else 1)
+        return datetime(
+            int(year),
+            _MONTHS.index(month.title()) + 1,
+            int(day),
+            int(hour),
+            int(minute),
+            min(int(second), 59),
+            tzinfo=timezone(offset) if offset else UTC,
+        )
+    except ValueError:
+        return None
+
+
+def format_date_time(moment: datetime) -> str:
+    """An aware datetime as INTERNALDATE, in its own zone."""
+    offset = moment.utcoffset() or timedelta()
+    minutes = int(offset.total_seconds() // 60)
+    sign = "-" if minutes < 0 else "+"
+    zone = f"{sign}{abs(minutes) // 60:02}{abs(minutes) % 60:02}"
+    return f"{moment.day:02}-{_MONTHS[moment.month - 1]}-{moment.year:04} {moment:%H:%M:%S} {zone}"
+
+
+def is_flag(flag: bytes) -> bool:
+    """Whether a flag may be written back as it was read."""
+    return bool(_FLAG.match(flag))
+
+
+def flag_list(flags: Iterable[str]) -> bytes:
+    """Flags in parentheses, sorted."""
+    return b"(" + b" ".join(sorted(flag.encode() for flag in flags)) + b")"

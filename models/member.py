@@ -1,0 +1,170 @@
+"""A member: one source account to be moved to one target account, its state, and the lease of its runner.
+
+A lease says which runner moves the member now. Its token grows with every taking, and every ledger write names the
+token, so that a runner that slept through its lease can write nothing more (fencing).
+"""
+
+import os
+import socket
+from datetime import date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import Engine, update
+from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col
+
+from models.columns import now, stored_as_value
+from models.database import writing
+from models.states import MemberState, check_member_change
+from models.wave import Event
+
+LEASE_SECONDS = 300
+"""How long a silent runner keeps its member; each ledger write renews it."""
+
+
+class Member(SQLModel, table=True):
+    """One row of the roster, without its secrets, and how far it is."""
+
+    __table_args__ = (UniqueConstraint("wave_id", "email"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    wave_id: int = Field(foreign_key="wave.id", index=True)
+    line: int
+    email: str
+    user_name: str
+    user_root: str | None = None
+    display_name: str | None = None
+    department: str | None = None
+    provider: str | None = None
+    source_host: str | None = None
+    source_port: int | None = None
+    source_security: str | None = None
+    target_host: str | None = None
+    target_port: int | None = None
+    target_security: str | None = None
+    target_user_name: str | None = None
+    exclude_folders: str = ""
+    """Folder names, one a line."""
+    since: date | None = None
+    language: str | None = None
+    notify_address: str | None = None
+    shared: bool = False
+    note: str | None = None
+
+    state: MemberState = Field(default=MemberState.QUEUED, sa_type=stored_as_value(MemberState))
+    cause: str | None = None
+    cause_side: str = ""
+    server_text: str = ""
+    attempts: int = 0
+    resume_at: datetime | None = None
+    messages_found: int = 0
+    """Messages at the source when the running pass listed it."""
+    source_bytes: int = 0
+    oldest: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    lease_owner: str = ""
+    lease_until: datetime | None = None
+    lease_token: int = 0
+
+
+class LeaseHeld(Exception):
+    """Another runner moves this member now."""
+
+
+class LeaseLost(Exception):
+    """Another runner has taken this member over: write nothing more."""
+
+
+@cache
+def this_runner() -> str:
+    """Name this process so that another one on the same machine can tell whether it still lives."""
+    return f"{socket.gethostname()}/{_boot_id()}/{os.getpid()}/{_start_time(os.getpid())}"
+
+
+def take_lease(engine: Engine, member_id: int, owner: str | None = None) -> int:
+    """Make this process the member's runner and return the fencing token; LeaseHeld if another one lives."""
+    owner = owner or this_runner()
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        free = (
+            not member.lease_owner
+            or member.lease_until is None
+            or member.lease_until <= now()
+            or _is_dead(member.lease_owner)
+        )
+        if not free:
+            raise LeaseHeld(member.lease_owner)
+        member.lease_owner = owner
+        member.lease_token += 1
+        member.lease_until = now() + timedelta(seconds=LEASE_SECONDS)
+        session.add(member)
+        return member.lease_token
+
+
+def renew_lease(session: Session, member_id: int, token: int) -> None:
+    """Check the token and push the lease's end on, inside the caller's transaction; LeaseLost if it is not ours."""
+    renewed = session.exec(
+        update(Member)
+        .where(col(Member.id) == member_id, col(Member.lease_token) == token)
+        .values(lease_until=now() + timedelta(seconds=LEASE_SECONDS))
+    )
+    if renewed.rowcount != 1:
+        raise LeaseLost(f"member {member_id} has another runner")
+
+
+def release_lease(engine: Engine, member_id: int, token: int) -> None:
+    """Give the member free; nothing happens if it is no longer ours."""
+    with writing(engine) as session:
+        session.execute(
+            update(Member)
+            .where(col(Member.id) == member_id, col(Member.lease_token) == token)
+            .values(lease_owner="", lease_until=None)
+        )
+
+
+def change_state(
+    session: Session,
+    member: Member,
+    new: MemberState,
+    *,
+    who: str = "",
+    why: str = "",
+) -> None:
+    """Move a member to another state by the table of changes, and write it into the timeline."""
+    check_member_change(member.state, new)
+    if member.state != new or why:
+        session.add(
+            Event(wave_id=member.wave_id, member_id=member.id, who=who, what=f"{member.state} > {new}", why=why)
+        )
+    member.state = new
+    session.add(member)
+
+
+def _is_dead(owner: str) -> bool:
+    """Whether that runner was a process of this machine that no longer lives; False when it cannot be told."""
+    host, boot, pid, started = [*owner.split("/"), "", "", "", ""][:4]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    if boot != _boot_id():
+        return True
+    return _start_time(int(pid)) != started
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int) -> str:
+    """Ticks since boot at which the process started (proc(5) field 22), so that a reused pid is not mistaken."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    # A zombie is dead to us: its parent has only not looked yet.
+    return "" if fields[0] == "Z" else fields[19]

@@ -1,0 +1,17 @@
+"""Alembic's entry: runs the migrations over the connection that `models.database` hands it."""
+
+from alembic import context
+from sqlmodel import SQLModel
+
+import models.ledger
+import models.member
+import models.vault
+import models.wave  # noqa: F401  (each registers its tables)
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=SQLModel.metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
