@@ -330,20 +330,29 @@ class Ledger:
             return reopened
 
     def mark_verified(
-        self, folder_id: int, batch_ids: Sequence[int], altered: Mapping[str, int], read_back: int
+        self,
+        folder_id: int,
+        batch_ids: Sequence[int],
+        altered: Mapping[str, int],
+        read_back: int,
+        *,
+        afresh: bool = False,
     ) -> None:
-        """Commit that these batches were re-read from the target, and what its server changed in them."""
+        """Commit that these batches were re-read from the target, and what its server changed in them.
+
+        `afresh` replaces what earlier passes found: all of the folder was read again.
+        """
         with self._fenced() as session:
             folder = session.get_one(FolderCopy, folder_id)
             for batch_id in batch_ids:
                 batch = session.get_one(Batch, batch_id)
                 batch.state = BatchState.VERIFIED
                 session.add(batch)
-            total = json.loads(folder.altered)
+            total = {} if afresh else json.loads(folder.altered)
             for name, count in altered.items():
                 total[name] = total.get(name, 0) + count
             folder.altered = json.dumps(total, sort_keys=True)
-            folder.read_back += read_back
+            folder.read_back = read_back if afresh else folder.read_back + read_back
             session.add(folder)
 
     def disown(self, folder_id: int, source_uids: set[int]) -> None:

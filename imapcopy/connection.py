@@ -1,0 +1,711 @@
+"""The one door to IMAP: opens a connection, speaks the commands a copy needs, and names what goes wrong.
+
+imapclient connects, negotiates TLS and signs in. After that the copier speaks over the same socket itself: the
+library's FETCH, LIST and APPEND copy each literal several times, rewrite bare line ends, lose a whole answer to one odd
+name, never look at the status of MULTIAPPEND and cannot overlap commands. One connection serves one thread.
+
+`SourceConnection` has no command that changes anything: the source is opened with EXAMINE and read with BODY.PEEK.
+"""
+
+import contextlib
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import imapclient
+from imapclient.exceptions import IMAPClientError, LoginError
+
+from imapcopy import grammar
+from imapcopy.account import Account, Server
+from imapcopy.answers import Stage, classify, classify_exception
+from imapcopy.errors import (
+    ConnectionLost,
+    MemberError,
+    MigrationError,
+    Refused,
+    ServerError,
+    Side,
+    error_of_reach,
+    redact,
+)
+from imapcopy.folders import Folder
+from imapcopy.grammar import Token
+from imapcopy.plan import Envelope
+from models.uid_sets import format_uids, parse_uids
+
+CONNECT_SECONDS = 20.0
+SILENCE_SECONDS = 60.0
+"""How long a server may say nothing while an answer is due."""
+COMMAND_SECONDS = 600.0
+"""How long one command may take besides its bytes; a server that drips or chatters for ever ends here."""
+SLOWEST_BYTES_PER_SECOND = 10_000
+MAX_LITERAL_BYTES = 1 << 30
+MAX_UNTAGGED = 2_000_000
+UIDS_PER_COMMAND = 500
+"""Dovecot refuses command lines above 64 KB, Courier ends the session at about 9,500 UIDs."""
+LITERAL_MINUS_BYTES = 4096
+"""LITERAL- allows unannounced literals up to this size (RFC 7888)."""
+
+_STATUS = re.compile(rb"(OK|NO|BAD)\b ?(.*)", re.IGNORECASE | re.DOTALL)
+_APPENDUID = re.compile(r"\[APPENDUID (\d+) ([\d:,]+)\]", re.IGNORECASE)
+_SYSTEM_FLAGS = {"\\seen": "\\Seen", "\\answered": "\\Answered", "\\flagged": "\\Flagged", "\\deleted": "\\Deleted"}
+_SYSTEM_FLAGS["\\draft"] = "\\Draft"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStatus:
+    """STATUS of a folder; `highestmodseq` is 0 without CONDSTORE (RFC 7162)."""
+
+    messages: int
+    uidnext: int
+    uidvalidity: int
+    highestmodseq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What SELECT or EXAMINE told. `keywords` is None when any keyword may be stored."""
+
+    uidvalidity: int
+    uidnext: int
+    messages: int
+    keywords: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as the server delivered it; `raw` is None when it delivered nothing (gone, or unreadable)."""
+
+    uid: int
+    raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to append; `internal_date` as in INTERNALDATE, "" leaves the date to the server."""
+
+    raw: bytes
+    flags: frozenset[str]
+    internal_date: str
+
+
+@dataclass(slots=True)
+class Response:
+    """One answer of the server: its text cut at the literals, and the literals."""
+
+    segments: list[bytes]
+    literals: list[bytes] = field(default_factory=list)
+
+    def tokens(self) -> list[Token]:
+        return grammar.parse(self.segments, self.literals)
+
+    @property
+    def text(self) -> str:
+        return self.segments[0].decode("utf-8", "backslashreplace").strip()
+
+
+class Connection:
+    """A signed-in connection; what both sides share. Every failure comes out as a MigrationError."""
+
+    side: Side
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.capabilities: frozenset[str] = frozenset()
+        self.selected = b""
+        self._sent = 0
+        self._client = self._connect()
+        try:
+            self._sign_in()
+        except BaseException:
+            self.drop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def server(self) -> Server:
+        return self.account.server
+
+    def close(self) -> None:
+        """Say goodbye; a connection that is already gone is no failure."""
+        with contextlib.suppress(MigrationError, Refused):
+            self._command(b"LOGOUT", stage="list", seconds=5)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the socket without a word: the only safe end of a connection that is out of step."""
+        with contextlib.suppress(OSError, IMAPClientError):
+            self._client.shutdown()
+
+    # Connecting and signing in
+
+    def _connect(self) -> Any:
+        server = self.server
+        if server.security == "plain" and not (server.is_loopback or server.plain_allowed):
+            raise MemberError("clear_text_refused", self.side, "", where=server.host)
+        try:
+            client = imapclient.IMAPClient(
+                server.host,
+                port=server.port,
+                ssl=server.security == "tls",
+                ssl_context=_tls_context(server) if server.security == "tls" else None,
+                timeout=imapclient.SocketTimeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
+            )
+        except (OSError, IMAPClientError) as error:
+            raise self._connect_failed(error) from None
+        # The library formats the repr of every literal at its default level, even with logging off.
+        client._imap.debug = 0
+        client.normalise_times = False
+        try:
+            if server.security == "starttls":
+                client.starttls(_tls_context(server))
+            # Without it each small command waits 40 ms for the server's delayed ACK.
+            client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except (OSError, IMAPClientError) as error:
+            with contextlib.suppress(OSError, IMAPClientError):
+                client.shutdown()
+            raise self._connect_failed(error) from None
+        return client
+
+    def _connect_failed(self, error: Exception) -> MigrationError:
+        text = self._redacted(_library_text(error))
+        if isinstance(error, OSError):
+            found = classify_exception(error, stage="connect", side=self.side, host=self.server.host)
+        else:
+            found = classify(text, stage="connect", side=self.side, host=self.server.host)
+        kind = MemberError if found in {"tls_cert", "tls_protocol", "wrong_port", "starttls_required"} else ServerError
+        return kind(found, self.side, text, where=f"{self.server.host}:{self.server.port}")
+
+    def _sign_in(self) -> None:
+        user, password = self.account.user, self.account.password
+        if any(c in "\r\n\0" for c in user + password):
+            raise MemberError("bad_credentials", self.side, "user name or password contains a control character")
+        self._read_capabilities()
+        plain_first = "AUTH=PLAIN" in self.capabilities
+        ways: list[Callable[[], object]] = [
+            lambda: self._client.plain_login(user, password),
+            lambda: self._client.login(user, password),
+        ]
+        if not plain_first:
+            ways.reverse()
+        for number, way in enumerate(ways):
+            try:
+                way()
+                break
+            except UnicodeEncodeError:
+                # LOGIN cannot carry it; the exception's own text would show the password.
+                continue
+            except (LoginError, IMAPClientError, OSError) as error:
+                text = self._redacted(_library_text(error))
+                # BAD means "not this mechanism", NO means "not this password": only BAD may be tried otherwise.
+                if number == 0 and " BAD [" in f" {_library_raw(error)}":
+                    continue
+                raise self._login_failed(error, text) from None
+        else:
+            raise MemberError("auth_mechanism", self.side, "", where=self.server.host)
+        self._read_capabilities()
+        if "ID" in self.capabilities:
+            # NetEase and Coremail refuse SELECT until they have been told who we are (RFC 2971).
+            with contextlib.suppress(Refused):
+                self._command(b'ID ("name" "Banjia")', stage="login")
+
+    def _login_failed(self, error: Exception, text: str) -> MigrationError:
+        if isinstance(error, OSError):
+            found = classify_exception(error, stage="login", side=self.side, host=self.server.host)
+        else:
+            found = classify(text, stage="login", side=self.side, host=self.server.host)
+        error_class = ServerError if found in {"timeout", "connection_dropped"} else None
+        if error_class:
+            return error_class(found, self.side, text, where=self.account.user)
+        return error_of_reach(found, self.side, text, where=self.account.user)
+
+    def _read_capabilities(self) -> None:
+        found: set[str] = set()
+        try:
+            for response in self._command(b"CAPABILITY", stage="login")[1]:
+                words = response.text.upper().split()
+                if words[:1] == ["CAPABILITY"]:
+                    found.update(words[1:])
+        except Refused:
+            found = set(self.capabilities)
+        self.capabilities = frozenset(found)
+
+    def has(self, capability: str) -> bool:
+        return capability in self.capabilities
+
+    # Reading
+
+    def prefix_and_separator(self) -> tuple[str, str]:
+        """The personal namespace (RFC 2342), or ("", the separator of the root) where the server has none."""
+        if self.has("NAMESPACE"):
+            with contextlib.suppress(Refused, grammar.GrammarError):
+                for response in self._command(b"NAMESPACE", stage="list")[1]:
+                    tokens = response.tokens()
+                    if tokens[:1] == [b"NAMESPACE"] and isinstance(tokens[1], list):
+                        first = tokens[1][0]
+                        if isinstance(first, list) and isinstance(first[0], bytes):
+                            separator = first[1] if isinstance(first[1], bytes) else b""
+                            return grammar.decode_mailbox(first[0]), separator.decode("latin-1")
+        with contextlib.suppress(Refused):
+            for folder in self._list(b'LIST "" ""'):
+                return "", folder.separator
+        return "", "/"
+
+    def folders(self) -> list[Folder]:
+        """Every folder, each name once; special use is asked for where it is offered (RFC 6154)."""
+        found: dict[bytes, Folder] = {}
+        for folder in self._list(b'LIST "" "*"'):
+            found.setdefault(folder.raw, folder)
+        if self.has("SPECIAL-USE") and self.has("LIST-EXTENDED"):
+            with contextlib.suppress(Refused):
+                for folder in self._list(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)'):
+                    plain = found.get(folder.raw, folder)
+                    both = plain.attributes | folder.attributes
+                    found[folder.raw] = Folder(plain.raw, plain.name, plain.separator, both)
+        return list(found.values())
+
+    def _list(self, command: bytes) -> list[Folder]:
+        folders = []
+        for response in self._checked(command, stage="list"):
+            try:
+                tokens = response.tokens()
+            except grammar.GrammarError:
+                continue
+            if len(tokens) < 4 or tokens[0] not in (b"LIST", b"XLIST"):
+                continue
+            attributes, separator, raw = tokens[1:4]
+            # An unquoted name may look like NIL; there is no other way to write the folder named so.
+            raw = b"NIL" if raw is None else raw
+            if isinstance(attributes, list) and isinstance(raw, bytes):
+                folders.append(
+                    Folder(
+                        raw=b"INBOX" if raw.upper() == b"INBOX" else raw,
+                        name="INBOX" if raw.upper() == b"INBOX" else grammar.decode_mailbox(raw),
+                        separator=separator.decode("latin-1") if isinstance(separator, bytes) else "",
+                        attributes=frozenset(a.decode("latin-1").lower() for a in attributes if isinstance(a, bytes)),
+                    )
+                )
+        return folders
+
+    def statuses(self, names: Sequence[bytes]) -> dict[bytes, FolderStatus]:
+        """STATUS of many folders in one flight; a folder whose STATUS is refused is absent."""
+        items = b"MESSAGES UIDNEXT UIDVALIDITY" + (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"")
+        found: dict[bytes, FolderStatus] = {}
+        # Some servers read the next command only after the last answer: keep what is under way below their buffers.
+        for start in range(0, len(names), 50):
+            flight = [
+                (name, self._send(b"STATUS " + _name(name) + b" (" + items + b")")) for name in names[start:][:50]
+            ]
+            for name, tag in flight:
+                try:
+                    untagged = self._collect(tag, stage="list")[1]
+                except Refused:
+                    continue
+                for response in untagged:
+                    with contextlib.suppress(grammar.GrammarError):
+                        tokens = response.tokens()
+                        if tokens[:1] == [b"STATUS"]:
+                            values = grammar.pairs(tokens[-1])
+                            found[name] = FolderStatus(
+                                messages=grammar.number(values.get(b"MESSAGES")),
+                                uidnext=grammar.number(values.get(b"UIDNEXT")),
+                                uidvalidity=grammar.number(values.get(b"UIDVALIDITY")),
+                                highestmodseq=grammar.number(values.get(b"HIGHESTMODSEQ", b"0")),
+                            )
+        return found
+
+    def _open(self, verb: bytes, raw: bytes) -> Selected:
+        uidvalidity = uidnext = messages = 0
+        keywords: frozenset[str] | None = frozenset()
+        self.selected = b""
+        for response in self._checked(verb + b" " + _name(raw), stage="select", where=grammar.decode_mailbox(raw)):
+            text = response.text
+            if match := re.match(r"(\d+) EXISTS", text, re.IGNORECASE):
+                messages = int(match[1])
+            elif match := re.match(r"OK \[UIDVALIDITY (\d+)", text, re.IGNORECASE):
+                uidvalidity = int(match[1])
+            elif match := re.match(r"OK \[UIDNEXT (\d+)", text, re.IGNORECASE):
+                uidnext = int(match[1])
+            elif match := re.match(r"OK \[PERMANENTFLAGS \(([^)]*)\)", text, re.IGNORECASE):
+                flags = match[1].split()
+                keywords = None if "\\*" in flags else frozenset(f.lower() for f in flags if not f.startswith("\\"))
+        self.selected = raw
+        if not uidnext:
+            # Servers older than UIDNEXT: the largest UID tells (RFC 3501 section 2.3.1.1).
+            last = [e.uid for e in self._scan_set(b"*")] if messages else []
+            uidnext = max(last, default=0) + 1
+        return Selected(uidvalidity, uidnext, messages, keywords)
+
+    def scan(self, first: int = 1) -> list[Envelope]:
+        """Flags, arrival date and size of every message of the opened folder from that UID up."""
+        return [e for e in self._scan_set(b"%d:*" % first) if e.uid >= first]
+
+    def scan_uids(self, uids: Sequence[int]) -> list[Envelope]:
+        """The same for these UIDs; those that are gone are absent."""
+        wanted = set(uids)
+        found: list[Envelope] = []
+        for chunk in _chunks(sorted(wanted)):
+            found += [e for e in self._scan_set(format_uids(chunk).encode()) if e.uid in wanted]
+        return found
+
+    def _scan_set(self, uid_set: bytes) -> list[Envelope]:
+        found: dict[int, Envelope] = {}
+        command = b"UID FETCH " + uid_set + b" (UID FLAGS INTERNALDATE RFC822.SIZE)"
+        for values in self._fetch(command):
+            # An unsolicited FETCH of a flag change has no date: it is not an answer to us.
+            if b"UID" not in values or b"RFC822.SIZE" not in values:
+                continue
+            date = values.get(b"INTERNALDATE")
+            text = date.decode("latin-1") if isinstance(date, bytes) else ""
+            uid = grammar.number(values[b"UID"])
+            found[uid] = Envelope(
+                uid=uid,
+                flags=_flags(values.get(b"FLAGS")),
+                internal_date=text,
+                arrived=grammar.parse_date_time(text),
+                size=grammar.number(values[b"RFC822.SIZE"]),
+            )
+        return sorted(found.values(), key=lambda e: e.uid)
+
+    def messages(self, uids: Sequence[int]) -> Iterator[Message]:
+        """The messages with these UIDs, one after the other as they come in; a missing one is absent."""
+        for chunk in _chunks(sorted(uids)):
+            due = set(chunk)
+            command = b"UID FETCH " + format_uids(chunk).encode() + b" (UID BODY.PEEK[])"
+            for values in self._fetch(command):
+                if b"BODY[]" not in values or b"UID" not in values:
+                    continue
+                uid = grammar.number(values[b"UID"])
+                raw = values[b"BODY[]"]
+                # A server that answers for a message nobody asked for, or twice, is not believed.
+                if uid in due:
+                    due.remove(uid)
+                    yield Message(uid, raw if isinstance(raw, bytes) else None)
+
+    def message_ids(self, uids: Sequence[int]) -> dict[int, str]:
+        """Message-ID by UID, "" for a message without one. Never by SEARCH: several servers ignore it."""
+        found: dict[int, str] = {}
+        for chunk in _chunks(sorted(uids)):
+            command = b"UID FETCH " + format_uids(chunk).encode() + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])"
+            for values in self._fetch(command):
+                header = next((v for k, v in values.items() if k.startswith(b"BODY[")), None)
+                if isinstance(header, bytes) and b"UID" in values:
+                    # Some servers answer with the whole header.
+                    match = re.search(rb"^message-id:\s*(\S+)", header, re.IGNORECASE | re.MULTILINE)
+                    found[grammar.number(values[b"UID"])] = match[1].decode("latin-1") if match else ""
+        return found
+
+    def quota(self) -> tuple[int, int] | None:
+        """Bytes used and allowed (RFC 9208), or None where the server does not tell."""
+        if not self.has("QUOTA"):
+            return None
+        with contextlib.suppress(Refused, grammar.GrammarError):
+            for response in self._command(b'GETQUOTAROOT "INBOX"', stage="list")[1]:
+                tokens = response.tokens()
+                if tokens[:1] == [b"QUOTA"] and isinstance(tokens[-1], list):
+                    items = tokens[-1]
+                    for name, used, limit in zip(items[::3], items[1::3], items[2::3], strict=False):
+                        if isinstance(name, bytes) and name.upper() == b"STORAGE":
+                            return grammar.number(used) * 1024, grammar.number(limit) * 1024
+        return None
+
+    # Commands and answers
+
+    def _fetch(self, command: bytes) -> Iterator[dict[bytes, Token]]:
+        tag = self._send(command)
+        deadline = _Deadline()
+        while True:
+            response = self._read(deadline)
+            if self._finish(response, tag, "fetch"):
+                return
+            if b"FETCH" in response.segments[0][:40].upper():
+                try:
+                    tokens = response.tokens()
+                    if len(tokens) == 3 and tokens[1] == b"FETCH":
+                        yield grammar.pairs(tokens[2])
+                except grammar.GrammarError as error:
+                    raise self._lost(f"unreadable FETCH: {error}") from None
+
+    def _checked(self, command: bytes, *, stage: Stage, where: str = "") -> list[Response]:
+        """Run a command whose refusal is a failure."""
+        try:
+            return self._command(command, stage=stage)[1]
+        except Refused as refused:
+            raise self.failure(refused, stage, where) from None
+
+    def failure(self, refused: Refused, stage: Stage, where: str = "") -> MigrationError:
+        """The error that a refusal means."""
+        found = classify(f"{refused.status} {refused.text}", stage=stage, side=self.side, host=self.server.host)
+        return error_of_reach(found, self.side, self._redacted(f"{refused.status} {refused.text}"), where=where)
+
+    def _command(self, command: bytes, *, stage: Stage, seconds: float = COMMAND_SECONDS) -> tuple[str, list[Response]]:
+        return self._collect(self._send(command), stage=stage, seconds=seconds)
+
+    def _collect(self, tag: bytes, *, stage: Stage, seconds: float = COMMAND_SECONDS) -> tuple[str, list[Response]]:
+        """The tagged text and the untagged answers of a command; Refused on NO and BAD."""
+        deadline = _Deadline(seconds)
+        untagged: list[Response] = []
+        while True:
+            response = self._read(deadline)
+            text = self._finish(response, tag, stage)
+            if text is not None:
+                return text, untagged
+            untagged.append(response)
+
+    def _finish(self, response: Response, tag: bytes, stage: Stage) -> str | None:
+        """The text of the tagged OK, None while the command goes on; BYE and refusals raise."""
+        line = response.segments[0]
+        if line.startswith(tag):
+            match = _STATUS.match(line[len(tag) :])
+            if not match:
+                raise self._lost(f"unreadable answer: {response.text}")
+            status, text = match[1].decode().upper(), match[2].decode("utf-8", "backslashreplace").strip()
+            if status != "OK":
+                raise Refused(status, text)
+            return text
+        if line.startswith(b"* "):
+            if line[2:6].upper() == b"BYE " and stage != "list":
+                raise self._lost(response.text)
+            response.segments[0] = line[2:]
+            return None
+        if line.startswith(b"+"):
+            return None
+        raise self._lost(f"answer to a command nobody sent: {response.text}")
+
+    def _send(self, command: bytes) -> bytes:
+        """Send a whole command; returns its tag with the blank that follows."""
+        self._sent += 1
+        tag = b"B%d " % self._sent
+        self._write(tag + command + b"\r\n")
+        return tag
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            self._client._imap.send(data)
+        except OSError as error:
+            raise self._lost_by(error) from None
+
+    def _read(self, deadline: "_Deadline") -> Response:
+        """Read one answer with its literals."""
+        response = Response([])
+        while True:
+            deadline.check(self)
+            line = self._read_line()
+            literal = grammar.LITERAL_AT_END.search(line)
+            if not literal:
+                response.segments.append(line.rstrip(b"\r\n"))
+                return response
+            response.segments.append(line[: literal.start()])
+            response.literals.append(self._read_literal(int(literal[1]), deadline))
+
+    def _read_line(self) -> bytes:
+        try:
+            line: bytes = self._client._imap.readline()
+        except (OSError, IMAPClientError) as error:
+            raise self._lost_by(error) from None
+        if not line.endswith(b"\n"):
+            raise self._lost("the server closed the connection")
+        return line
+
+    def _read_literal(self, size: int, deadline: "_Deadline") -> bytes:
+        if size > MAX_LITERAL_BYTES:
+            raise self._lost(f"the server announced {size} bytes at once")
+        deadline.allow(size)
+        chunks: list[bytes] = []
+        left = size
+        while left:
+            deadline.check(self)
+            try:
+                chunk: bytes = self._client._imap.read(min(left, 1 << 20))
+            except (OSError, IMAPClientError) as error:
+                raise self._lost_by(error) from None
+            if not chunk:
+                raise self._lost("the server closed the connection within a message")
+            chunks.append(chunk)
+            left -= len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _lost(self, text: str) -> ConnectionLost:
+        self.drop()
+        found = classify(text, stage="list", side=self.side, host=self.server.host)
+        if found not in {"throttled", "login_throttled", "bandwidth_exceeded", "too_many_connections", "timeout"}:
+            found = "connection_dropped"
+        return ConnectionLost(found, self.side, self._redacted(text), where=self.server.host)
+
+    def _lost_by(self, error: Exception) -> ConnectionLost:
+        self.drop()
+        found = classify_exception(error, stage="list", side=self.side, host=self.server.host)
+        return ConnectionLost(found, self.side, self._redacted(_library_text(error)), where=self.server.host)
+
+    def _redacted(self, text: str) -> str:
+        return redact(text, [self.account.password])
+
+
+class SourceConnection(Connection):
+    """A connection that can only read."""
+
+    side: Side = "source"
+
+    def examine(self, folder: Folder) -> Selected:
+        """Open a folder read-only (EXAMINE): nothing that is read gets marked as seen."""
+        return self._open(b"EXAMINE", folder.raw)
+
+
+class TargetConnection(Connection):
+    """A connection that creates folders and appends messages; it never deletes, and changes no message."""
+
+    side: Side = "target"
+
+    def select(self, name: str) -> Selected:
+        """Open a folder for reading back. EXAMINE would show no PERMANENTFLAGS, and block APPEND on Courier."""
+        return self._open(b"SELECT", grammar.encode_mailbox(name))
+
+    def create(self, names: Sequence[str]) -> None:
+        """Create and subscribe to folders in one flight; one that exists already is fine."""
+        tags = [(name, self._send(b"CREATE " + _name(grammar.encode_mailbox(name)))) for name in names]
+        tags += [(name, self._send(b"SUBSCRIBE " + _name(grammar.encode_mailbox(name)))) for name in names]
+        failure: MigrationError | None = None
+        for number, (name, tag) in enumerate(tags):
+            try:
+                self._collect(tag, stage="create")
+            except Refused as refused:
+                error = self.failure(refused, "create", name)
+                # A folder that cannot be subscribed to still holds its mail.
+                if number < len(names) and error.cause_id != "folder_exists":
+                    failure = failure or error
+        if failure:
+            raise failure
+
+    def append(self, name: str, messages: Sequence[Outgoing]) -> list[int]:
+        """Append messages in order, in one command when MULTIAPPEND (RFC 3502) is offered or there is only one.
+
+        Returns their new UIDs (APPENDUID, RFC 4315), or [] when the server does not tell. Raises Refused when the
+        server took none; ConnectionLost leaves open what it took.
+        """
+        if len(messages) > 1 and not self.has("MULTIAPPEND"):
+            raise ValueError("this server takes one message a command")
+        self._sent += 1
+        tag = b"B%d " % self._sent
+        deadline = _Deadline()
+        out = bytearray(tag + b"APPEND " + _name(grammar.encode_mailbox(name)))
+        for message in messages:
+            if message.flags:
+                out += b" " + grammar.flag_list(message.flags)
+            if message.internal_date:
+                out += b' "' + message.internal_date.encode("ascii") + b'"'
+            size = len(message.raw)
+            deadline.allow(size)
+            if self._unannounced(size):
+                out += b" {%d+}\r\n" % size
+            else:
+                out += b" {%d}\r\n" % size
+                self._write(bytes(out))
+                out.clear()
+                self._await_continuation(tag, deadline)
+            if size < 65536:
+                out += message.raw
+            else:
+                self._write(bytes(out))
+                out.clear()
+                self._write(message.raw)
+            if len(out) > 262144:
+                self._write(bytes(out))
+                out.clear()
+        self._write(bytes(out + b"\r\n"))
+        while True:
+            text = self._finish(self._read(deadline), tag, "append")
+            if text is not None:
+                return _append_uids(text, len(messages))
+
+    def _unannounced(self, size: int) -> bool:
+        return self.has("LITERAL+") or (size <= LITERAL_MINUS_BYTES and self.has("LITERAL-"))
+
+    def _await_continuation(self, tag: bytes, deadline: "_Deadline") -> None:
+        while True:
+            response = self._read(deadline)
+            if response.segments[0].startswith(b"+"):
+                return
+            if self._finish(response, tag, "append") is not None:
+                raise self._lost("the server said OK before it had the message")
+
+
+class _Deadline:
+    """The end of one command by the wall clock; a socket's own time-out starts anew with every byte."""
+
+    def __init__(self, seconds: float = COMMAND_SECONDS) -> None:
+        self._end = time.monotonic() + seconds
+        self._answers = 0
+
+    def allow(self, size: int) -> None:
+        """Give a literal of that size its time."""
+        self._end += size / SLOWEST_BYTES_PER_SECOND
+
+    def check(self, connection: Connection) -> None:
+        self._answers += 1
+        if time.monotonic() > self._end:
+            raise connection._lost("timed out: the server took too long over one command")
+        if self._answers > MAX_UNTAGGED:
+            raise connection._lost("the server's answer has no end")
+
+
+def sendable_flags(flags: frozenset[str], keywords: frozenset[str] | None) -> frozenset[str]:
+    """The flags that the target's folder can store: system flags without \\Recent, and the keywords it allows."""
+    kept = set()
+    for flag in flags:
+        if flag.startswith("\\"):
+            if flag.lower() in _SYSTEM_FLAGS:
+                kept.add(_SYSTEM_FLAGS[flag.lower()])
+        elif (keywords is None or flag.lower() in keywords) and grammar.is_flag(flag.encode()):
+            kept.add(flag)
+    return frozenset(kept)
+
+
+def _flags(token: Token) -> frozenset[str]:
+    if not isinstance(token, list):
+        return frozenset()
+    found = (f.decode("latin-1") for f in token if isinstance(f, bytes))
+    return frozenset(_SYSTEM_FLAGS.get(f.lower(), f) for f in found if f.lower() != "\\recent")
+
+
+def _append_uids(text: str, count: int) -> list[int]:
+    match = _APPENDUID.search(text)
+    if not match:
+        return []
+    uids = parse_uids(match[2])
+    return uids if len(uids) == count else []
+
+
+def _name(raw: bytes) -> bytes:
+    return grammar.quote(raw)
+
+
+def _chunks(uids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(uids), UIDS_PER_COMMAND):
+        yield uids[start : start + UIDS_PER_COMMAND]
+
+
+def _tls_context(server: Server) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if server.ca_file:
+        context.load_verify_locations(server.ca_file)
+    return context
+
+
+def _library_raw(error: BaseException) -> str:
+    return str(error)
+
+
+def _library_text(error: BaseException) -> str:
+    """The server's words out of the library's wrapping: `b'[AUTHENTICATIONFAILED] ...'`, `LOGIN command error: ...`."""
+    text = str(error)
+    match = re.search(r"b(['\"])(.*)\1", text, re.DOTALL)
+    return match[2] if match else text

@@ -1,0 +1,297 @@
+"""Copies one mailbox: pair the folders, then in each folder recover, plan, copy and verify, then count.
+
+Reading and writing overlap: a thread reads batches from the source while this one writes them to the target.
+Everything that is true afterwards is in the ledger; running again does only what is still missing.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+
+from imapcopy.account import Account
+from imapcopy.connection import FolderStatus, Selected, SourceConnection, TargetConnection
+from imapcopy.deliver import Delivery, fingerprints, match
+from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
+from imapcopy.errors import FolderError, MigrationError, Stopped
+from imapcopy.folders import FolderPair, map_folders
+from imapcopy.grammar import encode_mailbox
+from imapcopy.identity import digest, is_hazardous, tolerant_digest
+from imapcopy.pipe import BytePipe
+from imapcopy.plan import Envelope, batches, missing, wanted
+from imapcopy.read_source import Loaded, read_batches
+from imapcopy.verify import Delivered, verify_folder
+from models.ledger import BatchKind, BatchState, Entry, FolderCopy, FolderTally, GivenUp, Ledger
+
+BATCH_MESSAGES = 100
+BATCH_BYTES = 4 << 20
+AHEAD_BYTES = 16 << 20
+"""How much one mailbox may have read and not yet written."""
+TRANSFERS = 2
+"""How often a message that was not there when read back is sent, before it is an issue."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """What the roster says about how a mailbox is to be copied."""
+
+    root: str = ""
+    exclude: tuple[str, ...] = ()
+    since: date | None = None
+    deep: bool = False
+    """Read every byte back, not only the risky ones and a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How the caller follows a copy and ends it."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    found: Callable[[int], None] = lambda messages: None
+    """Called once with the number of messages at the source."""
+
+    def check(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+
+
+def copy_mailbox(
+    source: Account, target: Account, ledger: Ledger, options: CopyOptions, watch: Watch | None = None
+) -> None:
+    """Bring the target up to the source, folder by folder; raise what stopped it, after all that could be done."""
+    watch = watch or Watch()
+    with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
+        pairs = pair_folders(from_source.connection, to_target.connection, options)
+        source_statuses = from_source.connection.statuses([pair.source.raw for pair in pairs])
+        watch.found(sum(status.messages for status in source_statuses.values()))
+        to_target.connection.create([pair.target_name for pair in pairs if pair.create])
+        unchanged = _unchanged(pairs, source_statuses, to_target.connection, ledger, options)
+        seen: list[int] = list(unchanged.values())
+        failures: list[MigrationError] = []
+        for pair in pairs:
+            watch.check()
+            if pair.source.raw in unchanged:
+                continue
+            try:
+                settled = _settled(source_statuses.get(pair.source.raw), options)
+                seen.append(_FolderPass(pair, from_source, to_target, ledger, options, watch).run(settled))
+            except FolderError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        ledger.supersede_all_but(seen)
+
+
+def pair_folders(source: SourceConnection, target: TargetConnection, options: CopyOptions) -> list[FolderPair]:
+    """List both sides and decide which folder goes where."""
+    source_prefix, _ = source.prefix_and_separator()
+    target_prefix, target_separator = target.prefix_and_separator()
+    return map_folders(
+        source.folders(),
+        target.folders(),
+        source_prefix=source_prefix,
+        target_prefix=target_prefix,
+        target_separator=target_separator,
+        root=options.root,
+        exclude=options.exclude,
+    )
+
+
+def _unchanged(
+    pairs: Sequence[FolderPair],
+    statuses: Mapping[bytes, FolderStatus],
+    target: TargetConnection,
+    ledger: Ledger,
+    options: CopyOptions,
+) -> dict[bytes, int]:
+    """Ledger ids of the folders in which nothing has happened since a pass left nothing to do, by raw name."""
+    if options.deep:
+        return {}
+    known = {(folder.source_name, folder.target_name): folder for folder in ledger.folders()}
+    candidates: list[tuple[FolderPair, FolderCopy]] = []
+    for pair in pairs:
+        folder = known.get((pair.source.name, pair.target_name))
+        if folder and folder.settled and folder.settled == _settled(statuses.get(pair.source.raw), options):
+            candidates.append((pair, folder))
+    targets = target.statuses([encode_mailbox(pair.target_name) for pair, _ in candidates])
+    found = {}
+    for pair, folder in candidates:
+        status = targets.get(encode_mailbox(pair.target_name))
+        if status and status.uidvalidity == folder.target_uidvalidity:
+            found[pair.source.raw] = folder.id or 0
+    return found
+
+
+def _settled(status: FolderStatus | None, options: CopyOptions) -> str:
+    """What must stay equal for a folder to need no second look."""
+    if status is None:
+        return ""
+    return json.dumps(asdict(status) | {"since": str(options.since)}, sort_keys=True)
+
+
+class _FolderPass:
+    """One pass over one folder."""
+
+    def __init__(
+        self,
+        pair: FolderPair,
+        source: Endpoint[SourceConnection],
+        target: Endpoint[TargetConnection],
+        ledger: Ledger,
+        options: CopyOptions,
+        watch: Watch,
+    ) -> None:
+        self._pair = pair
+        self._source = source
+        self._target = target
+        self._ledger = ledger
+        self._options = options
+        self._watch = watch
+        self._opened: Selected = source.connection.examine(pair.source)
+        self._landed: Selected = target.connection.select(pair.target_name)
+        self._folder = ledger.open_folder(
+            pair.source.name, self._opened.uidvalidity, pair.target_name, self._landed.uidvalidity
+        )
+        self._folder_id = self._folder.id or 0
+        self._delivery = Delivery(target, ledger, self._folder, self._landed)
+        self._gone: set[int] = set()
+        self._sizes: dict[int, int] = {}
+        self._hazardous: set[int] = set()
+
+    def run(self, settled: str) -> int:
+        """Recover, plan, copy and verify; returns the folder's id in the ledger."""
+        self._delivery.recover(self._source_bodies)
+        scan = {e.uid: e for e in wanted(self._source.connection.scan(), self._options.since)}
+        todo = self._missing(scan)
+        if todo:
+            self._adopt(todo)
+            todo = self._missing(scan)
+        for transfer in range(1, TRANSFERS + 1):
+            self._copy(todo)
+            lost = self._verify(scan)
+            if not lost:
+                break
+            if transfer == TRANSFERS:
+                self._ledger.give_up(
+                    self._folder_id,
+                    [GivenUp(uid, "lost_at_target", "", scan[uid].size, scan[uid].arrived) for uid in lost],
+                )
+            todo = self._missing(scan)
+        self._tally(scan, settled)
+        return self._folder_id
+
+    def _missing(self, scan: Mapping[int, Envelope]) -> list[Envelope]:
+        accounted = set(self._ledger.issues(self._folder_id)) | self._gone
+        for batch in self._ledger.batches(self._folder_id):
+            accounted.update(entry.source_uid for entry in batch.entries)
+        return missing(scan.values(), accounted)
+
+    def _source_bodies(self, uids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        for message in self._source.connection.messages(uids):
+            if message.raw is not None:
+                yield message.uid, message.raw
+
+    def _adopt(self, todo: Sequence[Envelope]) -> None:
+        """Recognise mail that was at the target before us, so that nothing arrives twice."""
+        target, source = self._target.connection, self._source.connection
+        strangers = [e.uid for e in target.scan() if e.uid not in self._delivery.claimed]
+        if not strangers:
+            return
+        there = target.message_ids(strangers)
+        here = source.message_ids([e.uid for e in todo])
+        common = set(there.values()) & set(here.values())
+        candidates = fingerprints(target, [uid for uid, name in there.items() if name in common])
+        bodies = ((uid, raw) for uid, raw in self._source_bodies([u for u, name in here.items() if name in common]))
+        prints = {uid: (digest(raw), tolerant_digest(raw)) for uid, raw in bodies}
+        wishes = [Entry(uid, 0, exact) for uid, (exact, _) in prints.items()]
+        found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
+        found.sort(key=lambda entry: entry.source_uid)
+        self._ledger.adopt(self._folder_id, found)
+        self._delivery.claimed.update(entry.target_uid for entry in found)
+
+    def _copy(self, todo: Sequence[Envelope]) -> None:
+        """Read in one thread, write in this one."""
+        if not todo:
+            return
+        pipe: BytePipe[Loaded] = BytePipe(AHEAD_BYTES)
+        reader = threading.Thread(
+            target=read_batches,
+            args=(
+                self._source,
+                self._pair.source,
+                self._opened.uidvalidity,
+                batches(todo, BATCH_MESSAGES, BATCH_BYTES),
+                pipe,
+                self._watch.stop,
+            ),
+            name=f"read {self._folder_id}",
+            daemon=True,
+        )
+        reader.start()
+        try:
+            for loaded in pipe:
+                self._write(loaded)
+        finally:
+            pipe.end()
+            reader.join()
+        self._watch.check()
+
+    def _write(self, loaded: Loaded) -> None:
+        self._gone.update(loaded.gone)
+        self._ledger.give_up(self._folder_id, loaded.unreadable)
+        if loaded.letters:
+            for envelope, raw in loaded.letters:
+                self._sizes[envelope.uid] = len(raw)
+                if is_hazardous(raw):
+                    self._hazardous.add(envelope.uid)
+            self._delivery.send(loaded.letters)
+
+    def _verify(self, scan: Mapping[int, Envelope]) -> set[int]:
+        """Re-read what has not been verified yet; what is not there loses its entry. Returns those source UIDs."""
+        recorded = self._ledger.batches(self._folder_id)
+        due = [b for b in recorded if b.state == BatchState.CONFIRMED or self._options.deep]
+        if not due:
+            return set()
+        verdict = verify_folder(
+            self._source.connection,
+            self._target.connection,
+            due,
+            scan,
+            self._landed.keywords,
+            Delivered(self._sizes, self._hazardous, self._delivery.keywords_dropped),
+            deep=self._options.deep,
+        )
+        fresh = {e.source_uid for b in due if b.state == BatchState.CONFIRMED for e in b.entries}
+        # A message that had been verified before and is gone now was removed by the member: that is not ours to undo.
+        lost = verdict.lost & fresh
+        if lost:
+            self._ledger.disown(self._folder_id, lost)
+        kept = [b.id for b in due if any(entry.source_uid not in lost for entry in b.entries)]
+        self._ledger.mark_verified(self._folder_id, kept, verdict.altered, verdict.read_back, afresh=self._options.deep)
+        return lost & set(scan)
+
+    def _tally(self, scan: Mapping[int, Envelope], settled: str) -> None:
+        present = {uid: e for uid, e in scan.items() if uid not in self._gone}
+        copied = adopted = 0
+        for batch in self._ledger.batches(self._folder_id):
+            count = sum(entry.source_uid in present for entry in batch.entries)
+            if batch.kind == BatchKind.COPIED:
+                copied += count
+            else:
+                adopted += count
+        issues = sum(uid in present for uid in self._ledger.issues(self._folder_id))
+        moments = [e.arrived for e in present.values() if e.arrived]
+        complete = copied + adopted + issues == len(present)
+        self._ledger.finish_folder(
+            self._folder_id,
+            FolderTally(
+                source_messages=len(present),
+                copied=copied,
+                already_there=adopted,
+                issues=issues,
+                oldest=min(moments, default=None),
+                newest=max(moments, default=None),
+                settled=settled if complete else "",
+            ),
+        )

@@ -1,0 +1,56 @@
+"""One side of a copy: an account and the connection that is open to it now."""
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from imapcopy.account import Account
+from imapcopy.connection import Connection, SourceConnection, TargetConnection
+
+C = TypeVar("C", bound=Connection)
+
+
+class Endpoint(Generic[C]):
+    """Opens its connection when first asked, and a fresh one after a loss."""
+
+    def __init__(self, account: Account, open_connection: Callable[[Account], C]) -> None:
+        self.account = account
+        self._open = open_connection
+        self._connection: C | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is None:
+            return
+        if error is None:
+            self._connection.close()
+        else:
+            # In the middle of a command a LOGOUT would be read as part of a message.
+            self._connection.drop()
+
+    @property
+    def connection(self) -> C:
+        if self._connection is None:
+            self._connection = self._open(self.account)
+        return self._connection
+
+    def reopen(self) -> C:
+        """Throw the connection away and open another."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.drop()
+            self._connection = None
+        return self.connection
+
+
+def source_endpoint(account: Account) -> Endpoint[SourceConnection]:
+    return Endpoint(account, SourceConnection)
+
+
+def target_endpoint(account: Account) -> Endpoint[TargetConnection]:
+    return Endpoint(account, TargetConnection)

@@ -1,0 +1,128 @@
+"""Re-reads the target: success is what is there, not what we sent.
+
+Every message that was handed over is looked for by its UID, with its arrival date and flags; then the bytes of those
+that some server is known to alter, and of a random sample, are read back and compared by digest (`deep`: of all).
+"""
+
+import random
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from imapcopy.connection import SourceConnection, TargetConnection, sendable_flags
+from imapcopy.identity import alteration, digest
+from imapcopy.plan import Envelope
+from models.ledger import BatchKind, BatchRecord, Entry
+
+SAMPLE_SHARE = 0.02
+SAMPLE_LEAST = 3
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What re-reading found: messages that are not there, and how many the server altered in which way."""
+
+    lost: set[int] = field(default_factory=set)
+    """Source UIDs."""
+    altered: Counter[str] = field(default_factory=Counter)
+    read_back: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What this run knows of what it sent: octets by source UID, and the UIDs of messages worth reading back."""
+
+    sizes: Mapping[int, int]
+    hazardous: Collection[int]
+    keywords_dropped: Collection[int]
+
+
+def verify_folder(
+    source: SourceConnection,
+    target: TargetConnection,
+    batches: Sequence[BatchRecord],
+    scan: Mapping[int, Envelope],
+    keywords: frozenset[str] | None,
+    delivered: Delivered,
+    *,
+    deep: bool = False,
+) -> Verdict:
+    """Compare these batches with what the target's opened folder holds; `scan` is the source's, by UID."""
+    verdict = Verdict()
+    entries = [(batch.kind, entry) for batch in batches for entry in batch.entries]
+    stored = {e.uid: e for e in target.scan_uids([entry.target_uid for _, entry in entries])}
+    suspicious: list[Entry] = []
+    plain: list[Entry] = []
+    for kind, entry in entries:
+        found = stored.get(entry.target_uid)
+        if found is None:
+            verdict.lost.add(entry.source_uid)
+            continue
+        if kind == BatchKind.ADOPTED:
+            # Not ours: its content was compared when it was adopted, its flags belong to the member.
+            continue
+        sent = scan.get(entry.source_uid)
+        if sent is not None:
+            verdict.altered.update(_metadata(sent, found, keywords, entry.source_uid in delivered.keywords_dropped))
+        size = delivered.sizes.get(entry.source_uid)
+        differs = size is not None and size != found.size
+        (suspicious if differs or entry.source_uid in delivered.hazardous else plain).append(entry)
+    to_read = suspicious + (plain if deep else _sample(plain))
+    _read_back(source, target, to_read, delivered.sizes, verdict)
+    return verdict
+
+
+def _metadata(
+    sent: Envelope, stored: Envelope, keywords: frozenset[str] | None, without_keywords: bool
+) -> Iterable[str]:
+    if sent.arrived is None or stored.arrived is None or sent.arrived != stored.arrived:
+        yield "date"
+    wished = frozenset(f for f in sent.flags if f.lower() != "\\recent")
+    expected = sendable_flags(wished, keywords)
+    if without_keywords or expected != wished:
+        yield "keyword_dropped"
+    if without_keywords:
+        expected = frozenset(f for f in expected if f.startswith("\\"))
+    if _folded(expected) != _folded(stored.flags):
+        yield "flags"
+
+
+def _read_back(
+    source: SourceConnection,
+    target: TargetConnection,
+    entries: Sequence[Entry],
+    sizes: Mapping[int, int],
+    verdict: Verdict,
+) -> None:
+    """Compare the bytes; only a difference needs the source's bytes once more, to be named."""
+    by_target = {entry.target_uid: entry for entry in entries}
+    different: dict[int, bytes] = {}
+    for message in target.messages(list(by_target)):
+        entry = by_target.pop(message.uid)
+        if message.raw is None:
+            verdict.lost.add(entry.source_uid)
+            continue
+        verdict.read_back += 1
+        if digest(message.raw) != entry.digest:
+            different[entry.source_uid] = message.raw
+        elif len(message.raw) != sizes.get(entry.source_uid, len(message.raw)):
+            verdict.altered["line_ends"] += 1
+    verdict.lost.update(entry.source_uid for entry in by_target.values())
+    for original in source.messages(list(different)):
+        if original.raw is not None:
+            name = alteration(original.raw, different.pop(original.uid))
+            if name:
+                verdict.altered[name] += 1
+    if different:
+        # Gone from the source meanwhile: the digest alone says that the content is another.
+        verdict.altered["content"] += len(different)
+
+
+def _sample(entries: Sequence[Entry]) -> list[Entry]:
+    count = min(len(entries), max(SAMPLE_LEAST, round(len(entries) * SAMPLE_SHARE)))
+    return random.sample(entries, count)
+
+
+def _folded(flags: Iterable[str]) -> frozenset[str]:
+    # Flags are compared without regard to case (RFC 9051 section 2.3.2).
+    return frozenset(flag.lower() for flag in flags)
