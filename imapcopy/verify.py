@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from imapcopy.account import Account
 from imapcopy.connection import SourceConnection, TargetConnection, sendable_flags
 from imapcopy.identity import alteration, digest
 from imapcopy.plan import Envelope
-from models.ledger import BatchKind, BatchRecord, Entry
+from models.ledger import BatchKind, BatchRecord, BatchState, Entry, Ledger
 
 SAMPLE_SHARE = 0.02
 SAMPLE_LEAST = 3
@@ -25,6 +26,7 @@ class Verdict:
     lost: set[int] = field(default_factory=set)
     """Source UIDs."""
     altered: Counter[str] = field(default_factory=Counter)
+    checked: int = 0
     read_back: int = 0
 
 
@@ -37,6 +39,33 @@ class Delivered:
     keywords_dropped: Collection[int]
 
 
+def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bool) -> list[Verdict]:
+    """Re-read every folder of a mailbox that the ledger knows; writes nothing."""
+    verdicts = []
+    with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
+        raw_names = {folder.name: folder for folder in from_source.folders()}
+        for copied in ledger.folders():
+            batches = [b for b in ledger.batches(copied.id or 0) if b.state != BatchState.INTENDED]
+            landed = to_target.select(copied.target_name)
+            scan: dict[int, Envelope] = {}
+            if copied.source_name in raw_names:
+                opened = from_source.examine(raw_names[copied.source_name])
+                if opened.uidvalidity == copied.source_uidvalidity:
+                    scan = {e.uid: e for e in from_source.scan()}
+            if landed.uidvalidity != copied.target_uidvalidity:
+                # Another folder under the same name: none of the recorded UIDs means anything in it.
+                lost = {entry.source_uid for batch in batches for entry in batch.entries}
+                verdicts.append(Verdict(lost=lost, checked=len(lost)))
+                continue
+            nothing_known = Delivered(sizes={}, hazardous=(), keywords_dropped=())
+            verdicts.append(
+                verify_folder(
+                    from_source, to_target, batches, scan, landed.keywords, nothing_known, deep=deep, flags=False
+                )
+            )
+    return verdicts
+
+
 def verify_folder(
     source: SourceConnection,
     target: TargetConnection,
@@ -46,9 +75,13 @@ def verify_folder(
     delivered: Delivered,
     *,
     deep: bool = False,
+    flags: bool = True,
 ) -> Verdict:
-    """Compare these batches with what the target's opened folder holds; `scan` is the source's, by UID."""
-    verdict = Verdict()
+    """Compare these batches with what the target's opened folder holds; `scan` is the source's, by UID.
+
+    `flags` only right after the copy: later they are the member's own.
+    """
+    verdict = Verdict(checked=sum(len(batch.entries) for batch in batches))
     entries = [(batch.kind, entry) for batch in batches for entry in batch.entries]
     stored = {e.uid: e for e in target.scan_uids([entry.target_uid for _, entry in entries])}
     suspicious: list[Entry] = []
@@ -63,7 +96,11 @@ def verify_folder(
             continue
         sent = scan.get(entry.source_uid)
         if sent is not None:
-            verdict.altered.update(_metadata(sent, found, keywords, entry.source_uid in delivered.keywords_dropped))
+            dropped = entry.source_uid in delivered.keywords_dropped
+            if flags:
+                verdict.altered.update(_flag_changes(sent, found, keywords, dropped))
+            if sent.arrived is None or sent.arrived != found.arrived:
+                verdict.altered["date"] += 1
         size = delivered.sizes.get(entry.source_uid)
         differs = size is not None and size != found.size
         (suspicious if differs or entry.source_uid in delivered.hazardous else plain).append(entry)
@@ -72,11 +109,9 @@ def verify_folder(
     return verdict
 
 
-def _metadata(
+def _flag_changes(
     sent: Envelope, stored: Envelope, keywords: frozenset[str] | None, without_keywords: bool
 ) -> Iterable[str]:
-    if sent.arrived is None or stored.arrived is None or sent.arrived != stored.arrived:
-        yield "date"
     wished = frozenset(f for f in sent.flags if f.lower() != "\\recent")
     expected = sendable_flags(wished, keywords)
     if without_keywords or expected != wished:

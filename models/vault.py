@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -46,14 +46,21 @@ class Vault:
         self._engine = engine
         self._key_file = key_file
 
-    def put(self, member_id: int, side: Side, password: str) -> None:
-        """Seal a password, replacing the one before."""
-        sealed = self._fernet(create=True).encrypt(
-            json.dumps({"member": member_id, "side": side, "password": password}).encode()
-        )
+    def put_many(self, passwords: Iterable[tuple[int, Side, str]]) -> None:
+        """Seal passwords, each replacing the one before."""
+        sealed = [(member_id, side, self._seal(member_id, side, password)) for member_id, side, password in passwords]
         with writing(self._engine) as session:
-            session.execute(delete(Secret).where(col(Secret.member_id) == member_id, col(Secret.side) == side))
-            session.add(Secret(member_id=member_id, side=side, sealed=sealed))
+            for member_id, side, token in sealed:
+                session.exec(delete(Secret).where(col(Secret.member_id) == member_id, col(Secret.side) == side))
+                session.add(Secret(member_id=member_id, side=side, sealed=token))
+
+    def put(self, member_id: int, side: Side, password: str) -> None:
+        """Seal one password, replacing the one before."""
+        self.put_many([(member_id, side, password)])
+
+    def _seal(self, member_id: int, side: Side, password: str) -> bytes:
+        content = {"member": member_id, "side": side, "password": password}
+        return self._fernet(create=True).encrypt(json.dumps(content).encode())
 
     def get(self, member_id: int, side: Side) -> str | None:
         """The password, or None when there is none; VaultClosed when it does not open."""
@@ -68,6 +75,17 @@ class Vault:
         if (opened["member"], opened["side"]) != (member_id, side):
             raise VaultClosed("a stored password belongs to another member: the database was changed by hand")
         return str(opened["password"])
+
+    def check(self) -> None:
+        """Raise VaultClosed unless the key file is private and opens what is stored."""
+        fernet = self._fernet()
+        with reading(self._engine) as session:
+            row = session.exec(select(Secret)).first()
+        if row is not None:
+            try:
+                fernet.decrypt(row.sealed)
+            except InvalidToken:
+                raise VaultClosed(f"the keys in {self._key_file} do not open the stored passwords") from None
 
     def rotate(self) -> int:
         """Seal everything with a new key and drop the old ones; returns how many passwords were sealed again.

@@ -21,8 +21,13 @@ class Wave(SQLModel, table=True):
     flow_run_id: str | None = None
     run_started_at: datetime | None = None
     run_finished_at: datetime | None = None
+    copied_before: int = 0
+    bytes_before: int = 0
+    """What earlier runs had copied when the last one began."""
     reported_numbers: str | None = None
     """JSON of the last report's numbers, for "changes since"."""
+    report_directory: str = ""
+    """Where the admin wants the reports; "" is a folder under BANJIA_HOME."""
     credentials_purged_at: datetime | None = None
 
 

@@ -3,7 +3,7 @@
 Every number of the HTML, the CSV and the JSON comes from these values, so they cannot disagree.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -173,6 +173,14 @@ class MemberSummary:
     def advice(self) -> Text | None:
         return self.cause.advice if self.cause else None
 
+    @property
+    def leading_cause(self) -> Cause | None:
+        """The member's own cause, else the commonest among its messages that were not moved."""
+        if self.cause:
+            return self.cause
+        found = Counter(issue.cause.id for issue in self.issues)
+        return cause(min(found, key=lambda name: (-found[name], name))) if found else None
+
 
 @dataclass(frozen=True, slots=True)
 class InvalidRowSummary:
@@ -219,6 +227,9 @@ class WaveSummary:
     credentials_purged_at: datetime | None = None
     seconds: float = 0.0
     """Wall time of the last run over the wave."""
+    run_messages: int = 0
+    run_bytes: int = 0
+    """What that run alone copied; with `seconds` it gives the speed, which the sums over all passes would not."""
     events: tuple[EventSummary, ...] = field(default=())
 
     @property
@@ -241,6 +252,11 @@ class WaveSummary:
     def unfinished(self) -> tuple[MemberSummary, ...]:
         """Members that are neither through nor in need of anybody: waiting or under way."""
         return tuple(m for m in self.members if m.short_state in {ShortState.WAITING, ShortState.ACTIVE})
+
+    @property
+    def removed(self) -> tuple[MemberSummary, ...]:
+        """Members that were taken out of the wave: none of ours any more, but never silently gone."""
+        return tuple(m for m in self.members if m.state == MemberState.REMOVED)
 
     @property
     def grade(self) -> Grade | None:

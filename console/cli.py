@@ -1,0 +1,243 @@
+"""The command line: `banjia`. Every command prints a result as text or, with --json, as one document on stdout.
+
+Imports are late, because Prefect and pandas cost seconds that `banjia --help` does not have.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.terminal import language, say
+
+app = typer.Typer(
+    name="banjia",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="搬家: move a company's mailboxes to a new mail service, and prove that nothing was lost.",
+)
+roster_app = typer.Typer(no_args_is_help=True, help="Look at a roster before anything happens.")
+wave_app = typer.Typer(no_args_is_help=True, help="Waves: the members that move together.")
+member_app = typer.Typer(no_args_is_help=True, help="One member.")
+vault_app = typer.Typer(no_args_is_help=True, help="The stored passwords.")
+prefect_app = typer.Typer(no_args_is_help=True, help="The local Prefect server that Banjia starts for itself.")
+for name, part in (
+    ("roster", roster_app),
+    ("wave", wave_app),
+    ("member", member_app),
+    ("vault", vault_app),
+    ("prefect", prefect_app),
+):
+    app.add_typer(part, name=name)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+RosterFile = Annotated[Path, typer.Argument(help="The roster: CSV or XLSX.", metavar="ROSTER")]
+WaveName = Annotated[str, typer.Argument(help="The wave's name.", metavar="WAVE")]
+WaveOption = Annotated[str | None, typer.Option("--wave", help="The wave's name; default: the file's name.")]
+ReportOption = Annotated[Path | None, typer.Option("--report", help="Folder for the reports.", metavar="DIR")]
+
+
+@app.command()
+def migrate(roster: RosterFile, wave: WaveOption = None, report: ReportOption = None, json: AsJson = False) -> None:
+    """Check, copy, verify and report every mailbox of a roster. Run it again to go on, or to fetch new mail."""
+    from console import run
+
+    name = run.enrol(roster, wave, report, as_json=json)
+    run.move(name, as_json=json)
+
+
+@roster_app.command("check")
+def roster_check(roster: RosterFile, json: AsJson = False) -> None:
+    """Show every problem of a roster by line and column, with its cure. Nothing is stored."""
+    from console import run
+
+    run.check_roster(roster, as_json=json)
+
+
+@roster_app.command("template")
+def roster_template() -> None:
+    """Print an empty roster with every column explained."""
+    from models.roster import roster_template
+
+    typer.echo(roster_template(language()), nl=False)
+
+
+@wave_app.command("create")
+def wave_create(roster: RosterFile, wave: WaveOption = None, report: ReportOption = None, json: AsJson = False) -> None:
+    """Take a roster into a wave, or update the wave from a mended roster. Nothing is moved."""
+    from console import run
+
+    run.show_status(run.enrol(roster, wave, report, as_json=json), as_json=json)
+
+
+@wave_app.command("check")
+def wave_check(wave: WaveName, json: AsJson = False) -> None:
+    """Sign in to both mailboxes of every member and count. Writes to no mailbox."""
+    from console import run
+
+    run.check(wave, as_json=json)
+
+
+@wave_app.command("start")
+def wave_start(
+    wave: WaveName,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Let a worker start it then, for example 2026-12-05T22:00+08:00.",
+            formats=["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z"],
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Move the wave's members now, in this process, or let a worker do it at a later time (--at)."""
+    from console import run, schedule
+
+    if at is None:
+        run.move(wave, as_json=json)
+    else:
+        schedule.start_at(wave, at, as_json=json)
+
+
+@wave_app.command("retry")
+def wave_retry(
+    wave: WaveName,
+    roster: Annotated[Path | None, typer.Option(help="A mended roster to take in first.", metavar="ROSTER")] = None,
+    json: AsJson = False,
+) -> None:
+    """Try only the members that failed, and messages that were not moved, again."""
+    from console import run
+
+    run.retry(wave, roster, as_json=json)
+
+
+@wave_app.command("status")
+def wave_status(wave: WaveName, json: AsJson = False) -> None:
+    """Show how far every member is."""
+    from console import run
+
+    run.show_status(wave, as_json=json)
+
+
+@wave_app.command("report")
+def wave_report(wave: WaveName, report: ReportOption = None, json: AsJson = False) -> None:
+    """Write the report from what is known now. Needs neither Prefect nor a mail server."""
+    from console import run
+
+    run.write_report(wave, report, as_json=json)
+
+
+@wave_app.command("failures")
+def wave_failures(wave: WaveName, json: AsJson = False) -> None:
+    """Print the members that need attention as a roster to mend: the upload's columns, cause and cure."""
+    from console import run
+
+    run.print_failures(wave, as_json=json)
+
+
+@member_app.command("show")
+def member_show(
+    email: Annotated[str, typer.Argument(help="The new address.")],
+    wave: WaveOption = None,
+    json: AsJson = False,
+) -> None:
+    """Show one member: state, cause with its cure, folders, messages that were not moved, timeline."""
+    from console import run
+
+    run.show_member(email, wave, as_json=json)
+
+
+@app.command()
+def verify(
+    wave: WaveName,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte back and compare digests.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Re-read the new mailboxes and compare them with what was moved. Writes to no mailbox."""
+    from console import run
+
+    run.verify(wave, deep=deep, as_json=json)
+
+
+@vault_app.command("rotate")
+def vault_rotate(json: AsJson = False) -> None:
+    """Seal every stored password with a new key and drop the old one."""
+    from tasks.store import store
+
+    say({"rotated": store().vault.rotate()}, as_json=json)
+
+
+@vault_app.command("purge")
+def vault_purge(wave: WaveName, json: AsJson = False) -> None:
+    """Delete every stored password of a wave for good. Reports stay."""
+    from models.lifecycle import purge_credentials
+    from tasks.store import store
+
+    kept = store()
+    say({"purged": purge_credentials(kept.engine, kept.vault, wave)}, as_json=json)
+
+
+@app.command()
+def deploy() -> None:
+    """Register the flows with the Prefect server, so that workers can carry out scheduled waves."""
+    from console import schedule
+
+    schedule.deploy()
+
+
+@app.command()
+def worker(name: Annotated[str | None, typer.Option(help="The worker's name in Prefect.")] = None) -> None:
+    """Carry out scheduled waves on this machine until interrupted."""
+    from console import schedule
+
+    schedule.work(name)
+
+
+@prefect_app.command("start")
+def prefect_start(json: AsJson = False) -> None:
+    """Start the local Prefect server, if it does not run, and print where its pages are."""
+    from tasks.prefect_server import ensure_server
+    from tasks.settings import settings
+
+    server = ensure_server(settings().home)
+    say({"url": server.url, "ui": server.ui, "pid": server.pid}, as_json=json)
+
+
+@prefect_app.command("stop")
+def prefect_stop(json: AsJson = False) -> None:
+    """Stop the local Prefect server. Nothing is lost: the state of every wave is in Banjia's own database."""
+    from tasks.prefect_server import stop_server
+    from tasks.settings import settings
+
+    say({"stopped": stop_server(settings().home)}, as_json=json)
+
+
+@prefect_app.command("status")
+def prefect_status(json: AsJson = False) -> None:
+    """Say whether the local Prefect server runs, and where."""
+    from tasks.prefect_server import running_server
+    from tasks.settings import settings
+
+    server = running_server(settings().home)
+    say({"running": server is not None, "ui": server.ui if server else None}, as_json=json)
+
+
+@app.command()
+def demo(
+    json: AsJson = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers and the state up, to play with.")] = False,
+) -> None:
+    """Move twelve mailboxes between two mail servers on this machine: fail, mend, retry, verify."""
+    from console import demo as demo_story
+
+    raise typer.Exit(demo_story.play(as_json=json, keep=keep))
+
+
+@app.command()
+def doctor(json: AsJson = False) -> None:
+    """Look at this installation: settings, database, keys, certificate authority, Prefect."""
+    from console import doctor as doctor_visit
+
+    raise typer.Exit(doctor_visit.examine(as_json=json))

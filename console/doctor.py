@@ -1,0 +1,89 @@
+"""Looks at an installation and says what would stop a migration, with what to do about it."""
+
+import importlib.metadata
+import ssl
+import stat
+from collections.abc import Callable
+
+from sqlalchemy import text
+
+from console.outcome import Exit
+from console.terminal import say, screen
+from tasks.prefect_server import running_server
+from tasks.settings import settings
+from tasks.store import store
+
+
+def examine(*, as_json: bool) -> int:
+    """Run every examination; 0 when all are well."""
+    findings = {name: _outcome(look) for name, look in EXAMINATIONS.items()}
+    if as_json:
+        say({name: {"ok": ok, "detail": detail} for name, (ok, detail) in findings.items()}, as_json=True)
+    else:
+        console = screen(as_json=False)
+        for name, (ok, detail) in findings.items():
+            console.print(f"{'ok ' if ok else 'BAD'} {name}: {detail}", style="" if ok else "bold red")
+    return Exit.DONE if all(ok for ok, _ in findings.values()) else Exit.PARTIAL
+
+
+def _outcome(look: Callable[[], str]) -> tuple[bool, str]:
+    try:
+        return True, look()
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is the finding)
+        return False, f"{type(error).__name__}: {error}"
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("banjia", "prefect", "imapclient"))
+
+
+def _home() -> str:
+    home = settings().home
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if home.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return f"{home} (others on this machine can look inside; chmod 700 closes it)"
+    return str(home)
+
+
+def _database() -> str:
+    kept = store()
+    with kept.engine.connect() as connection:
+        waves = connection.execute(text("SELECT count(*) FROM wave")).scalar()
+    return f"{kept.engine.url.render_as_string(hide_password=True)}, {waves} waves"
+
+
+def _keys() -> str:
+    kept = store()
+    if not kept.settings.key_file.exists():
+        return "no password stored yet"
+    mode = stat.S_IMODE(kept.settings.key_file.stat().st_mode)
+    if mode & 0o077:
+        raise PermissionError(
+            f"{kept.settings.key_file} can be read by others; run: chmod 600 {kept.settings.key_file}"
+        )
+    return str(kept.settings.key_file)
+
+
+def _authorities() -> str:
+    context = ssl.create_default_context()
+    if settings().ca_file:
+        context.load_verify_locations(settings().ca_file)
+    found = context.cert_store_stats()["x509_ca"]
+    if not found and not context.get_ca_certs() and not ssl.get_default_verify_paths().capath:
+        raise FileNotFoundError("no certificate authority is trusted here; install ca-certificates")
+    return f"{found} trusted" + (f", with {settings().ca_file}" if settings().ca_file else "")
+
+
+def _prefect() -> str:
+    server = running_server(settings().home)
+    return f"own server at {server.ui}" if server else "own server not running; it starts by itself"
+
+
+EXAMINATIONS: dict[str, Callable[[], str]] = {
+    "versions": _versions,
+    "home": _home,
+    "database": _database,
+    "keys": _keys,
+    "authorities": _authorities,
+    "prefect": _prefect,
+}

@@ -1,0 +1,118 @@
+"""Says how a wave stands on the terminal, and what that means for a script: the exit codes."""
+
+from enum import IntEnum
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text as RichText
+
+from console.live import COLOURS, human_bytes, plain
+from models.bilingual import Language, Text
+from models.causes import OWNERS
+from models.states import MEMBER_STATE_NAMES
+from reports.export import result_sentence
+from reports.summary import GRADE_NAMES, InvalidRowSummary, MemberSummary, WaveSummary
+
+
+class Exit(IntEnum):
+    """What the exit code of every command means."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    PARTIAL = 3
+    ROSTER_REFUSED = 4
+    UNREACHABLE = 5
+    INTERRUPTED = 130
+
+
+# Failures of a whole server: when every member has the same one there, nothing else is worth reading.
+_SERVER_CAUSES = frozenset(
+    {"dns_error", "connect_failed", "tls_cert", "tls_protocol", "wrong_port", "ip_denied", "clear_text_refused"}
+)
+_HEADS = (
+    Text("成员", "Member"),
+    Text("状态", "State"),
+    Text("已搬 / 源邮件", "Moved / source"),
+    Text("未搬", "Not moved"),
+    Text("大小", "Size"),
+    Text("评级", "Grade"),
+)
+_CAUSES = Text("需处理", "Needs attention")
+_CURE = Text("处理方法: ", "What to do: ")
+_ROWS = Text("名单中未纳入的行", "Roster rows that were left out")
+_LINE = Text("第 {line} 行", "line {line}")
+
+
+def exit_code(summary: WaveSummary) -> Exit:
+    """The exit code after a run over a wave."""
+    if summary.all_done:
+        return Exit.DONE
+    members = summary.members
+    places = {(m.cause.id, m.cause_side, _host(m)) for m in members if m.cause}
+    if len(members) > 1 and len(places) == 1 and all(m.cause for m in members) and not summary.invalid_rows:
+        return Exit.UNREACHABLE if next(iter(places))[0] in _SERVER_CAUSES else Exit.PARTIAL
+    return Exit.PARTIAL
+
+
+def _host(member: MemberSummary) -> str:
+    return member.source_host if member.cause_side == "source" else member.target_host
+
+
+def print_summary(summary: WaveSummary, console: Console, language: Language, *, most: int = 40) -> None:
+    """The table of members, the causes with their cure, the rows left out, and the sentence that sums it up."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, head in enumerate(_HEADS):
+        right = 2 <= number <= 4
+        table.add_column(head.in_language(language), justify="right" if right else "left", no_wrap=right)
+    members = sorted(summary.members, key=lambda m: m.moved and m.short_state != "needs_attention")
+    for member in members[:most]:
+        table.add_row(*_cells(member, language))
+    console.print(table)
+    if len(members) > most:
+        console.print(f"... {len(members) - most}", style="dim")
+    print_causes(summary, console, language)
+    print_invalid_rows(summary.invalid_rows, console, language)
+    console.print()
+    console.print(result_sentence(summary).in_language(language), style="bold", highlight=False)
+
+
+def _cells(member: MemberSummary, language: Language) -> list[RichText]:
+    counts = member.counts
+    state = MEMBER_STATE_NAMES[member.state].in_language(language)
+    return [
+        plain(member.email),
+        RichText(state, style=COLOURS[member.short_state]),
+        RichText(f"{counts.copied + counts.already_there:,} / {counts.source:,}"),
+        RichText(f"{counts.issues:,}" if counts.issues else "-"),
+        RichText(human_bytes(member.bytes)),
+        RichText(GRADE_NAMES[member.grade].in_language(language) if member.grade is not None else "-"),
+    ]
+
+
+def print_causes(summary: WaveSummary, console: Console, language: Language) -> None:
+    """Each cause once, with its members and the next click."""
+    if summary.causes:
+        console.print()
+        console.print(_CAUSES.in_language(language), style="bold yellow")
+    for group in summary.causes:
+        owner = OWNERS[group.cause.owner].in_language(language)
+        title = group.cause.title.in_language(language)
+        console.print(RichText(f"  {title} · {len(group.members)} · {owner}", style="yellow"))
+        names = ", ".join(member.email for member in group.members[:5])
+        more = f" +{len(group.members) - 5}" if len(group.members) > 5 else ""
+        console.print(RichText("    ") + plain(names + more))
+        console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
+
+
+def print_invalid_rows(rows: tuple[InvalidRowSummary, ...], console: Console, language: Language) -> None:
+    """Each problem of the roster by line and column, with its cure."""
+    if not rows:
+        return
+    console.print()
+    console.print(_ROWS.in_language(language), style="bold yellow")
+    for row in rows:
+        where = _LINE.format(line=row.line).in_language(language)
+        value = f" {row.value!r}" if row.value else ""
+        console.print(plain(f"  {where} {row.column}{value}: {row.problem.in_language(language)}"))
+        console.print(plain(f"    {row.fix.in_language(language)}"))

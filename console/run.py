@@ -1,0 +1,328 @@
+"""What the commands do: take a roster in, run a flow in this process, show and report what came of it."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+from sqlmodel import col, select
+
+from console.live import following, plain, state_text, totals
+from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
+from console.terminal import fail, language, say, screen
+from models.bilingual import Text
+from models.database import reading, writing
+from models.enrol import enrol as enrol_roster
+from models.enrol import problems_without_server
+from models.lifecycle import NoSuchWave, find_wave, needing_retry
+from models.member import Member
+from models.progress import wave_progress
+from models.roster import Roster, read_roster
+from models.wave import Wave
+from reports.export import failures_csv, summary_document
+from reports.read import read_wave, roster_values
+from reports.summary import InvalidRowSummary, WaveSummary
+from tasks.prefect_server import PrefectUnreachable, use_prefect
+from tasks.store import Store, store
+
+_NOTHING_USABLE = Text("名单中没有可用的行,什么也没有开始。", "No row of the roster can be used; nothing was started.")
+_SEVERAL_WAVES = Text(
+    "名单中有多个批次({names})。请用 --wave 选择一个。",
+    "The roster names several waves ({names}). Choose one with --wave.",
+)
+_NO_WAVE = Text("没有名为“{name}”的批次。", "There is no wave called {name!r}.")
+_REPORT = Text("报告: {path}", "Report: {path}")
+_FAILURES = Text("待处理名单: {path}", "Roster of failures: {path}")
+_NOTHING_TO_RETRY = Text("没有需要重试的成员。", "No member needs a retry.")
+_INTERRUPTED = Text(
+    "已中断,进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
+)
+
+
+def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -> str:
+    """Take a roster into its wave; returns the wave's name. Ends the command when no row can be used."""
+    roster = _read(path)
+    name, roster = _choose_wave(roster, wave, path)
+    kept = store()
+    usable = {row.line for row in roster.rows} - {
+        problem.line for problem in problems_without_server(roster.rows, kept.default_servers)
+    }
+    if not usable:
+        problems = _problems(roster, kept)
+        if as_json:
+            say({"wave": name, "state": "refused", "members": [], "invalid_rows": _rows(problems)}, as_json=True)
+        print_invalid_rows(problems, screen(as_json=as_json), language())
+        raise fail(_NOTHING_USABLE.in_language(language()), Exit.ROSTER_REFUSED)
+    enrol_roster(kept.engine, kept.vault, name, roster, kept.default_servers)
+    if report is not None:
+        with writing(kept.engine) as session:
+            found = find_wave(session, name)
+            found.report_directory = str(report.absolute())
+            session.add(found)
+    return name
+
+
+def check_roster(path: Path, *, as_json: bool) -> None:
+    """Show what a roster holds and every problem in it."""
+    roster = _read(path)
+    problems = _problems(roster, store())
+    if as_json:
+        say(
+            {
+                "rows": len(roster.rows),
+                "encoding": roster.encoding,
+                "delimiter": roster.delimiter,
+                "columns": list(roster.columns),
+                "invalid_rows": _rows(problems),
+            },
+            as_json=True,
+        )
+    else:
+        console = screen(as_json=False)
+        print_invalid_rows(problems, console, language())
+        console.print(f"{path.name}: {len(roster.rows)} / {roster.total_rows} OK, {roster.encoding}")
+    if problems:
+        raise typer.Exit(Exit.ROSTER_REFUSED if roster.refused else Exit.PARTIAL)
+
+
+def move(wave: str, *, as_json: bool, only: list[str] | None = None, reopen_issues: bool = False) -> WaveSummary:
+    """Run the migrate flow here, show it, and end the command with the code that its outcome means."""
+
+    def flow() -> None:
+        from flows.migrate_wave import migrate_wave
+
+        migrate_wave(wave, only, reopen_issues, return_state=True)
+
+    return _run(wave, flow, as_json=as_json)
+
+
+def check(wave: str, *, as_json: bool) -> None:
+    """Run the check flow here."""
+
+    def flow() -> None:
+        from flows.check_wave import check_wave
+
+        check_wave(wave, return_state=True)
+
+    _run(wave, flow, as_json=as_json, moving=False)
+
+
+def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
+    """Move only what is left to move."""
+    kept = store()
+    _require(kept, wave)
+    if roster is not None:
+        enrol(roster, wave, None, as_json=as_json)
+    again = needing_retry(kept.engine, wave)
+    if not again:
+        _finish(kept, wave, as_json=as_json, note=_NOTHING_TO_RETRY)
+        return
+    move(wave, as_json=as_json, only=again, reopen_issues=True)
+
+
+def _run(wave: str, flow: Callable[[], None], *, as_json: bool, moving: bool = True) -> WaveSummary:
+    kept = store()
+    _require(kept, wave)
+    try:
+        use_prefect(kept.settings.home)
+    except PrefectUnreachable as error:
+        raise fail(str(error), Exit.UNREACHABLE) from None
+    try:
+        with following(lambda: wave_progress(kept.engine, wave), screen(as_json=as_json), language()):
+            flow()
+    except KeyboardInterrupt:
+        raise fail(_INTERRUPTED.in_language(language()), Exit.INTERRUPTED) from None
+    return _finish(kept, wave, as_json=as_json, moving=moving)
+
+
+def _finish(kept: Store, wave: str, *, as_json: bool, note: Text | None = None, moving: bool = True) -> WaveSummary:
+    """Print the outcome, and end the command with its code."""
+    from flows.report_wave import publish_report
+
+    published = publish_report(wave)
+    summary, files = published.summary, published.files
+    if as_json:
+        say(
+            {
+                **summary_document(summary),
+                "report": {name: str(path) if path else None for name, path in dataclasses.asdict(files).items()},
+            },
+            as_json=True,
+        )
+    else:
+        console = screen(as_json=False)
+        if note:
+            console.print(note.in_language(language()))
+        print_summary(summary, console, language())
+        console.print(_REPORT.format(path=files.html).in_language(language()))
+        if files.failures:
+            console.print(_FAILURES.format(path=files.failures).in_language(language()))
+    code = exit_code(summary)
+    if not moving:
+        code = Exit.PARTIAL if summary.needs_attention or summary.invalid_rows else Exit.DONE
+    if code != Exit.DONE:
+        raise typer.Exit(code)
+    return summary
+
+
+def show_status(wave: str, *, as_json: bool) -> None:
+    """Show how far every member is."""
+    kept = store()
+    _require(kept, wave)
+    progress = wave_progress(kept.engine, wave)
+    if as_json:
+        members = [
+            {
+                "email": m.email,
+                "state": m.state,
+                "cause": m.cause,
+                "messages": {"found": m.found, "done": m.done, "issues": m.issues},
+                "bytes": m.bytes,
+                "resume_at": m.resume_at.isoformat() if m.resume_at else None,
+            }
+            for m in progress.members
+        ]
+        say({"wave": wave, "state": progress.state, "members": members}, as_json=True)
+        return
+    console = screen(as_json=False)
+    for member in progress.members:
+        console.print(plain(member.email), state_text(member, language()), f"{member.done:,}/{member.found:,}")
+    console.print(totals(progress, language()))
+
+
+def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
+    """Write the report and say where it is."""
+    kept = store()
+    _require(kept, wave)
+    if report is not None:
+        with writing(kept.engine) as session:
+            found = find_wave(session, wave)
+            found.report_directory = str(report.absolute())
+            session.add(found)
+    from flows.report_wave import publish_report
+
+    files = publish_report(wave).files
+    say({name: str(path) if path else None for name, path in dataclasses.asdict(files).items()}, as_json=as_json)
+
+
+def print_failures(wave: str, *, as_json: bool) -> None:
+    """Print the failures as a roster, or as JSON."""
+    kept = store()
+    _require(kept, wave)
+    summary = read_wave(kept.engine, wave)
+    if as_json:
+        document = summary_document(summary)
+        failing = {member.email for member in summary.needs_attention}
+        say({"wave": wave, "members": [m for m in document["members"] if m["email"] in failing]}, as_json=True)
+        return
+    content = failures_csv(summary, roster_values(kept.engine, wave))
+    sys.stdout.buffer.write(content or b"")
+    print_causes(summary, screen(as_json=True), language())
+
+
+def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
+    """Show one member of one wave (the latest, unless told)."""
+    kept = store()
+    with reading(kept.engine) as session:
+        query = select(Wave.name).join(Member, col(Member.wave_id) == col(Wave.id)).where(Member.email == email)
+        names = session.exec(query.order_by(col(Wave.id))).all()
+    names = [name for name in names if wave in (None, name)]
+    if not names:
+        raise fail(f"{email}: ?", Exit.USAGE)
+    summary = read_wave(kept.engine, names[-1])
+    member = next(m for m in summary.members if m.email == email)
+    document = next(m for m in summary_document(summary)["members"] if m["email"] == email)
+    if as_json:
+        say({"wave": names[-1], **document}, as_json=True)
+        return
+    one = dataclasses.replace(summary, members=(member,), invalid_rows=())
+    console = screen(as_json=False)
+    print_summary(one, console, language())
+    for folder in member.folders:
+        counts = folder.counts
+        console.print(
+            plain(f"  {folder.source_name} > {folder.target_name}: {counts.source} = {counts.copied} + "),
+            f"{counts.already_there} + {counts.issues}",
+        )
+    for issue in member.issues:
+        title = issue.cause.title.in_language(language())
+        console.print(plain(f"  {issue.folder} UID {issue.source_uid}, {issue.size:,} B: {title}"))
+    if member.server_text:
+        console.print(plain(f"  {member.server_text}"))
+    for event in member.events:
+        console.print(plain(f"  {event.at:%Y-%m-%d %H:%M:%S} {event.who} {event.what} {event.why}"))
+
+
+def verify(wave: str, *, deep: bool, as_json: bool) -> None:
+    """Compare every member's new mailbox with the ledger."""
+    from tasks.verify_member import verify_member
+
+    kept = store()
+    _require(kept, wave)
+    with reading(kept.engine) as session:
+        members = session.exec(
+            select(Member).join(Wave, col(Wave.id) == col(Member.wave_id)).where(Wave.name == wave)
+        ).all()
+    results = [verify_member(kept, member, deep=deep) for member in members]
+    if as_json:
+        say({"wave": wave, "deep": deep, "members": [dataclasses.asdict(r) for r in results]}, as_json=True)
+    else:
+        console = screen(as_json=False)
+        for result in results:
+            altered = ", ".join(f"{name} {count}" for name, count in sorted(result.altered.items())) or "-"
+            console.print(
+                plain(result.email),
+                f"{result.present:,} / {result.checked:,}, missing {result.missing:,}, read back {result.read_back:,},",
+                f"altered: {altered}",
+                plain(result.cause or ""),
+            )
+    if any(result.missing or result.cause for result in results):
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _read(path: Path) -> Roster:
+    try:
+        return read_roster(path.read_bytes(), path.name)
+    except OSError as error:
+        raise fail(f"{path}: {error.strerror}", Exit.USAGE) from None
+
+
+def _choose_wave(roster: Roster, wave: str | None, path: Path) -> tuple[str, Roster]:
+    """The wave to fill, and the rows that belong to it: those that name it, and those that name none."""
+    named = sorted({row.wave for row in roster.rows if row.wave})
+    if wave is None and len(named) > 1:
+        raise fail(_SEVERAL_WAVES.format(names=", ".join(named)).in_language(language()), Exit.USAGE)
+    name = wave or (named[0] if named else path.stem)
+    rows = tuple(row for row in roster.rows if row.wave in (None, name))
+    return name, dataclasses.replace(roster, rows=rows)
+
+
+def _problems(roster: Roster, kept: Store) -> tuple[InvalidRowSummary, ...]:
+    found = [*roster.problems, *problems_without_server(roster.rows, kept.default_servers)]
+    return tuple(
+        InvalidRowSummary(p.line, p.column, p.value, p.problem, p.fix) for p in sorted(found, key=lambda p: p.line)
+    )
+
+
+def _rows(problems: tuple[InvalidRowSummary, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "line": p.line,
+            "column": p.column,
+            "value": p.value,
+            "problem": p.problem.en,
+            "fix": p.fix.en,
+            "zh-CN": {"problem": p.problem.zh, "fix": p.fix.zh},
+        }
+        for p in problems
+    ]
+
+
+def _require(kept: Store, wave: str) -> None:
+    with reading(kept.engine) as session:
+        try:
+            find_wave(session, wave)
+        except NoSuchWave:
+            raise fail(_NO_WAVE.format(name=wave).in_language(language()), Exit.USAGE) from None

@@ -1,0 +1,105 @@
+"""Waves that start later, on any machine: deployments, workers, and scheduled runs of Prefect."""
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from console.outcome import Exit
+from console.terminal import fail, say
+from models.database import reading
+from models.lifecycle import NoSuchWave, find_wave, schedule_wave
+from tasks.prefect_server import PrefectUnreachable, use_prefect
+from tasks.settings import settings
+from tasks.store import store
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK_POOL = "banjia"
+DEPLOYMENT = "migrate-wave/banjia"
+
+
+def deploy() -> None:
+    """Create the work pool and register the flows of deployments/prefect.yaml."""
+    url = _prefect()
+    _prefect_command("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
+    # From the root of the checkout: that is where Prefect resolves the file's paths.
+    _prefect_command("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    typer.echo(f"deployed to {url}; start a worker with: banjia worker")
+
+
+def work(name: str | None) -> None:
+    """Become a worker of the pool; Ctrl-C or SIGTERM ends it."""
+    _prefect()
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL]
+    worker = subprocess.Popen([*command, *(["--name", name] if name else [])], cwd=settings().home)
+
+    def end(*_: object) -> None:
+        # Prefect's worker goes on after one SIGTERM and leaves after a second.
+        worker.terminate()
+        try:
+            worker.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            worker.terminate()
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        code = worker.wait()
+    except KeyboardInterrupt:
+        end()
+        code = worker.wait()
+    raise typer.Exit(Exit.DONE if code in (0, -signal.SIGTERM, -signal.SIGINT) else Exit.UNEXPECTED)
+
+
+def start_at(wave: str, at: datetime, *, as_json: bool) -> None:
+    """Have a worker start the wave at that time; the run is visible in Prefect's pages at once."""
+    kept = store()
+    with reading(kept.engine) as session:
+        try:
+            find_wave(session, wave)
+        except NoSuchWave:
+            raise fail(f"there is no wave called {wave!r}", Exit.USAGE) from None
+    _prefect()
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        run: Any = run_deployment(
+            DEPLOYMENT,
+            parameters={"wave": wave},
+            scheduled_time=at,
+            flow_run_name=f"move {wave}",
+            timeout=0,
+            as_subflow=False,
+            tags=[f"wave:{wave}"],
+            idempotency_key=f"{wave}@{at.isoformat()}",
+        )
+    except ObjectNotFound:
+        raise fail("the flows are not deployed to this Prefect server yet; run: banjia deploy", Exit.USAGE) from None
+    schedule_wave(kept.engine, wave, at, str(run.id))
+    say({"wave": wave, "state": "scheduled", "start_at": at.isoformat(), "flow_run_id": str(run.id)}, as_json=as_json)
+
+
+def _prefect() -> str:
+    try:
+        return use_prefect(settings().home)
+    except PrefectUnreachable as error:
+        raise fail(str(error), Exit.UNREACHABLE) from None
+
+
+def _prefect_command(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *words],
+        cwd=ROOT,
+        env=dict(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise fail(f"prefect {' '.join(words)} failed:\n{done.stdout}{done.stderr}", Exit.UNEXPECTED)

@@ -1,0 +1,117 @@
+"""How a demo server behaves: what it offers, what it limits, and where it fails on purpose.
+
+Everything may be changed while the server runs; the sessions look at it anew with every command.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Literal, NamedTuple
+
+CAPABILITIES = frozenset(
+    {
+        *("IMAP4rev1", "LITERAL+", "SASL-IR", "AUTH=PLAIN", "ENABLE", "ID", "NAMESPACE", "UIDPLUS", "MULTIAPPEND"),
+        *("UNSELECT", "MOVE", "CHILDREN", "SPECIAL-USE", "LIST-EXTENDED", "LIST-STATUS", "QUOTA", "CONDSTORE", "IDLE"),
+    }
+)
+
+
+class Received(NamedTuple):
+    """One command as it came: without passwords, literals as {size} only; the verb of a UID command is "UID FETCH"."""
+
+    account: str
+    verb: str
+    rest: str
+
+
+class Action(Enum):
+    """What a fault does to the command that it meets."""
+
+    NO = "NO"  # tagged NO with the text, nothing carried out
+    BAD = "BAD"  # tagged BAD with the text, nothing carried out
+    BYE = "BYE"  # untagged BYE with the text, then the connection is closed
+    DROP_BEFORE = "drop before"  # the connection is lost and nothing was carried out
+    DROP_AFTER = "drop after"  # it was carried out, and the connection is lost before the tagged answer
+    HANG = "hang"  # no answer until the client gives up
+    CUT = "cut"  # FETCH only: the connection is lost within the octets of a message
+
+
+@dataclass
+class Fault:
+    """A failure on purpose: it meets the nth command that fits, and as many after it as `times` says (None: all).
+
+    The command is a verb without UID ("FETCH" fits UID FETCH too), or "CONNECT" for the greeting. LOGIN and
+    AUTHENTICATE are met when the account is known, so that `account` fits them too.
+    """
+
+    command: str
+    action: Action
+    nth: int = 1
+    account: str | None = None
+    containing: str = ""  # only commands whose arguments contain this, as in Received.rest
+    text: str = "Failed on purpose"
+    cut_at: int = 0  # CUT: so many octets of the message still arrive
+    cut_message: int = 1  # CUT: the nth message that this FETCH answers with
+    times: int | None = 1
+    met: int = field(default=0, init=False)  # commands that fitted so far
+
+    def meets(self, account: str, verb: str, rest: str) -> bool:
+        """Count the command if it fits, and say whether it is to fail."""
+        if verb.removeprefix("UID ") != self.command or self.containing not in rest:
+            return False
+        if self.account not in (None, account):
+            return False
+        self.met += 1
+        return self.met >= self.nth and (self.times is None or self.met < self.nth + self.times)
+
+
+@dataclass
+class Behaviour:
+    """The switches of a server; the defaults are a full and friendly one."""
+
+    # Names as in the CAPABILITY answer. APPENDLIMIT is announced with max_message_bytes; XLIST is known too.
+    capabilities: frozenset[str] = CAPABILITIES
+    separator: str = "/"  # read when an account is added
+    personal_prefix: str = ""  # such as "INBOX."; no folder can be created outside it
+    noselect_parents: bool = False  # CREATE a/b makes "a" \Noselect
+
+    max_message_bytes: int | None = None
+    quota_bytes: int | None = None  # for every account that has no quota of its own
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    max_connections: int | None = None  # for each account
+    throttle_next: int = 0  # so many commands after login are answered NO [THROTTLED]
+    latency: float = 0.0  # seconds before a command is carried out
+
+    login_refusals: Mapping[str, str] = field(default_factory=dict)  # account -> text of the NO to every login
+    masters: Mapping[str, str] = field(default_factory=dict)  # who may log in for others -> password
+    tokens: Mapping[str, str] = field(default_factory=dict)  # with AUTH=XOAUTH2: account -> access token
+    id_before_select: bool = False  # as NetEase: no folder opens before the client sent ID
+
+    hidden_before: datetime | None = None  # the receive range: older mail is there, but IMAP does not show it
+
+    keywords_allowed: bool = True
+    rewrite: Callable[[bytes], bytes] | None = None  # what becomes of a message at APPEND
+    refuse_message: Callable[[bytes], str | None] | None = None  # text of the NO to this message at APPEND
+    ignore_append_date: bool = False
+    ignore_append_flags: bool = False
+    appenduid: Literal["right", "absent", "lying"] = "right"
+    # "ignored": every criterion fits every message; "empty": nothing is ever found; "refused": BAD.
+    search: Literal["right", "ignored", "empty", "refused"] = "right"
+
+    faults: list[Fault] = field(default_factory=list)
+    # Called with every command before it is carried out: the place to change a folder in mid-run.
+    before_command: Callable[[Received], None] | None = None
+
+    def quota_of(self, account: str) -> int | None:
+        return self.quotas.get(account, self.quota_bytes)
+
+    def offers(self, capability: str) -> bool:
+        return capability in self.capabilities
+
+    def announced(self) -> str:
+        """Return what the CAPABILITY answer lists."""
+        names = sorted(self.capabilities, key=lambda name: (name != "IMAP4rev1", name))
+        if self.max_message_bytes is not None:
+            names = [f"APPENDLIMIT={self.max_message_bytes}" if name == "APPENDLIMIT" else name for name in names]
+        return " ".join(names)

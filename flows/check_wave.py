@@ -1,0 +1,42 @@
+"""Check every member of a wave: sign in on both sides and count. Nothing is written to any mailbox."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.report_wave import publish_report
+from flows.window import run_each
+from models.lifecycle import Due, finish_wave, spread_over_hosts, start_check
+from tasks.migrate_member import check_member
+from tasks.settings import settings
+from tasks.store import store
+
+
+@flow(
+    name="check-wave",
+    flow_run_name="check {wave}",
+    task_runner=ThreadPoolTaskRunner(max_workers=settings().members_at_once),  # type: ignore[arg-type]
+    validate_parameters=False,
+    persist_result=False,
+)
+def check_wave(wave: str) -> State[Any]:
+    """Check the members that have not been moved yet; the final state says whether all are ready."""
+    kept = store()
+    members = spread_over_hosts(start_check(kept.engine, wave, flow_run.id))
+    delays = list(kept.settings.retry_delays)
+    check = check_member.with_options(retries=len(delays), retry_delay_seconds=delays)
+
+    def submit(member: Due) -> Any:
+        return check.submit(member.id, member.email)
+
+    try:
+        run_each(submit, members, width=4 * kept.settings.members_at_once)
+    finally:
+        finish_wave(kept.engine, wave, checked_only=True)
+    report = publish_report(wave)
+    name = "CompletedWithFailures" if report.summary.needs_attention else None
+    return Completed(name=name, message=report.sentence)

@@ -1,0 +1,43 @@
+"""Copy every mailbox of a wave, then report what arrived and what did not."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.report_wave import publish_report
+from flows.window import run_each
+from models.lifecycle import Due, finish_wave, spread_over_hosts, start_wave
+from models.states import WaveState
+from tasks.migrate_member import migrate_member
+from tasks.settings import settings
+from tasks.store import store
+
+
+@flow(
+    name="migrate-wave",
+    flow_run_name="move {wave}",
+    task_runner=ThreadPoolTaskRunner(max_workers=settings().members_at_once),  # type: ignore[arg-type]
+    validate_parameters=False,
+    persist_result=False,
+)
+def migrate_wave(wave: str, only: list[str] | None = None, reopen_issues: bool = False) -> State[Any]:
+    """Move the wave's members (or only these addresses) and report; the final state says whether all are through."""
+    kept = store()
+    members = spread_over_hosts(start_wave(kept.engine, wave, only or (), flow_run.id))
+    delays = list(kept.settings.retry_delays)
+    move = migrate_member.with_options(retries=len(delays), retry_delay_seconds=delays)
+
+    def submit(member: Due) -> Any:
+        return move.submit(member.id, member.email, reopen_issues)
+
+    try:
+        run_each(submit, members, width=4 * kept.settings.members_at_once)
+    finally:
+        state = finish_wave(kept.engine, wave)
+        report = publish_report(wave)
+    name = "CompletedWithFailures" if state != WaveState.SYNCED else None
+    return Completed(name=name, message=report.sentence)

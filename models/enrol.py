@@ -1,0 +1,134 @@
+"""Takes the rows of a roster into a wave: new members are added, known ones updated, problems kept for the report."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, delete
+from sqlmodel import Session, col, select
+
+from models.bilingual import Text
+from models.database import writing
+from models.member import Member, change_state
+from models.roster import Roster, RosterProblem, RosterRow
+from models.states import FINAL, MemberState
+from models.vault import Side, Vault
+from models.wave import Event, InvalidRow, Wave
+
+_COPIED_FIELDS = (
+    "line",
+    "user_name",
+    "user_root",
+    "display_name",
+    "department",
+    "provider",
+    "source_host",
+    "source_port",
+    "source_security",
+    "target_host",
+    "target_port",
+    "target_security",
+    "target_user_name",
+    "since",
+    "language",
+    "notify_address",
+    "shared",
+    "note",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultServers:
+    """The servers of rows that name none, "" where there is no default."""
+
+    source_host: str = ""
+    target_host: str = ""
+
+
+def problems_without_server(rows: Iterable[RosterRow], default: DefaultServers) -> list[RosterProblem]:
+    """Rows that name no server where the settings give none either."""
+    found = []
+    for row in rows:
+        for column, host, fallback, setting in (
+            ("SourceHost", row.source_host, default.source_host, "BANJIA_SOURCE_HOST"),
+            ("TargetHost", row.target_host, default.target_host, "BANJIA_TARGET_HOST"),
+        ):
+            if not host and not fallback:
+                found.append(
+                    RosterProblem(
+                        line=row.line,
+                        column=column,
+                        value="",
+                        problem=Text("没有填写服务器", "no server is given"),
+                        fix=Text(
+                            f"在 {column} 列填写服务器名,例如 imap.example.com;或设置 {setting}",
+                            f"Write the server into {column}, for example imap.example.com, or set {setting}",
+                        ),
+                        code="server-missing",
+                    )
+                )
+    return found
+
+
+def enrol(engine: Engine, vault: Vault, wave_name: str, roster: Roster, default: DefaultServers) -> Wave:
+    """Make the wave hold these members; a second upload updates rows and passwords and starts nothing twice."""
+    extra = problems_without_server(roster.rows, default)
+    left_out = {problem.line for problem in extra}
+    rows = [row for row in roster.rows if row.line not in left_out]
+    with writing(engine) as session:
+        wave = session.exec(select(Wave).where(Wave.name == wave_name)).first() or Wave(name=wave_name)
+        wave.roster_columns = ",".join(roster.columns)
+        session.add(wave)
+        session.flush()
+        if wave.id is None:
+            raise AssertionError("a flushed row has an id")
+        known = {m.email.casefold(): m for m in session.exec(select(Member).where(Member.wave_id == wave.id))}
+        members = [_member(session, wave.id, known.get(row.email.casefold()), row) for row in rows]
+        session.flush()
+        _replace_problems(session, wave.id, [*roster.problems, *extra])
+        session.add(Event(wave_id=wave.id, who="admin", what="roster", why=f"{len(rows)} rows"))
+        ids = [(member.id or 0, row) for member, row in zip(members, rows, strict=True)]
+        if any(row.password for row in rows):
+            wave.credentials_purged_at = None
+    vault.put_many(_secrets(ids))
+    return wave
+
+
+def _secrets(rows: Iterable[tuple[int, RosterRow]]) -> Iterator[tuple[int, Side, str]]:
+    for member_id, row in rows:
+        if row.password is not None:
+            yield member_id, "source", row.password.get_secret_value()
+        if row.target_password is not None:
+            yield member_id, "target", row.target_password.get_secret_value()
+
+
+def _member(session: Session, wave_id: int, known: Member | None, row: RosterRow) -> Member:
+    member = known or Member(wave_id=wave_id, line=row.line, email=row.email, user_name=row.user_name)
+    for name in _COPIED_FIELDS:
+        setattr(member, name, getattr(row, name))
+    member.exclude_folders = "\n".join(row.exclude_folders)
+    if known is None:
+        member.state = MemberState.QUEUED
+    elif member.state == MemberState.REMOVED:
+        change_state(session, member, MemberState.QUEUED, who="admin", why="roster")
+    elif member.state in FINAL:
+        pass
+    session.add(member)
+    return member
+
+
+def _replace_problems(session: Session, wave_id: int, problems: Sequence[RosterProblem]) -> None:
+    session.exec(delete(InvalidRow).where(col(InvalidRow.wave_id) == wave_id))
+    for problem in sorted(problems, key=lambda p: p.line):
+        session.add(
+            InvalidRow(
+                wave_id=wave_id,
+                line=problem.line,
+                column=problem.column,
+                value=problem.value,
+                code=problem.code,
+                problem_zh=problem.problem.zh,
+                problem_en=problem.problem.en,
+                fix_zh=problem.fix.zh,
+                fix_en=problem.fix.en,
+            )
+        )

@@ -1,0 +1,243 @@
+"""The life of a wave in the database: who is to be moved now, how each one ended, what the wave's state is then."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, func
+from sqlmodel import Session, col, select
+
+from models.columns import now
+from models.database import reading, writing
+from models.ledger import FolderCopy
+from models.member import Member, change_state
+from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
+from models.vault import Vault
+from models.wave import Event, InvalidRow, Wave
+
+SIGN_IN_CAUSES = frozenset(
+    {"bad_credentials", "app_password_required", "ambiguous_login", "password_expired", "password_missing"}
+)
+"""Failures at the source that a new password may cure."""
+
+
+class NoSuchWave(Exception):
+    """No wave of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A member to be moved in a run."""
+
+    id: int
+    email: str
+    source_host: str
+
+
+def find_wave(session: Session, name: str) -> Wave:
+    """The wave of that name, or NoSuchWave."""
+    wave = session.exec(select(Wave).where(Wave.name == name)).first()
+    if wave is None:
+        raise NoSuchWave(name)
+    return wave
+
+
+def start_wave(engine: Engine, name: str, only: Collection[str] = (), flow_run_id: str | None = None) -> list[Due]:
+    """Put the wave's members in line for a pass (all that are not final, or only these addresses)."""
+    with writing(engine) as session:
+        wave = find_wave(session, name)
+        wave.state = WaveState.RUNNING
+        wave.run_started_at = now()
+        wave.run_finished_at = None
+        wave.flow_run_id = flow_run_id
+        wave.copied_before, wave.bytes_before = _copied_so_far(session, _id(wave.id))
+        session.add(wave)
+        session.add(Event(wave_id=_id(wave.id), who="runner", what="start"))
+        return _queue(session, _id(wave.id), only)
+
+
+def _copied_so_far(session: Session, wave_id: int) -> tuple[int, int]:
+    messages, size = session.exec(
+        select(func.coalesce(func.sum(FolderCopy.copied), 0), func.coalesce(func.sum(FolderCopy.bytes), 0))
+        .join(Member, col(Member.id) == col(FolderCopy.member_id))
+        .where(Member.wave_id == wave_id)
+    ).one()
+    return int(messages), int(size)
+
+
+def start_check(engine: Engine, name: str, flow_run_id: str | None = None) -> list[Due]:
+    """The members that a check looks at: all that have not been moved yet."""
+    with writing(engine) as session:
+        wave = find_wave(session, name)
+        wave.state = WaveState.CHECKING
+        wave.run_started_at, wave.run_finished_at = now(), None
+        wave.flow_run_id = flow_run_id
+        session.add(wave)
+        session.add(Event(wave_id=_id(wave.id), who="runner", what="check"))
+        members = session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line)))
+        return [Due(_id(m.id), m.email, m.source_host or "") for m in members if m.state not in MOVED | FINAL]
+
+
+def _queue(session: Session, wave_id: int, only: Collection[str]) -> list[Due]:
+    wanted = {email.casefold() for email in only}
+    due = []
+    for member in session.exec(select(Member).where(Member.wave_id == wave_id).order_by(col(Member.line))):
+        if member.state in FINAL or (wanted and member.email.casefold() not in wanted):
+            continue
+        # A member that another runner is moving keeps its state; its lease decides.
+        if member.state in AT_REST:
+            change_state(session, member, MemberState.QUEUED)
+        due.append(Due(_id(member.id), member.email, member.source_host or ""))
+    return due
+
+
+def spread_over_hosts(members: Sequence[Due]) -> list[Due]:
+    """Take turns between source hosts, so that one slow host does not hold back the others."""
+    by_host: dict[str, list[Due]] = {}
+    for member in members:
+        by_host.setdefault(member.source_host, []).append(member)
+    longest = max(map(len, by_host.values()), default=0)
+    return [queue[i] for i in range(longest) for queue in by_host.values() if i < len(queue)]
+
+
+def member_started(engine: Engine, member_id: int, state: MemberState = MemberState.SYNCING) -> Member:
+    """Note that a runner has begun with this member."""
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        change_state(session, member, state, who="runner")
+        member.cause, member.cause_side, member.server_text = None, "", ""
+        member.resume_at = None
+        member.attempts += 1
+        member.started_at = now()
+        member.finished_at = None
+        return member
+
+
+def member_found(engine: Engine, member_id: int, messages: int) -> None:
+    """Note how much there is at the source, for progress."""
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        member.messages_found = messages
+        session.add(member)
+
+
+def member_checked(engine: Engine, member_id: int, messages: int, size: int, oldest: datetime | None) -> None:
+    """Note what a check saw; the member is ready."""
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        member.messages_found, member.source_bytes, member.oldest = messages, size, oldest
+        member.finished_at = now()
+        change_state(session, member, MemberState.READY, who="runner", why=f"{messages} messages, {size} bytes")
+
+
+def member_moved(engine: Engine, member_id: int) -> MemberState:
+    """Note that a pass went through; returns the state that the ledger gives."""
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        issues = session.exec(
+            select(func.coalesce(func.sum(FolderCopy.issues), 0)).where(
+                FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
+            )
+        ).one()
+        state = MemberState.SYNCED_WITH_ISSUES if issues else MemberState.SYNCED
+        member.finished_at = now()
+        change_state(session, member, state, who="runner", why=f"{issues} not moved" if issues else "")
+        return state
+
+
+def member_failed(
+    engine: Engine,
+    member_id: int,
+    cause: str,
+    side: str,
+    server_text: str,
+    *,
+    resume_at: datetime | None = None,
+) -> None:
+    """Note why a pass stopped; with `resume_at` it goes on by itself then."""
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        member.cause, member.cause_side, member.server_text = cause, side, server_text
+        member.finished_at = now()
+        member.resume_at = resume_at
+        if resume_at is not None:
+            state = MemberState.THROTTLED
+        elif cause == "password_missing":
+            state = MemberState.AWAITING_PASSWORD
+        elif cause in SIGN_IN_CAUSES and side == "source":
+            state = MemberState.NEEDS_PASSWORD
+        else:
+            state = MemberState.FAILED
+        change_state(session, member, state, who="runner", why=f"{cause}: {server_text}" if server_text else cause)
+
+
+def member_paused(engine: Engine, member_id: int) -> None:
+    """Note that the run was stopped before this member was through."""
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        change_state(session, member, MemberState.PAUSED, who="runner", why="stopped")
+
+
+def finish_wave(engine: Engine, name: str, *, checked_only: bool = False) -> WaveState:
+    """Give the wave the state that its members make."""
+    with writing(engine) as session:
+        wave = find_wave(session, name)
+        members = session.exec(select(Member).where(Member.wave_id == wave.id)).all()
+        invalid = session.exec(select(func.count(col(InvalidRow.id))).where(InvalidRow.wave_id == wave.id)).one()
+        wave.state = WaveState.DRAFT if checked_only else wave_state([m.state for m in members], bool(invalid))
+        wave.run_finished_at = now()
+        session.add(wave)
+        session.add(Event(wave_id=_id(wave.id), who="runner", what=str(wave.state)))
+        return wave.state
+
+
+def wave_state(members: Iterable[MemberState], invalid_rows: bool) -> WaveState:
+    """The state of a wave after a run."""
+    states = set(members)
+    if any(SHORT_STATES[state] == ShortState.ACTIVE for state in states):
+        return WaveState.RUNNING
+    if states & {MemberState.PAUSED, MemberState.QUEUED}:
+        return WaveState.PAUSED
+    troubled = invalid_rows or any(SHORT_STATES[state] == ShortState.NEEDS_ATTENTION for state in states)
+    return WaveState.SYNCED_WITH_FAILURES if troubled else WaveState.SYNCED
+
+
+def schedule_wave(engine: Engine, name: str, at: datetime, flow_run_id: str) -> None:
+    """Note that a worker will start the wave at that time."""
+    with writing(engine) as session:
+        wave = find_wave(session, name)
+        wave.state = WaveState.SCHEDULED
+        wave.start_at = at
+        wave.flow_run_id = flow_run_id
+        session.add(wave)
+        session.add(Event(wave_id=_id(wave.id), who="admin", what="schedule", why=at.isoformat()))
+
+
+def needing_retry(engine: Engine, name: str) -> list[str]:
+    """Addresses of the members that failed or have messages that were not moved."""
+    with reading(engine) as session:
+        wave = find_wave(session, name)
+        members = session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line))).all()
+        return [
+            m.email for m in members if m.state not in FINAL and m.state not in MOVED - {MemberState.SYNCED_WITH_ISSUES}
+        ]
+
+
+def purge_credentials(engine: Engine, vault: Vault, name: str) -> int:
+    """Delete every password of a wave for good; returns how many there were."""
+    with reading(engine) as session:
+        wave = find_wave(session, name)
+        ids = session.exec(select(Member.id).where(Member.wave_id == wave.id)).all()
+    purged = vault.purge([member_id for member_id in ids if member_id is not None])
+    with writing(engine) as session:
+        wave = find_wave(session, name)
+        wave.credentials_purged_at = now()
+        session.add(wave)
+        session.add(Event(wave_id=_id(wave.id), who="admin", what="vault purge", why=f"{purged} passwords"))
+    return purged
+
+
+def _id(value: int | None) -> int:
+    if value is None:
+        raise ValueError("a row that was never flushed has no id")
+    return value

@@ -1,0 +1,82 @@
+"""How far a wave is, in one query: what the live table and `wave status` show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, func
+from sqlmodel import col, select
+
+from models.database import reading
+from models.ledger import FolderCopy
+from models.lifecycle import find_wave
+from models.member import Member
+from models.states import SHORT_STATES, MemberState, ShortState, WaveState
+
+
+@dataclass(frozen=True, slots=True)
+class MemberProgress:
+    """One member's row; `done` counts messages that have their end, `found` those at the source."""
+
+    email: str
+    state: MemberState
+    cause: str | None
+    found: int
+    done: int
+    issues: int
+    bytes: int
+    resume_at: datetime | None
+
+    @property
+    def short_state(self) -> ShortState:
+        return SHORT_STATES[self.state]
+
+
+@dataclass(frozen=True, slots=True)
+class WaveProgress:
+    """A wave at one moment."""
+
+    name: str
+    state: WaveState
+    started_at: datetime | None
+    copied_before: int
+    members: Sequence[MemberProgress]
+
+    def count(self, state: ShortState) -> int:
+        return sum(member.short_state == state for member in self.members)
+
+
+def wave_progress(engine: Engine, name: str) -> WaveProgress:
+    """Read the wave's progress."""
+    done = func.coalesce(func.sum(FolderCopy.copied + FolderCopy.already_there + FolderCopy.issues), 0)
+    with reading(engine) as session:
+        wave = find_wave(session, name)
+        rows = session.exec(
+            select(
+                Member,
+                done,
+                func.coalesce(func.sum(FolderCopy.issues), 0),
+                func.coalesce(func.sum(FolderCopy.bytes), 0),
+            )
+            .outerjoin(
+                FolderCopy,
+                (col(FolderCopy.member_id) == col(Member.id)) & col(FolderCopy.superseded).is_(False),
+            )
+            .where(Member.wave_id == wave.id)
+            .group_by(col(Member.id))
+            .order_by(col(Member.line))
+        )
+        members = [
+            MemberProgress(
+                email=member.email,
+                state=member.state,
+                cause=member.cause,
+                found=max(member.messages_found, handled),
+                done=handled,
+                issues=issues,
+                bytes=size,
+                resume_at=member.resume_at,
+            )
+            for member, handled, issues, size in rows
+        ]
+        return WaveProgress(wave.name, wave.state, wave.run_started_at, wave.copied_before, members)

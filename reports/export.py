@@ -1,0 +1,313 @@
+"""The report's numbers for programs: one JSON document, a table of members, and a roster of what is left to mend.
+
+Returns bytes and writes nothing. Exports go on into spreadsheets and terminals, so no cell starts a formula.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from models.bilingual import Language, Text
+from models.causes import OWNERS, Cause
+from models.states import ShortState
+from reports.summary import (
+    CauseGroup,
+    FolderSummary,
+    InvalidRowSummary,
+    IssueSummary,
+    MemberSummary,
+    MessageCounts,
+    WaveSummary,
+)
+from reports.texts import INVISIBLE, sentence, visible
+
+# What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+SERVER_TEXT_SHOWN = 2000
+"""Characters of a server's answer in pages and tables; the JSON has them all."""
+
+WAVE_COLUMNS = (
+    "Email",
+    "DisplayName",
+    "State",
+    "Cause",
+    "CauseTitleZh",
+    "CauseTitleEn",
+    "AdviceZh",
+    "AdviceEn",
+    "Owner",
+    "Side",
+    "SourceMessages",
+    "Copied",
+    "AlreadyThere",
+    "NotMoved",
+    "Bytes",
+    "Grade",
+    "Attempts",
+    "ServerText",
+)
+SECRET_COLUMNS = frozenset({"Password", "TargetPassword"})
+DEFAULT_ROSTER_COLUMNS = ("EmailAddress", "UserName", "Password", "UserRoot", "DisplayName")
+
+
+def result_sentence(summary: WaveSummary) -> Text:
+    """Say in one sentence how the wave stands; its groups of members do not overlap."""
+    members, moved = len(summary.members), len(summary.completed)
+    if not members:
+        clauses = [sentence("result_empty")]
+    elif moved == members:
+        clauses = [sentence("result_all", all=members)]
+    else:
+        clauses = [sentence("result_some", all=members, moved=moved)]
+    tail = (
+        ("result_attention", len(summary.needs_attention)),
+        ("result_unfinished", len(summary.unfinished)),
+        ("result_removed", len(summary.removed)),
+        ("result_rows", summary.invalid_lines),
+        ("result_issues", summary.counts.issues),
+    )
+    clauses += [sentence(name, n=count) for name, count in tail if count]
+    joint, stop = sentence("clause"), sentence("stop")
+    return Text(
+        joint.zh.join(text.zh for text in clauses) + stop.zh,
+        joint.en.join(text.en for text in clauses) + stop.en,
+    )
+
+
+def summary_document(summary: WaveSummary) -> dict[str, Any]:
+    """Give every number of the report as plain values, ready for JSON."""
+    return {
+        "wave": summary.wave,
+        "state": summary.state.value,
+        "report_id": summary.report_id,
+        "made_at": _time(summary.made_at),
+        "result": result_sentence(summary).as_dict(),
+        "grade": summary.grade.name.lower() if summary.grade is not None else None,
+        "counts": {
+            "members": len(summary.members),
+            **short_state_counts(summary),
+            "invalid_rows": summary.invalid_lines,
+            **_messages(summary.counts),
+            "unaccounted": summary.counts.unaccounted,
+        },
+        "bytes": summary.bytes,
+        "seconds": summary.seconds,
+        "run": {"messages": summary.run_messages, "bytes": summary.run_bytes},
+        "credentials_purged_at": _time(summary.credentials_purged_at),
+        "previous": {
+            "made_at": _time(summary.previous.made_at),
+            "copied": summary.previous.copied,
+            "synced": summary.previous.synced,
+            "needs_attention": summary.previous.needs_attention,
+        }
+        if summary.previous
+        else None,
+        "members": [_member(member) for member in summary.members],
+        "causes": [_cause_group(group) for group in summary.causes],
+        "invalid_rows": [_invalid_row(row) for row in summary.invalid_rows],
+    }
+
+
+def short_state_counts(summary: WaveSummary) -> dict[str, int]:
+    """Count members by short state; `removed` stands apart from `done`, so the counts add up to the members."""
+    removed = len(summary.removed)
+    found = Counter(member.short_state for member in summary.members)
+    counts = {state.value: found[state] for state in ShortState}
+    counts[ShortState.DONE.value] -= removed
+    return {**counts, "removed": removed}
+
+
+def document_bytes(document: Mapping[str, Any]) -> bytes:
+    """Write UTF-8 JSON with invisible characters as escapes: equal when read, harmless when shown."""
+    text = json.dumps(document, ensure_ascii=False, indent=1)
+    lines = (INVISIBLE.sub(lambda found: json.dumps(found.group())[1:-1], line) for line in text.split("\n"))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def wave_csv(summary: WaveSummary) -> bytes:
+    """Write one row a member."""
+    return _csv(WAVE_COLUMNS, (_member_row(member) for member in summary.members))
+
+
+def failures_csv(summary: WaveSummary, rows: Mapping[int, Mapping[str, str]]) -> bytes | None:
+    """Write the members in need of attention as a roster to mend and upload again; None when there are none.
+
+    `rows` holds the roster's own values by member id. Passwords stay blank whatever it holds.
+    """
+    if not summary.needs_attention:
+        return None
+    columns = [name for name in summary.roster_columns or DEFAULT_ROSTER_COLUMNS if name not in {"Cause", "Fix"}]
+    table = ([*_roster_row(member, rows.get(member.id, {}), columns)] for member in summary.needs_attention)
+    return _csv([*columns, "Cause", "Fix"], table)
+
+
+def cell(value: str) -> str:
+    """Keep a spreadsheet from reading a text as a formula."""
+    return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+
+
+def clipped(text: str) -> str:
+    """Cut an endless answer of a server."""
+    return text if len(text) <= SERVER_TEXT_SHOWN else text[:SERVER_TEXT_SHOWN] + "…"
+
+
+def _member_row(member: MemberSummary) -> list[str | int]:
+    cause, counts = member.leading_cause, member.counts
+    return [
+        _shown(member.email),
+        _shown(member.display_name),
+        member.state.value,
+        *((cause.id, cause.title.zh, cause.title.en, cause.advice.zh, cause.advice.en) if cause else [""] * 5),
+        cause.owner if cause else "",
+        member.cause_side,
+        counts.source,
+        counts.copied,
+        counts.already_there,
+        counts.issues,
+        member.bytes,
+        _grade(member) or "",
+        member.attempts,
+        _shown(clipped(member.server_text)),
+    ]
+
+
+def _roster_row(member: MemberSummary, row: Mapping[str, str], columns: Iterable[str]) -> Iterable[str]:
+    known = {
+        "EmailAddress": member.email,
+        "UserName": member.source_user,
+        "DisplayName": member.display_name,
+        "Department": member.department,
+        "SourceHost": member.source_host,
+        "TargetUserName": member.target_user,
+        "TargetHost": member.target_host,
+    }
+    for column in columns:
+        # The admin's own values go back as they came, but for what a spreadsheet would calculate.
+        yield "" if column in SECRET_COLUMNS else cell(row.get(column, known.get(column, "")))
+    cause = member.leading_cause
+    yield _bilingual(cause.title) if cause else ""
+    yield _bilingual(cause.advice) if cause else ""
+
+
+def _bilingual(text: Text) -> str:
+    return cell(f"{text.zh} / {text.en}")
+
+
+def _shown(text: str) -> str:
+    # Judged before it is made visible: a TAB at the front is a formula's start, `\x09` is not.
+    return f"'{visible(text)}" if text.startswith(FORMULA_STARTS) else visible(text)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    # The byte order mark tells Excel that this is UTF-8.
+    return out.getvalue().encode("utf-8-sig", errors="backslashreplace")
+
+
+def _member(member: MemberSummary) -> dict[str, Any]:
+    cause = member.leading_cause
+    return {
+        "id": member.id,
+        "line": member.line,
+        "email": member.email,
+        "display_name": member.display_name,
+        "department": member.department,
+        "source": {"user": member.source_user, "host": member.source_host},
+        "target": {"user": member.target_user, "host": member.target_host},
+        "state": member.state.value,
+        "short_state": member.short_state.value,
+        "cause": cause.id if cause else None,
+        "title": cause.title.as_dict() if cause else None,
+        "advice": cause.advice.as_dict() if cause else None,
+        "owner": cause.owner if cause else None,
+        "side": member.cause_side or None,
+        "server_text": member.server_text,
+        "grade": _grade(member),
+        "messages": _messages(member.counts),
+        "bytes": member.bytes,
+        "attempts": member.attempts,
+        "started_at": _time(member.started_at),
+        "finished_at": _time(member.finished_at),
+        "folders": [_folder(folder) for folder in member.folders],
+        "issues": [_issue(issue) for issue in member.issues],
+    }
+
+
+def _folder(folder: FolderSummary) -> dict[str, Any]:
+    return {
+        "source_name": folder.source_name,
+        "target_name": folder.target_name,
+        "messages": _messages(folder.counts),
+        "bytes": folder.bytes,
+        "oldest": _time(folder.oldest),
+        "newest": _time(folder.newest),
+        "altered": dict(folder.altered),
+        "read_back": folder.read_back,
+    }
+
+
+def _issue(issue: IssueSummary) -> dict[str, Any]:
+    return {
+        "folder": issue.folder,
+        "uid": issue.source_uid,
+        "cause": issue.cause.id,
+        "arrived": _time(issue.arrived),
+        "size": issue.size,
+        "server_text": issue.server_text,
+    }
+
+
+def _cause_group(group: CauseGroup) -> dict[str, Any]:
+    return {
+        **_cause(group.cause),
+        "members": [member.email for member in group.members],
+        "messages": group.messages,
+    }
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    return {
+        "cause": cause.id,
+        "title": cause.title.as_dict(),
+        "owner": cause.owner,
+        "whose_turn": OWNERS[cause.owner].as_dict(),
+        "advice": cause.advice.as_dict(),
+    }
+
+
+def _invalid_row(row: InvalidRowSummary) -> dict[str, Any]:
+    chinese: Language = "zh-CN"
+    return {
+        "line": row.line,
+        "column": row.column,
+        "value": row.value,
+        "problem": row.problem.en,
+        "fix": row.fix.en,
+        chinese: {"problem": row.problem.zh, "fix": row.fix.zh},
+    }
+
+
+def _messages(counts: MessageCounts) -> dict[str, int]:
+    return {
+        "source": counts.source,
+        "copied": counts.copied,
+        "already_there": counts.already_there,
+        "issues": counts.issues,
+    }
+
+
+def _grade(member: MemberSummary) -> str | None:
+    return member.grade.name.lower() if member.grade is not None else None
+
+
+def _time(at: datetime | None) -> str | None:
+    if at is None:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()

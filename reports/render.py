@@ -1,0 +1,255 @@
+"""Write a wave's report into a directory: pages in both languages, tables, the JSON of the same numbers.
+
+Each file is replaced whole or not at all. Pages ask for nothing from elsewhere and run no script. Every value that
+reaches a page is made visible and escaped on the way, by the environment and not by the templates.
+"""
+
+import hashlib
+import re
+import secrets
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from models.bilingual import LANGUAGES, Language, Text
+from models.causes import OWNERS, Cause, cause
+from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, WAVE_STATE_NAMES, MemberState, ShortState
+from reports.export import (
+    clipped,
+    document_bytes,
+    failures_csv,
+    result_sentence,
+    short_state_counts,
+    summary_document,
+    wave_csv,
+)
+from reports.summary import GRADE_NAMES, GRADE_RULES, MemberSummary, WaveSummary
+from reports.texts import Wording, visible
+
+# A page stays readable, and small, when a mailbox goes thoroughly wrong; the JSON has every line.
+ROWS_SHOWN = 1000
+MEMBERS_SHOWN = 8
+
+BAR_ORDER = (
+    ShortState.DONE.value,
+    ShortState.SYNCED.value,
+    ShortState.ACTIVE.value,
+    ShortState.WAITING.value,
+    ShortState.NEEDS_ATTENTION.value,
+    "removed",
+)
+BAR_WIDTH = 1000
+_MEMBER_PAGE = re.compile(r"\d+\.(?:zh-CN|en)\.html")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFiles:
+    """Where a report was written; `failures` is None when no member needs attention."""
+
+    html: Path
+    html_zh: Path
+    html_en: Path
+    csv: Path
+    json: Path
+    failures: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One state's part of the bar."""
+
+    name: str
+    title: Text
+    count: int
+    x: float
+    width: float
+
+
+def render_report(
+    summary: WaveSummary,
+    directory: Path,
+    language: Language = "zh-CN",
+    *,
+    zone: ZoneInfo | None = None,
+    rows: Mapping[int, Mapping[str, str]] | None = None,
+) -> ReportFiles:
+    """Write all files of a report; `wave.html` is in `language`, times are in `zone` (UTC unless told).
+
+    `rows` holds the roster's own values by member id, for the roster of failures.
+    """
+    members = directory / "members"
+    members.mkdir(parents=True, exist_ok=True)
+    wordings = {each: Wording(each, zone or ZoneInfo("UTC")) for each in LANGUAGES}
+    document = document_bytes(summary_document(summary))
+    checksum = hashlib.sha256(document).hexdigest()
+
+    # The wave's pages come last, so that whoever opens one finds what it links to.
+    for member in summary.members:
+        for each, wording in wordings.items():
+            _replace(members / member_page(member, each), _page(_member_html(summary, member, wording)))
+    _remove_strangers(members, {member_page(m, each) for m in summary.members for each in LANGUAGES})
+    failures = failures_csv(summary, rows or {})
+    written = ReportFiles(
+        html=directory / "wave.html",
+        html_zh=directory / "wave.zh-CN.html",
+        html_en=directory / "wave.en.html",
+        csv=directory / "wave.csv",
+        json=directory / "wave.json",
+        failures=directory / "failures.csv" if failures else None,
+    )
+    if failures:
+        _replace(directory / "failures.csv", failures)
+    else:
+        (directory / "failures.csv").unlink(missing_ok=True)
+    _replace(written.csv, wave_csv(summary))
+    _replace(written.json, document)
+    pages = {each: _page(_wave_html(summary, wording, checksum)) for each, wording in wordings.items()}
+    _replace(written.html_zh, pages["zh-CN"])
+    _replace(written.html_en, pages["en"])
+    _replace(written.html, pages[language])
+    return written
+
+
+def member_page(member: MemberSummary, language: Language) -> str:
+    """Name a member's page by its id alone: names and addresses are other people's text."""
+    return f"{member.id:d}.{language}.html"
+
+
+def content_security_policy() -> str:
+    """Give the policy that every page states, for a server that hands the pages out."""
+    digest = b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def bar(summary: WaveSummary) -> tuple[Segment, ...]:
+    """Lay the members out by state along a bar; a single one among thousands still shows."""
+    counts = {name: count for name, count in short_state_counts(summary).items() if count}
+    widths = {name: max(count / len(summary.members) * BAR_WIDTH, 4.0) for name, count in counts.items()}
+    scale = BAR_WIDTH / sum(widths.values()) if widths else 1.0
+    segments: list[Segment] = []
+    x = 0.0
+    for name in BAR_ORDER:
+        if name in counts:
+            width = widths[name] * scale
+            segments.append(Segment(name, _short_title(name), counts[name], round(x, 2), round(width, 2)))
+            x += width
+    return tuple(segments)
+
+
+def _short_title(name: str) -> Text:
+    return MEMBER_STATE_NAMES[MemberState.REMOVED] if name == "removed" else SHORT_STATE_NAMES[ShortState(name)]
+
+
+def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
+    return _render(
+        "wave.html.j2",
+        wording,
+        summary=summary,
+        result=result_sentence(summary),
+        segments=bar(summary),
+        moved_unaccounted=sum(member.counts.unaccounted for member in summary.members if member.moved),
+        not_reached=sum(member.counts.unaccounted for member in summary.members if not member.moved),
+        finished_issues=_finished_issues(summary),
+        checksum=checksum,
+    )
+
+
+def _member_html(summary: WaveSummary, member: MemberSummary, wording: Wording) -> str:
+    return _render("member.html.j2", wording, summary=summary, member=member)
+
+
+def _finished_issues(summary: WaveSummary) -> list[tuple[Cause, int]]:
+    """Count by cause what was given up for good: it needs nobody any more, and is still said."""
+    found = Counter(
+        issue.cause.id
+        for member in summary.members
+        if member.state == MemberState.COMPLETED_WITH_ISSUES
+        for issue in member.issues
+    )
+    return [(cause(name), count) for name, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _render(template: str, wording: Wording, **values: object) -> str:
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            say=wording.say,
+            of=wording.of,
+            words=wording,
+            language=wording.language,
+            other="en" if wording.language == "zh-CN" else "zh-CN",
+            **values,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=PackageLoader("reports", "templates"),
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        style=Markup(_style()),  # noqa: S704 - our own file, and the policy's hash is of these bytes
+        policy=content_security_policy(),
+        clipped=clipped,
+        member_page=member_page,
+        state_names=MEMBER_STATE_NAMES,
+        wave_state_names=WAVE_STATE_NAMES,
+        owners=OWNERS,
+        grade_names=GRADE_NAMES,
+        grade_rules=GRADE_RULES,
+        rows_shown=ROWS_SHOWN,
+        members_shown=MEMBERS_SHOWN,
+        bar_width=BAR_WIDTH,
+    )
+    return environment
+
+
+def _finalize(value: object) -> object:
+    """Make every value of a page visible before it is escaped, and refuse None, which says nothing to anybody."""
+    if value is None:
+        raise ValueError("a report page was given nothing to say")
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value)
+    return value
+
+
+@cache
+def _style() -> str:
+    return (files("reports") / "templates" / "report.css").read_text(encoding="utf-8")
+
+
+def _page(html: str) -> bytes:
+    return html.encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a file in place at once, or leave the old one as it was."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _remove_strangers(members: Path, expected: set[str]) -> None:
+    """Remove pages of members that are in this wave no more."""
+    for page in members.iterdir():
+        if _MEMBER_PAGE.fullmatch(page.name) and page.name not in expected:
+            page.unlink()

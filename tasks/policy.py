@@ -1,0 +1,20 @@
+"""When a member is tried again. Pure decisions; the cause decides, not the exception's words."""
+
+import threading
+
+STOP = threading.Event()
+"""Set once this process has been asked to end: every member stops after the batch under way."""
+
+# A wrong name or port stays wrong; a server that is down for a moment comes back.
+_FEWER_TRIES = {"dns_error": 2, "connect_failed": 3, "unclassified": 2}
+_LONG_WAITS = frozenset({"login_throttled", "bandwidth_exceeded"})
+JITTER = 0.3
+"""Share by which a delay varies, so that members do not return together."""
+
+
+def tries(cause: str, delays: tuple[float, ...]) -> int:
+    """How often a member may be tried in one run when it fails for this cause."""
+    if cause in _LONG_WAITS:
+        # Trying again within minutes makes it worse; the next run goes on.
+        return 1
+    return min(_FEWER_TRIES.get(cause, len(delays) + 1), len(delays) + 1)

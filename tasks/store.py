@@ -1,0 +1,87 @@
+"""Opens what this process remembers: the database, the vault and the log under BANJIA_HOME."""
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from logging.handlers import RotatingFileHandler
+
+from sqlalchemy import Engine
+
+from imapcopy.account import DEFAULT_PORTS, Account, Security, Server
+from imapcopy.errors import MemberError, Side
+from models.database import open_database
+from models.enrol import DefaultServers
+from models.member import Member
+from models.vault import Vault
+from tasks.settings import Settings, settings
+
+log = logging.getLogger("banjia")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where things are kept, and who may sign in where."""
+
+    settings: Settings
+    engine: Engine
+    vault: Vault
+
+    @property
+    def default_servers(self) -> DefaultServers:
+        return DefaultServers(self.settings.source_host, self.settings.target_host)
+
+    def source_account(self, member: Member) -> Account:
+        """The old mailbox of a member; MemberError when the password is missing."""
+        server = self._server(
+            "source",
+            member.source_host or self.settings.source_host,
+            member.source_port if member.source_host else member.source_port or self.settings.source_port,
+            member.source_security or ("" if member.source_host else self.settings.source_security),
+        )
+        return Account(server, member.user_name, self._password(member, "source"))
+
+    def target_account(self, member: Member) -> Account:
+        """The new mailbox of a member; MemberError when the password is missing."""
+        server = self._server(
+            "target",
+            member.target_host or self.settings.target_host,
+            member.target_port if member.target_host else member.target_port or self.settings.target_port,
+            member.target_security or ("" if member.target_host else self.settings.target_security),
+        )
+        return Account(server, member.target_user_name or member.email, self._password(member, "target"))
+
+    def _server(self, side: Side, host: str, port: int | None, security: str) -> Server:
+        if not host:
+            raise MemberError("server_missing", side)
+        kind: Security = security if security in DEFAULT_PORTS else "tls"
+        return Server(
+            host,
+            port or DEFAULT_PORTS[kind],
+            kind,
+            self.settings.ca_file,
+            plain_allowed=host.lower() in {name.lower() for name in self.settings.plain_hosts},
+        )
+
+    def _password(self, member: Member, side: Side) -> str:
+        password = self.vault.get(member.id or 0, side)
+        if password is None:
+            raise MemberError("password_missing", side)
+        return password
+
+
+@cache
+def store() -> Store:
+    """The store of this process, opened once."""
+    found = settings()
+    found.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _log_to_file(found)
+    engine = open_database(found.database)
+    return Store(found, engine, Vault(engine, found.key_file))
+
+
+def _log_to_file(found: Settings) -> None:
+    handler = RotatingFileHandler(found.home / "banjia.log", maxBytes=10_000_000, backupCount=3, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False

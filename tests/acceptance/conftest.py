@@ -1,0 +1,49 @@
+"""A company to be moved: an old server full of mail, a new one, and the program with a home of its own."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.command_line import Banjia
+from tests.acceptance.company import MEMBERS, MESSAGES, Company, password
+from tests.servers.certificates import Authority
+from tests.servers.compare import Mail, mail_of
+from tests.servers.dovecot import Dovecot, StartDovecot, User
+from tests.servers.mail import mailbox_messages, seed
+
+
+@pytest.fixture(scope="session")
+def full_server(start_lasting_dovecot: StartDovecot, authority: Authority) -> tuple[Dovecot, dict[str, Counter[Mail]]]:
+    """The old server: 20 members with 500 messages each in eight folders. Nobody may change it."""
+    server = start_lasting_dovecot(certificate=authority.issue())
+    server.add_users([User(f"member{n:02d}@old.example", password("old", n)) for n in range(1, MEMBERS + 1)])
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda user: _fill(server, user), server.users.values()))
+    return server, {name: mail_of(server, name) for name in server.users}
+
+
+def _fill(server: Dovecot, user: User) -> None:
+    seed(server, user.name, user.password, mailbox_messages(user.name, MESSAGES))
+
+
+@pytest.fixture
+def two_dovecots(
+    full_server: tuple[Dovecot, dict[str, Counter[Mail]]], start_dovecot: StartDovecot, authority: Authority
+) -> Company:
+    """The old server, and a new one where every member has an empty mailbox."""
+    source, mail = full_server
+    target = start_dovecot(certificate=authority.issue())
+    target.add_users([User(name, password("new", n)) for n, name in enumerate(mail, 1)])
+    source.forget_commands()
+    return Company(source, target, mail)
+
+
+@pytest.fixture
+def banjia(tmp_path: Path, authority: Authority) -> Iterator[Banjia]:
+    """The program; what it leaves running is stopped afterwards."""
+    program = Banjia(tmp_path / "banjia", authority.root)
+    yield program
+    program.close()
