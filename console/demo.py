@@ -42,7 +42,8 @@ _ACTS = {
     ),
 }
 _END = Text(
-    "结束:{members} 个邮箱全部到位,{copied} 封邮件,用时 {seconds:.1f} 秒(不含 Prefect 启动 {prefect:.1f} 秒)。\n报告:{report}",
+    "结束:{members} 个邮箱全部到位,{copied} 封邮件,"
+    "用时 {seconds:.1f} 秒(不含 Prefect 启动 {prefect:.1f} 秒)。\n报告:{report}",
     "The end: all {members} mailboxes are in place, {copied} messages, in {seconds:.1f} s "
     "(besides {prefect:.1f} s until Prefect's server was up).\nReport: {report}",
 )
@@ -66,7 +67,7 @@ def play(*, as_json: bool, keep: bool) -> int:
     os.environ["BANJIA_HOME"] = str(home)
     os.environ.pop("PREFECT_API_URL", None)
     from console.terminal import language, screen
-    from tasks.prefect_server import stop_server
+    from tasks.prefect_server import settle, stop_server
 
     console, tongue = screen(as_json=as_json), language()
     try:
@@ -77,6 +78,7 @@ def play(*, as_json: bool, keep: bool) -> int:
         console.print(_WRONG.format(what=wrong).in_language(tongue), style="bold red")
         return Exit.UNEXPECTED
     finally:
+        settle()
         stop_server(home)
 
 

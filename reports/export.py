@@ -86,7 +86,7 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
         "report_id": summary.report_id,
         "made_at": _time(summary.made_at),
         "result": result_sentence(summary).as_dict(),
-        "grade": summary.grade.name.lower() if summary.grade is not None else None,
+        "grade": summary.grade.name.title() if summary.grade is not None else None,
         "counts": {
             "members": len(summary.members),
             **short_state_counts(summary),
@@ -304,7 +304,7 @@ def _messages(counts: MessageCounts) -> dict[str, int]:
 
 
 def _grade(member: MemberSummary) -> str | None:
-    return member.grade.name.lower() if member.grade is not None else None
+    return member.grade.name.title() if member.grade is not None else None
 
 
 def _time(at: datetime | None) -> str | None:

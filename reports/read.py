@@ -145,6 +145,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             cause_side=member.cause_side,
             server_text=member.server_text,
             bytes=sum(folder.bytes for folder in mine),
+            found=member.messages_found,
             folders=tuple(_folder(folder) for folder in mine),
             issues=tuple(_issue(issue, folder) for folder in mine for issue in issues[folder.id or 0]),
             events=tuple(events[member.id or 0]),

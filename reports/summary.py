@@ -5,7 +5,7 @@ Every number of the HTML, the CSV and the JSON comes from these values, so they 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 
@@ -137,6 +137,8 @@ class MemberSummary:
     """The server's own words, redacted: the technical detail under the advice."""
     bytes: int
     """Bytes this program copied."""
+    found: int = 0
+    """Messages at the source when the last pass listed it; folders it did not reach are not in `folders`."""
     folders: tuple[FolderSummary, ...] = ()
     issues: tuple[IssueSummary, ...] = ()
     events: tuple[EventSummary, ...] = ()
@@ -146,7 +148,8 @@ class MemberSummary:
 
     @property
     def counts(self) -> MessageCounts:
-        return sum((folder.counts for folder in self.folders), MessageCounts())
+        total = sum((folder.counts for folder in self.folders), MessageCounts())
+        return total if self.moved else replace(total, source=max(total.source, self.found))
 
     @property
     def short_state(self) -> ShortState:

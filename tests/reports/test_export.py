@@ -79,7 +79,7 @@ def test_a_member_synced_with_issues_shows_the_commonest_cause(summary: WaveSumm
     member = summary_document(summary)["members"][6]
     assert member["state"] == "synced_with_issues"
     assert member["cause"] == "message_too_large"
-    assert member["grade"] == "investigate"
+    assert member["grade"] == "Investigate"
     assert member["title"] == {"zh-CN": "邮件过大", "en": "Message too large"}
 
 
