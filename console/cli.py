@@ -16,7 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="搬家: move a company's mailboxes to a new mail service, and prove that nothing was lost.",
+    help="搬家：move a company's mailboxes to a new mail service, and prove that nothing was lost.",
 )
 roster_app = typer.Typer(no_args_is_help=True, help="Look at a roster before anything happens.")
 wave_app = typer.Typer(no_args_is_help=True, help="Waves: the members that move together.")

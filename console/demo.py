@@ -22,35 +22,35 @@ from console.outcome import Exit
 from models.bilingual import Language, Text
 
 _WELCOME = Text(
-    "两台本机邮件服务器已启动:旧邮箱 {old},新邮箱 {new};{people} 个邮箱,{messages} 封邮件。",
+    "两台本机邮件服务器已启动：旧邮箱 {old}，新邮箱 {new}；{people} 个邮箱，{messages} 封邮件。",
     "Two mail servers run on this machine: the old one at {old}, the new one at {new}; "
     "{people} mailboxes, {messages} messages.",
 )
 _ACTS = {
     "first": Text(
-        "第一幕 · 管理员上传名单:banjia migrate members.csv --wave demo",
+        "第一幕 · 管理员上传名单：banjia migrate members.csv --wave demo",
         "Act 1 · The admin hands over the roster: banjia migrate members.csv --wave demo",
     ),
     "retry": Text(
-        "第二幕 · 管理员看报告,改密码、扩容、放宽单封限制,只重试这三个:banjia wave retry demo --roster members.csv",
+        "第二幕 · 管理员看报告，改密码、扩容、放宽单封限制，只重试这三个：banjia wave retry demo --roster members.csv",
         "Act 2 · The admin reads the report, corrects a password, gives room, lifts the size limit, and retries "
         "only those three: banjia wave retry demo --roster members.csv",
     ),
     "again": Text(
-        "第三幕 · 再运行一次:没有新邮件,就什么也不搬:banjia migrate members.csv --wave demo",
+        "第三幕 · 再运行一次：没有新邮件，就什么也不搬：banjia migrate members.csv --wave demo",
         "Act 3 · Run it once more: no new mail, so nothing moves: banjia migrate members.csv --wave demo",
     ),
 }
 _END = Text(
-    "结束:{members} 个邮箱全部到位,{copied} 封邮件,"
-    "用时 {seconds:.1f} 秒(不含 Prefect 启动 {prefect:.1f} 秒)。\n报告:{report}",
+    "结束：{members} 个邮箱全部到位，{copied} 封邮件，"
+    "用时 {seconds:.1f} 秒（不含 Prefect 启动 {prefect:.1f} 秒）。\n报告：{report}",
     "The end: all {members} mailboxes are in place, {copied} messages, in {seconds:.1f} s "
     "(besides {prefect:.1f} s until Prefect's server was up).\nReport: {report}",
 )
-_WRONG = Text("演示没有按计划结束:{what}", "The demo did not end as planned: {what}")
+_WRONG = Text("演示没有按计划结束：{what}", "The demo did not end as planned: {what}")
 _PREFECT = Text("正在启动本机的 Prefect 服务……", "Starting a local Prefect server ...")
 _KEPT = Text(
-    "服务器保持运行。另开一个终端试试:\n  export BANJIA_HOME={home}\n  banjia wave status demo\n按 Ctrl-C 结束。",
+    "服务器保持运行。另开一个终端试试：\n  export BANJIA_HOME={home}\n  banjia wave status demo\n按 Ctrl-C 结束。",
     "The servers stay up. Try in another terminal:\n  export BANJIA_HOME={home}\n  banjia wave status demo\n"
     "Ctrl-C ends them.",
 )

@@ -39,7 +39,7 @@ _HEADS = (
     Text("评级", "Grade"),
 )
 _CAUSES = Text("需处理", "Needs attention")
-_CURE = Text("处理方法: ", "What to do: ")
+_CURE = Text("处理方法：", "What to do: ")
 _ROWS = Text("名单中未纳入的行", "Roster rows that were left out")
 _LINE = Text("第 {line} 行", "line {line}")
 

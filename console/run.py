@@ -27,17 +27,17 @@ from reports.summary import InvalidRowSummary, WaveSummary
 from tasks.prefect_server import PrefectUnreachable, use_prefect
 from tasks.store import Store, store
 
-_NOTHING_USABLE = Text("名单中没有可用的行,什么也没有开始。", "No row of the roster can be used; nothing was started.")
+_NOTHING_USABLE = Text("名单中没有可用的行，什么也没有开始。", "No row of the roster can be used; nothing was started.")
 _SEVERAL_WAVES = Text(
-    "名单中有多个批次({names})。请用 --wave 选择一个。",
+    "名单中有多个批次（{names}）。请用 --wave 选择一个。",
     "The roster names several waves ({names}). Choose one with --wave.",
 )
 _NO_WAVE = Text("没有名为“{name}”的批次。", "There is no wave called {name!r}.")
-_REPORT = Text("报告: {path}", "Report: {path}")
-_FAILURES = Text("待处理名单: {path}", "Roster of failures: {path}")
+_REPORT = Text("报告：{path}", "Report: {path}")
+_FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
 _NOTHING_TO_RETRY = Text("没有需要重试的成员。", "No member needs a retry.")
 _INTERRUPTED = Text(
-    "已中断,进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
+    "已中断，进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
 )
 
 

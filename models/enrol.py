@@ -60,7 +60,7 @@ def problems_without_server(rows: Iterable[RosterRow], default: DefaultServers) 
                         value="",
                         problem=Text("没有填写服务器", "no server is given"),
                         fix=Text(
-                            f"在 {column} 列填写服务器名,例如 imap.example.com;或设置 {setting}",
+                            f"在 {column} 列填写服务器名，例如 imap.example.com；或设置 {setting}",
                             f"Write the server into {column}, for example imap.example.com, or set {setting}",
                         ),
                         code="server-missing",

@@ -57,14 +57,14 @@ MEMBER_STATE_NAMES: dict[MemberState, Text] = {
     MemberState.READY: Text("已就绪", "Ready"),
     MemberState.QUEUED: Text("排队中", "In line"),
     MemberState.SYNCING: Text("搬家中", "Moving"),
-    MemberState.THROTTLED: Text("服务器限速,稍后继续", "Server asks us to wait"),
+    MemberState.THROTTLED: Text("服务器限速，稍后继续", "Server asks us to wait"),
     MemberState.SYNCED: Text("已同步", "Synced"),
-    MemberState.SYNCED_WITH_ISSUES: Text("已同步,有未搬邮件", "Synced, some messages not moved"),
-    MemberState.NEEDS_PASSWORD: Text("密码失效,待重新填写", "Password not accepted"),
+    MemberState.SYNCED_WITH_ISSUES: Text("已同步，有未搬邮件", "Synced, some messages not moved"),
+    MemberState.NEEDS_PASSWORD: Text("密码失效，待重新填写", "Password not accepted"),
     MemberState.PAUSED: Text("已暂停", "Paused"),
     MemberState.FAILED: Text("失败", "Failed"),
     MemberState.COMPLETED: Text("已完成", "Completed"),
-    MemberState.COMPLETED_WITH_ISSUES: Text("已完成,有未搬邮件", "Completed, some messages not moved"),
+    MemberState.COMPLETED_WITH_ISSUES: Text("已完成，有未搬邮件", "Completed, some messages not moved"),
     MemberState.REMOVED: Text("已移出", "Removed"),
 }
 
@@ -75,10 +75,10 @@ WAVE_STATE_NAMES: dict[WaveState, Text] = {
     WaveState.RUNNING: Text("进行中", "Running"),
     WaveState.PAUSED: Text("已暂停", "Paused"),
     WaveState.SYNCED: Text("本轮完成", "Synced"),
-    WaveState.SYNCED_WITH_FAILURES: Text("本轮完成(有失败)", "Synced, with failures"),
+    WaveState.SYNCED_WITH_FAILURES: Text("本轮完成（有失败）", "Synced, with failures"),
     WaveState.COMPLETING: Text("收尾中", "Completing"),
     WaveState.COMPLETED: Text("已完成", "Completed"),
-    WaveState.COMPLETED_WITH_FAILURES: Text("已完成(有失败)", "Completed, with failures"),
+    WaveState.COMPLETED_WITH_FAILURES: Text("已完成（有失败）", "Completed, with failures"),
     WaveState.CANCELLED: Text("已取消", "Cancelled"),
 }
 

@@ -39,15 +39,15 @@ GRADE_NAMES: dict[Grade, Text] = {
 
 GRADE_RULES: dict[Grade, Text] = {
     Grade.PERFECT: Text(
-        "全部邮件已搬到,读回核对完全一致,日期和标记相同",
+        "全部邮件已搬到，读回核对完全一致，日期和标记相同",
         "every message arrived; what was read back is identical, dates and flags are equal",
     ),
     Grade.GOOD: Text(
-        "全部邮件已搬到,服务器只改动了换行或放弃了自定义标记",
+        "全部邮件已搬到，服务器只改动了换行或放弃了自定义标记",
         "every message arrived; the server changed no more than line ends or dropped a keyword",
     ),
     Grade.INVESTIGATE: Text(
-        "有少量邮件未搬,或服务器改动了邮件头、日期或标记",
+        "有少量邮件未搬，或服务器改动了邮件头、日期或标记",
         "a few messages were not moved, or the server altered a header, a date or a flag",
     ),
     Grade.POOR: Text(
