@@ -20,6 +20,7 @@ from tasks.store import store
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK_POOL = "banjia"
+GRACE_SECONDS = 10
 DEPLOYMENT = "migrate-wave/banjia"
 
 
@@ -42,7 +43,7 @@ def work(name: str | None) -> None:
         # Prefect's worker goes on after one SIGTERM and leaves after a second.
         worker.terminate()
         try:
-            worker.wait(timeout=30)
+            worker.wait(timeout=GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             worker.terminate()
 
