@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from pathlib import Path
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 SETTLE_SECONDS = 10.0
-DEFAULT_PORT = 4210
 
 # For every process of ours that speaks to Prefect: no telemetry, no temporary server, a quiet terminal.
 CLIENT_ENVIRONMENT = {
@@ -86,34 +86,56 @@ def ensure_server(home: Path) -> RunningServer:
 
 def running_server(home: Path) -> RunningServer | None:
     """Our own server if it answers."""
-    try:
-        noted = json.loads((_directory(home) / "server.json").read_text())
-        server = RunningServer(int(noted["pid"]), str(noted["url"]))
-    except (OSError, ValueError, KeyError):
-        return None
-    return server if _lives(server.pid) and _answers(server.url) else None
+    server = _noted_server(home)
+    return server if server and _serves(server) else None
 
 
 def stop_server(home: Path) -> bool:
-    """End our own server; False when none runs. Its history stays under BANJIA_HOME."""
+    """End our own server, also one that hangs; False when none runs. Its history stays under BANJIA_HOME."""
     directory = _directory(home)
     if not directory.exists():
         return False
     with _locked(directory / "server.lock"):
-        server = running_server(home)
+        server = _noted_server(home)
         (directory / "server.json").unlink(missing_ok=True)
-        if server is None:
+        if server is None or not _is_prefect_server(server.pid):
             return False
         for way in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, way)
             if _wait_until(lambda: not _lives(server.pid), STOP_SECONDS):
-                return True
+                break
         return True
 
 
+def _noted_server(home: Path) -> RunningServer | None:
+    """The server that was started last, whether it lives or not."""
+    try:
+        noted = json.loads((_directory(home) / "server.json").read_text())
+        return RunningServer(int(noted["pid"]), str(noted["url"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _is_prefect_server(pid: int) -> bool:
+    """Whether that process is what we started: a pid may have gone to another program since."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return _lives(pid) and b"prefect" in words and b"server" in words
+
+
 def _start(directory: Path) -> RunningServer:
-    port = _free_port(_last_port(directory))
+    for port in (_last_port(directory), 0, 0):
+        server = _start_on(_free_port(port), directory)
+        if server:
+            return server
+    raise PrefectUnreachable(f"Prefect's server did not start; see {directory / 'server.log'}")
+
+
+def _start_on(port: int, directory: Path) -> RunningServer | None:
+    """Start on that port; None when the server ends instead, for example because the port was taken meanwhile."""
     url = f"http://127.0.0.1:{port}/api"
     environment = {
         **os.environ,
@@ -134,19 +156,44 @@ def _start(directory: Path) -> RunningServer:
             stderr=log,
             start_new_session=True,
         )
-    (directory / "server.json").write_text(json.dumps({"pid": process.pid, "url": url}))
+    server = RunningServer(process.pid, url)
+    (directory / "server.json").write_text(json.dumps({"pid": server.pid, "url": url}))
     (directory / "last_port").write_text(str(port))
-    if (
-        not _wait_until(lambda: _answers(url) or process.poll() is not None, START_SECONDS)
-        or process.poll() is not None
-    ):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise PrefectUnreachable(f"Prefect's server did not start; see {directory / 'server.log'}")
-    # The server outlives this process on purpose: it is reused, and ended by `banjia prefect stop`.
-    process.returncode = 0
-    return RunningServer(process.pid, url)
+    _wait_until(lambda: _serves(server) or process.poll() is not None, START_SECONDS)
+    if process.poll() is None and _serves(server):
+        # The server outlives this process on purpose: it is reused, and ended by `banjia prefect stop`.
+        process.returncode = 0
+        return server
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return None
+
+
+def _serves(server: RunningServer) -> bool:
+    """Whether that very process answers: on its port there may be the server of another BANJIA_HOME."""
+    return _lives(server.pid) and _listens(server) and _answers(server.url)
+
+
+def _listens(server: RunningServer) -> bool:
+    """Whether a process of the server's session holds the listening socket (proc(5): net/tcp, PID/fd)."""
+    port = f"{urllib.parse.urlsplit(server.url).port:04X}"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port}")}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or _session(entry) != server.pid:
+            continue
+        with contextlib.suppress(OSError):
+            if any(str(handle.readlink()) in sockets for handle in (entry / "fd").iterdir()):
+                return True
+    return False
+
+
+def _session(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
+    except (OSError, ValueError):
+        return 0
 
 
 def _directory(home: Path) -> Path:
@@ -157,7 +204,7 @@ def _last_port(directory: Path) -> int:
     try:
         return int((directory / "last_port").read_text())
     except (OSError, ValueError):
-        return DEFAULT_PORT
+        return 0
 
 
 def _free_port(wished: int) -> int:

@@ -54,7 +54,7 @@ def test_a_worker_starts_a_scheduled_wave_by_itself_and_links_its_report(
         assert began >= expected - timedelta(seconds=1)
         assert run["name"] == "move night"
         links = _ask(banjia, "artifacts/filter", {})
-        assert [(banjia.reports / "wave.html").as_uri() in link["data"] for link in links] == [True]
+        assert [link["type"] for link in links if (banjia.reports / "wave.html").as_uri() in str(link["data"])], links
     finally:
         worker.process.terminate()
         ended = worker.wait()
