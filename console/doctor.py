@@ -1,6 +1,7 @@
 """Looks at an installation and says what would stop a migration, with what to do about it."""
 
 import importlib.metadata
+import os
 import ssl
 import stat
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from sqlalchemy import text
 
 from console.outcome import Exit
 from console.terminal import say, screen
-from tasks.prefect_server import running_server
-from tasks.settings import settings
+from tasks.prefect_server import running_server, use_prefect
+from tasks.settings import settings, settings_files
 from tasks.store import store
 
 
@@ -54,14 +55,8 @@ def _database() -> str:
 
 def _keys() -> str:
     kept = store()
-    if not kept.settings.key_file.exists():
-        return "no password stored yet"
-    mode = stat.S_IMODE(kept.settings.key_file.stat().st_mode)
-    if mode & 0o077:
-        raise PermissionError(
-            f"{kept.settings.key_file} can be read by others; run: chmod 600 {kept.settings.key_file}"
-        )
-    return str(kept.settings.key_file)
+    kept.vault.check()
+    return str(kept.settings.key_file) if kept.settings.key_file.exists() else "no password stored yet"
 
 
 def _authorities() -> str:
@@ -74,13 +69,22 @@ def _authorities() -> str:
     return f"{found} trusted" + (f", with {settings().ca_file}" if settings().ca_file else "")
 
 
+def _settings() -> str:
+    files = [str(file.absolute()) for file in settings_files() if file.is_file()]
+    settings()
+    return ", ".join(files) or "no banjia.toml; the environment and the defaults count"
+
+
 def _prefect() -> str:
+    if url := os.environ.get("PREFECT_API_URL"):
+        return f"the server of PREFECT_API_URL, {use_prefect(settings().home) and url}"
     server = running_server(settings().home)
     return f"own server at {server.ui}" if server else "own server not running; it starts by itself"
 
 
 EXAMINATIONS: dict[str, Callable[[], str]] = {
     "versions": _versions,
+    "settings": _settings,
     "home": _home,
     "database": _database,
     "keys": _keys,

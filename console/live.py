@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text as RichText
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.bilingual import Language, Text
 from models.causes import cause
@@ -38,6 +39,7 @@ _TOTAL = Text(
 @contextlib.contextmanager
 def following(progress: Callable[[], WaveProgress], console: Console, language: Language) -> Iterator[None]:
     """Show the wave while the body runs."""
+    progress = _whenever_possible(progress)
     if console.is_terminal:
         with Live(
             get_renderable=lambda: wave_table(progress(), language),
@@ -55,6 +57,19 @@ def following(progress: Callable[[], WaveProgress], console: Console, language: 
     finally:
         ended.set()
         thread.join()
+
+
+def _whenever_possible(progress: Callable[[], WaveProgress]) -> Callable[[], WaveProgress]:
+    """The progress as it could last be read: what is shown must not end, nor fail, for a database that is busy."""
+    last = progress()
+
+    def look() -> WaveProgress:
+        nonlocal last
+        with contextlib.suppress(SQLAlchemyError):
+            last = progress()
+        return last
+
+    return look
 
 
 def wave_table(wave: WaveProgress, language: Language) -> Group:
@@ -87,7 +102,7 @@ def totals(wave: WaveProgress, language: Language) -> RichText:
     found = sum(member.found for member in wave.members)
     size = sum(member.bytes for member in wave.members)
     seconds = (now() - wave.started_at).total_seconds() if wave.started_at else 0.0
-    rate = max(done - wave.copied_before, 0) / seconds if seconds > 0 else 0.0
+    rate = wave.copied_this_run / seconds if seconds > 0 else 0.0
     eta = f"{(found - done) / rate:,.0f} s" if rate >= 1 else "-"
     line = RichText()
     for state in ShortState:

@@ -1,22 +1,28 @@
 """What the commands do: take a roster in, run a flow in this process, show and report what came of it."""
 
+import contextlib
 import dataclasses
+import os
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import typer
 from sqlmodel import col, select
 
 from console.live import following, plain, state_text, totals
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
-from console.terminal import fail, language, say, screen
+from console.terminal import fail, in_plain_words, language, say, screen
 from models.bilingual import Text
 from models.database import reading, writing
+from models.enrol import DefaultServers, problems_without_server
 from models.enrol import enrol as enrol_roster
-from models.enrol import problems_without_server
-from models.lifecycle import NoSuchWave, find_wave, needing_retry
+from models.lifecycle import find_wave, needing_retry
 from models.member import Member
 from models.progress import wave_progress
 from models.roster import Roster, read_roster
@@ -24,23 +30,40 @@ from models.wave import Wave
 from reports.export import failures_csv, summary_document
 from reports.read import read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
-from tasks.prefect_server import PrefectUnreachable, use_prefect
+from tasks import policy
+from tasks.prefect_server import use_prefect
+from tasks.settings import settings
 from tasks.store import Store, store
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+ONE_REQUEST_SECONDS = 1.0
+"""Signals so close together are one request: timeout(1), for one, sends each twice."""
 
 _NOTHING_USABLE = Text("名单中没有可用的行，什么也没有开始。", "No row of the roster can be used; nothing was started.")
 _SEVERAL_WAVES = Text(
     "名单中有多个批次（{names}）。请用 --wave 选择一个。",
     "The roster names several waves ({names}). Choose one with --wave.",
 )
-_NO_WAVE = Text("没有名为“{name}”的批次。", "There is no wave called {name!r}.")
+_OTHER_WAVES = Text(
+    "名单中没有批次“{wave}”的行；名单写的是：{names}。",
+    "No row of the roster is for the wave {wave!r}; it names: {names}.",
+)
+_NO_MEMBER = Text("没有地址为“{email}”的成员。", "There is no member with the address {email!r}.")
 _REPORT = Text("报告：{path}", "Report: {path}")
 _FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
 _NOTHING_TO_RETRY = Text("没有需要重试的成员。", "No member needs a retry.")
+_STOPPING = Text(
+    "正在停止：每个成员完成当前一批后暂停。再按一次立即结束。",
+    "Stopping: every member pauses after the batch under way. Once more ends at once.",
+)
 _INTERRUPTED = Text(
     "已中断，进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
 )
 
 
+@in_plain_words()
 def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -> str:
     """Take a roster into its wave; returns the wave's name. Ends the command when no row can be used."""
     roster = _read(path)
@@ -50,7 +73,7 @@ def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -
         problem.line for problem in problems_without_server(roster.rows, kept.default_servers)
     }
     if not usable:
-        problems = _problems(roster, kept)
+        problems = _problems(roster, kept.default_servers)
         if as_json:
             say({"wave": name, "state": "refused", "members": [], "invalid_rows": _rows(problems)}, as_json=True)
         print_invalid_rows(problems, screen(as_json=as_json), language())
@@ -64,10 +87,11 @@ def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -
     return name
 
 
+@in_plain_words()
 def check_roster(path: Path, *, as_json: bool) -> None:
     """Show what a roster holds and every problem in it."""
     roster = _read(path)
-    problems = _problems(roster, store())
+    problems = _problems(roster, DefaultServers(settings().source_host, settings().target_host))
     if as_json:
         say(
             {
@@ -87,28 +111,31 @@ def check_roster(path: Path, *, as_json: bool) -> None:
         raise typer.Exit(Exit.ROSTER_REFUSED if roster.refused else Exit.PARTIAL)
 
 
+@in_plain_words()
 def move(wave: str, *, as_json: bool, only: list[str] | None = None, reopen_issues: bool = False) -> WaveSummary:
     """Run the migrate flow here, show it, and end the command with the code that its outcome means."""
 
-    def flow() -> None:
+    def flow() -> "State[Any]":
         from flows.migrate_wave import migrate_wave
 
-        migrate_wave(wave, only, reopen_issues, return_state=True)
+        return migrate_wave(wave, only, reopen_issues, return_state=True)
 
     return _run(wave, flow, as_json=as_json)
 
 
+@in_plain_words()
 def check(wave: str, *, as_json: bool) -> None:
     """Run the check flow here."""
 
-    def flow() -> None:
+    def flow() -> "State[Any]":
         from flows.check_wave import check_wave
 
-        check_wave(wave, return_state=True)
+        return check_wave(wave, return_state=True)
 
     _run(wave, flow, as_json=as_json, moving=False)
 
 
+@in_plain_words()
 def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
     """Move only what is left to move."""
     kept = store()
@@ -122,19 +149,51 @@ def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
     move(wave, as_json=as_json, only=again, reopen_issues=True)
 
 
-def _run(wave: str, flow: Callable[[], None], *, as_json: bool, moving: bool = True) -> WaveSummary:
+def _run(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, moving: bool = True) -> WaveSummary:
     kept = store()
     _require(kept, wave)
-    try:
+    kept.vault.check()
+    with _signals(signal.default_int_handler):
         use_prefect(kept.settings.home)
-    except PrefectUnreachable as error:
-        raise fail(str(error), Exit.UNREACHABLE) from None
-    try:
-        with following(lambda: wave_progress(kept.engine, wave), screen(as_json=as_json), language()):
-            flow()
-    except KeyboardInterrupt:
-        raise fail(_INTERRUPTED.in_language(language()), Exit.INTERRUPTED) from None
+        with (
+            following(lambda: wave_progress(kept.engine, wave), screen(as_json=as_json), language()),
+            _signals(_Stopper()),
+            # In a thread of its own, so that the signals stay ours: Prefect would turn SIGTERM into a crash.
+            ThreadPoolExecutor(1) as beside,
+        ):
+            state = beside.submit(flow).result()
+    if policy.STOP.is_set():
+        raise fail(_INTERRUPTED.in_language(language()), Exit.INTERRUPTED)
+    if state.is_failed() or state.is_crashed():
+        state.result()  # raises what the flow ended with
     return _finish(kept, wave, as_json=as_json, moving=moving)
+
+
+class _Stopper:
+    """Lets every member end its batch; asked a second time, ends the process, which the ledger stands."""
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+
+    def __call__(self, *_: object) -> None:
+        at = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = at
+            policy.STOP.set()
+            typer.echo(_STOPPING.in_language(language()), err=True)
+        elif at - self._asked_at > ONE_REQUEST_SECONDS:
+            os._exit(Exit.INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM alike while the body runs."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _finish(kept: Store, wave: str, *, as_json: bool, note: Text | None = None, moving: bool = True) -> WaveSummary:
@@ -160,13 +219,14 @@ def _finish(kept: Store, wave: str, *, as_json: bool, note: Text | None = None, 
         if files.failures:
             console.print(_FAILURES.format(path=files.failures).in_language(language()))
     code = exit_code(summary)
-    if not moving:
-        code = Exit.PARTIAL if summary.needs_attention or summary.invalid_rows else Exit.DONE
+    if not moving and not summary.needs_attention and not summary.invalid_rows:
+        code = Exit.DONE  # after a check nobody has been moved
     if code != Exit.DONE:
         raise typer.Exit(code)
     return summary
 
 
+@in_plain_words()
 def show_status(wave: str, *, as_json: bool) -> None:
     """Show how far every member is."""
     kept = store()
@@ -192,6 +252,7 @@ def show_status(wave: str, *, as_json: bool) -> None:
     console.print(totals(progress, language()))
 
 
+@in_plain_words()
 def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
     """Write the report and say where it is."""
     kept = store()
@@ -207,6 +268,7 @@ def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
     say({name: str(path) if path else None for name, path in dataclasses.asdict(files).items()}, as_json=as_json)
 
 
+@in_plain_words()
 def print_failures(wave: str, *, as_json: bool) -> None:
     """Print the failures as a roster, or as JSON."""
     kept = store()
@@ -222,20 +284,24 @@ def print_failures(wave: str, *, as_json: bool) -> None:
     print_causes(summary, screen(as_json=True), language())
 
 
+@in_plain_words()
 def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
     """Show one member of one wave (the latest, unless told)."""
     kept = store()
+    if wave is not None:
+        _require(kept, wave)
     with reading(kept.engine) as session:
-        query = select(Wave.name).join(Member, col(Member.wave_id) == col(Wave.id)).where(Member.email == email)
-        names = session.exec(query.order_by(col(Wave.id))).all()
-    names = [name for name in names if wave in (None, name)]
-    if not names:
-        raise fail(f"{email}: ?", Exit.USAGE)
-    summary = read_wave(kept.engine, names[-1])
+        query = select(Wave.name, Member.email).join(Member, col(Member.wave_id) == col(Wave.id))
+        rows = session.exec(query.order_by(col(Wave.id))).all()
+    found = [row for row in rows if wave in (None, row[0]) and row[1].casefold() == email.casefold()]
+    if not found:
+        raise fail(_NO_MEMBER.format(email=email).in_language(language()), Exit.USAGE)
+    name, email = found[-1]
+    summary = read_wave(kept.engine, name)
     member = next(m for m in summary.members if m.email == email)
     document = next(m for m in summary_document(summary)["members"] if m["email"] == email)
     if as_json:
-        say({"wave": names[-1], **document}, as_json=True)
+        say({"wave": name, **document}, as_json=True)
         return
     one = dataclasses.replace(summary, members=(member,), invalid_rows=())
     console = screen(as_json=False)
@@ -255,6 +321,7 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
         console.print(plain(f"  {event.at:%Y-%m-%d %H:%M:%S} {event.who} {event.what} {event.why}"))
 
 
+@in_plain_words()
 def verify(wave: str, *, deep: bool, as_json: bool) -> None:
     """Compare every member's new mailbox with the ledger."""
     from tasks.verify_member import verify_member
@@ -296,11 +363,13 @@ def _choose_wave(roster: Roster, wave: str | None, path: Path) -> tuple[str, Ros
         raise fail(_SEVERAL_WAVES.format(names=", ".join(named)).in_language(language()), Exit.USAGE)
     name = wave or (named[0] if named else path.stem)
     rows = tuple(row for row in roster.rows if row.wave in (None, name))
+    if roster.rows and not rows:
+        raise fail(_OTHER_WAVES.format(wave=name, names=", ".join(named)).in_language(language()), Exit.USAGE)
     return name, dataclasses.replace(roster, rows=rows)
 
 
-def _problems(roster: Roster, kept: Store) -> tuple[InvalidRowSummary, ...]:
-    found = [*roster.problems, *problems_without_server(roster.rows, kept.default_servers)]
+def _problems(roster: Roster, default: DefaultServers) -> tuple[InvalidRowSummary, ...]:
+    found = [*roster.problems, *problems_without_server(roster.rows, default)]
     return tuple(
         InvalidRowSummary(p.line, p.column, p.value, p.problem, p.fix) for p in sorted(found, key=lambda p: p.line)
     )
@@ -321,8 +390,6 @@ def _rows(problems: tuple[InvalidRowSummary, ...]) -> list[dict[str, Any]]:
 
 
 def _require(kept: Store, wave: str) -> None:
+    """Raise NoSuchWave before anything is started."""
     with reading(kept.engine) as session:
-        try:
-            find_wave(session, wave)
-        except NoSuchWave:
-            raise fail(_NO_WAVE.format(name=wave).in_language(language()), Exit.USAGE) from None
+        find_wave(session, wave)

@@ -1,23 +1,52 @@
-"""How the commands speak: results on stdout, everything else on stderr, in the language of the terminal."""
+"""How the commands speak: results on stdout, everything else on stderr, in the language of the terminal.
 
+What goes wrong is said in one sentence, here and nowhere else (`in_plain_words`).
+"""
+
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import typer
 from rich.console import Console
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from typer.exceptions import TyperException
 
 from console.outcome import Exit
-from models.bilingual import Language
-from tasks.settings import settings
+from models.bilingual import Language, Text
+from models.lifecycle import NoSuchWave
+from models.vault import VaultClosed
+from tasks.prefect_server import PrefectUnreachable
+from tasks.settings import SettingsMistake, settings, terminal_language
+from tasks.store import log, log_to_file, places
 
 WIDTH_OF_A_FILE = 160
 """Columns when the output is no terminal: wide enough that no table is cut."""
 
+_NO_WAVE = Text("没有名为“{what}”的批次。", "There is no wave called {what!r}.")
+_SETTINGS = Text("设置有误：{what}", "A setting cannot be used: {what}")
+_VAULT = Text("密码库无法打开：{what}", "The vault of passwords stays closed: {what}")
+_PREFECT = Text("Prefect 服务不可用：{what}", "Prefect is not available: {what}")
+_DATABASE = Text("数据库无法使用：{what}", "The database cannot be used: {what}")
+_FILE = Text("文件或目录无法使用：{what}", "A file or folder cannot be used: {what}")
+_INTERRUPTED = Text(
+    "已中断，进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
+)
+_UNEXPECTED = Text(
+    "程序出错（{what}）。进度已保存，可再次运行；若再次出现，请把日志发给支持人员：{log}",
+    "Something unexpected went wrong ({what}). The state is saved, run it again; if it returns, send the log to "
+    "support: {log}",
+)
+
 
 def language() -> Language:
     """The language of this terminal."""
-    return settings().spoken_language
+    try:
+        return settings().spoken_language
+    except SettingsMistake:
+        return terminal_language()
 
 
 def screen(*, as_json: bool) -> Console:
@@ -40,3 +69,44 @@ def fail(message: str, code: Exit) -> typer.Exit:
     """Print what went wrong on stderr and give the exception that ends the command."""
     typer.echo(message, err=True)
     return typer.Exit(code)
+
+
+@contextlib.contextmanager
+def in_plain_words() -> Iterator[None]:
+    """Turn what goes wrong in a command into one sentence and the exit code that it means."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, TyperException, BrokenPipeError):
+        raise  # said already, or nobody listens any more
+    except KeyboardInterrupt:
+        raise fail(_INTERRUPTED.in_language(language()), Exit.INTERRUPTED) from None
+    except Exception as error:  # noqa: BLE001  (the last place that can say anything)
+        text, what, code = _meaning(error)
+        place = ""
+        if text is _UNEXPECTED:
+            # The trace without texts and values, which may be secret.
+            with contextlib.suppress(OSError, SettingsMistake):
+                place = str(log_to_file(settings()))
+                log.error("unexpected: %s", places(error))
+        raise fail(text.format(what=what, log=place or "-").in_language(language()), code) from None
+
+
+def _meaning(error: Exception) -> tuple[Text, str, Exit]:
+    match error:
+        case NoSuchWave():
+            return _NO_WAVE, str(error), Exit.USAGE
+        case SettingsMistake():
+            return _SETTINGS, str(error), Exit.USAGE
+        case VaultClosed():
+            return _VAULT, str(error), Exit.UNEXPECTED
+        case PrefectUnreachable():
+            return _PREFECT, str(error), Exit.UNREACHABLE
+        case DBAPIError():
+            # The driver's own words; the statement around them helps nobody.
+            return _DATABASE, str(error.orig).strip().split("\n")[0], Exit.UNEXPECTED
+        case SQLAlchemyError():
+            return _DATABASE, str(error).split("\n")[0], Exit.UNEXPECTED
+        case OSError() if error.strerror:
+            return _FILE, f"{error.filename}: {error.strerror}" if error.filename else error.strerror, Exit.UNEXPECTED
+        case _:
+            return _UNEXPECTED, type(error).__name__, Exit.UNEXPECTED

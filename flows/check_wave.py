@@ -5,12 +5,13 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report_wave import publish_report
 from flows.window import run_each
 from models.lifecycle import Due, finish_wave, spread_over_hosts, start_check
+from tasks import policy
 from tasks.migrate_member import check_member
 from tasks.settings import settings
 from tasks.store import store
@@ -27,8 +28,7 @@ def check_wave(wave: str) -> State[Any]:
     """Check the members that have not been moved yet; the final state says whether all are ready."""
     kept = store()
     members = spread_over_hosts(start_check(kept.engine, wave, flow_run.id))
-    delays = list(kept.settings.retry_delays)
-    check = check_member.with_options(retries=len(delays), retry_delay_seconds=delays)
+    check = check_member.with_options(retries=len(kept.settings.retry_delays))
 
     def submit(member: Due) -> Any:
         return check.submit(member.id, member.email)
@@ -38,5 +38,7 @@ def check_wave(wave: str) -> State[Any]:
     finally:
         finish_wave(kept.engine, wave, checked_only=True)
     report = publish_report(wave)
+    if policy.STOP.is_set():
+        return Cancelled(name="Stopped", message=report.sentence)
     name = "CompletedWithFailures" if report.summary.needs_attention else None
     return Completed(name=name, message=report.sentence)

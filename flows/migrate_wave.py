@@ -5,13 +5,14 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report_wave import publish_report
 from flows.window import run_each
 from models.lifecycle import Due, finish_wave, spread_over_hosts, start_wave
 from models.states import WaveState
+from tasks import policy
 from tasks.migrate_member import migrate_member
 from tasks.settings import settings
 from tasks.store import store
@@ -28,8 +29,7 @@ def migrate_wave(wave: str, only: list[str] | None = None, reopen_issues: bool =
     """Move the wave's members (or only these addresses) and report; the final state says whether all are through."""
     kept = store()
     members = spread_over_hosts(start_wave(kept.engine, wave, only or (), flow_run.id))
-    delays = list(kept.settings.retry_delays)
-    move = migrate_member.with_options(retries=len(delays), retry_delay_seconds=delays)
+    move = migrate_member.with_options(retries=len(kept.settings.retry_delays))
 
     def submit(member: Due) -> Any:
         return move.submit(member.id, member.email, reopen_issues)
@@ -39,5 +39,7 @@ def migrate_wave(wave: str, only: list[str] | None = None, reopen_issues: bool =
     finally:
         state = finish_wave(kept.engine, wave)
         report = publish_report(wave)
+    if policy.STOP.is_set():
+        return Cancelled(name="Stopped", message=report.sentence)
     name = "CompletedWithFailures" if state != WaveState.SYNCED else None
     return Completed(name=name, message=report.sentence)

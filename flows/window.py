@@ -24,6 +24,9 @@ def run_each(submit: Callable[[T], PrefectFuture[Any]], items: Iterable[T], widt
         for future in under_way:
             future.wait()
     except BaseException:
-        # Ctrl-C, SIGTERM or a cancelled run: the members end after the batch under way, then this goes up.
+        # SIGTERM or a cancelled run in a worker: the members end after the batch under way, then this goes up. Not
+        # before, because what comes next asks them how they ended.
         policy.STOP.set()
+        for future in under_way:
+            future.wait()
         raise

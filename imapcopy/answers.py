@@ -79,7 +79,8 @@ def classify(text: str, *, stage: Stage, side: Side, host: str) -> str:
 
 def classify_exception(error: BaseException, *, stage: Stage, side: Side, host: str) -> str:
     """The cause of what a socket or TLS raised."""
-    if isinstance(error, socket.gaierror):
+    # A host name that cannot even be asked for (an empty or endless label) is a UnicodeError.
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         return "dns_error"
     if isinstance(error, ssl.SSLCertVerificationError):
         return "tls_cert"

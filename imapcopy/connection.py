@@ -7,24 +7,29 @@ name, never look at the status of MULTIAPPEND and cannot overlap commands. One c
 `SourceConnection` has no command that changes anything: the source is opened with EXAMINE and read with BODY.PEEK.
 """
 
+import ast
+import base64
 import contextlib
 import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
 
 import imapclient
-from imapclient.exceptions import IMAPClientError, LoginError
+from imapclient.exceptions import CapabilityError, IMAPClientError, LoginError
 
 from imapcopy import grammar
 from imapcopy.account import Account, Server
 from imapcopy.answers import Stage, classify, classify_exception
 from imapcopy.errors import (
+    HOST_BUSY,
     ConnectionLost,
+    FolderError,
     MemberError,
+    MessageError,
     MigrationError,
     Refused,
     ServerError,
@@ -45,15 +50,26 @@ COMMAND_SECONDS = 600.0
 SLOWEST_BYTES_PER_SECOND = 10_000
 MAX_LITERAL_BYTES = 1 << 30
 MAX_UNTAGGED = 2_000_000
+MAX_COLLECTED_BYTES = 64 << 20
+"""How large the whole answer to a command without message content may be."""
+WRITE_BYTES = 65536
+"""The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
+COMMANDS_IN_FLIGHT = 50
+"""Some servers read the next command only after the last answer: keep what is under way below their buffers."""
 UIDS_PER_COMMAND = 500
 """Dovecot refuses command lines above 64 KB, Courier ends the session at about 9,500 UIDs."""
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
 
 _STATUS = re.compile(rb"(OK|NO|BAD)\b ?(.*)", re.IGNORECASE | re.DOTALL)
-_APPENDUID = re.compile(r"\[APPENDUID (\d+) ([\d:,]+)\]", re.IGNORECASE)
+_APPENDUID = re.compile(r"\[APPENDUID (\d+) (\d+(?::\d+)?(?:,\d+(?::\d+)?)*)\]", re.IGNORECASE)
+_MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)", re.IGNORECASE | re.MULTILINE)
 _SYSTEM_FLAGS = {"\\seen": "\\Seen", "\\answered": "\\Answered", "\\flagged": "\\Flagged", "\\deleted": "\\Deleted"}
 _SYSTEM_FLAGS["\\draft"] = "\\Draft"
+_OF_THE_NAME = {"client_bug", "protocol_unsupported", "message_too_large", "unclassified"}
+"""How a server's words read that chokes on the name of one folder (`BAD Invalid characters in atom`)."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,7 @@ class Connection:
         self.account = account
         self.capabilities: frozenset[str] = frozenset()
         self.selected = b""
+        self._uidvalidity = 0
         self._sent = 0
         self._client = self._connect()
         try:
@@ -137,14 +154,22 @@ class Connection:
 
     def close(self) -> None:
         """Say goodbye; a connection that is already gone is no failure."""
-        with contextlib.suppress(MigrationError, Refused):
-            self._command(b"LOGOUT", stage="list", seconds=5)
-        self.drop()
+        try:
+            with contextlib.suppress(MigrationError, Refused):
+                self._command(b"LOGOUT", stage="list", seconds=5)
+        finally:
+            self.drop()
 
     def drop(self) -> None:
         """Close the socket without a word: the only safe end of a connection that is out of step."""
         with contextlib.suppress(OSError, IMAPClientError):
             self._client.shutdown()
+
+    def interrupt(self) -> None:
+        """Wake a thread that waits for the server; the connection is of no more use. For other threads than its own."""
+        # Not drop(): closing the library's file would wait for the very read that is to be ended.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._client.socket(), socket.SHUT_RDWR)
 
     # Connecting and signing in
 
@@ -160,7 +185,7 @@ class Connection:
                 ssl_context=_tls_context(server) if server.security == "tls" else None,
                 timeout=imapclient.SocketTimeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
             )
-        except (OSError, IMAPClientError) as error:
+        except (OSError, IMAPClientError, UnicodeError) as error:
             raise self._connect_failed(error) from None
         # The library formats the repr of every literal at its default level, even with logging off.
         client._imap.debug = 0
@@ -178,8 +203,11 @@ class Connection:
 
     def _connect_failed(self, error: Exception) -> MigrationError:
         text = self._redacted(_library_text(error))
-        if isinstance(error, OSError):
+        if isinstance(error, (OSError, UnicodeError)):
             found = classify_exception(error, stage="connect", side=self.side, host=self.server.host)
+        elif isinstance(error, CapabilityError):
+            # STARTTLS is not offered, or somebody on the way has taken it out: never go on in clear text.
+            found = "tls_protocol"
         else:
             found = classify(text, stage="connect", side=self.side, host=self.server.host)
         kind = MemberError if found in {"tls_cert", "tls_protocol", "wrong_port", "starttls_required"} else ServerError
@@ -197,36 +225,38 @@ class Connection:
         ]
         if not plain_first:
             ways.reverse()
+        failure: MigrationError | None = MemberError("auth_mechanism", self.side, "", where=self.server.host)
         for number, way in enumerate(ways):
             try:
                 way()
+                failure = None
                 break
             except UnicodeEncodeError:
                 # LOGIN cannot carry it; the exception's own text would show the password.
                 continue
             except (LoginError, IMAPClientError, OSError) as error:
-                text = self._redacted(_library_text(error))
+                failure = self._login_failed(error)
                 # BAD means "not this mechanism", NO means "not this password": only BAD may be tried otherwise.
-                if number == 0 and " BAD [" in f" {_library_raw(error)}":
-                    continue
-                raise self._login_failed(error, text) from None
-        else:
-            raise MemberError("auth_mechanism", self.side, "", where=self.server.host)
+                if number or " BAD [" not in f" {error}":
+                    break
+        if failure:
+            # Raised out here, because the library's exception may quote the password and would stay its context.
+            raise failure
         self._read_capabilities()
         if "ID" in self.capabilities:
             # NetEase and Coremail refuse SELECT until they have been told who we are (RFC 2971).
             with contextlib.suppress(Refused):
                 self._command(b'ID ("name" "Banjia")', stage="login")
 
-    def _login_failed(self, error: Exception, text: str) -> MigrationError:
+    def _login_failed(self, error: Exception) -> MigrationError:
+        text = _library_text(error)
         if isinstance(error, OSError):
             found = classify_exception(error, stage="login", side=self.side, host=self.server.host)
         else:
             found = classify(text, stage="login", side=self.side, host=self.server.host)
-        error_class = ServerError if found in {"timeout", "connection_dropped"} else None
-        if error_class:
-            return error_class(found, self.side, text, where=self.account.user)
-        return error_of_reach(found, self.side, text, where=self.account.user)
+        if found in {"timeout", "connection_dropped"}:
+            return ServerError(found, self.side, self._redacted(text), where=self.account.user)
+        return error_of_reach(found, self.side, self._redacted(text), where=self.account.user)
 
     def _read_capabilities(self) -> None:
         found: set[str] = set()
@@ -250,11 +280,11 @@ class Connection:
             with contextlib.suppress(Refused, grammar.GrammarError):
                 for response in self._command(b"NAMESPACE", stage="list")[1]:
                     tokens = response.tokens()
-                    if tokens[:1] == [b"NAMESPACE"] and isinstance(tokens[1], list):
-                        first = tokens[1][0]
-                        if isinstance(first, list) and isinstance(first[0], bytes):
-                            separator = first[1] if isinstance(first[1], bytes) else b""
-                            return grammar.decode_mailbox(first[0]), separator.decode("latin-1")
+                    personal = tokens[1] if tokens[:1] == [b"NAMESPACE"] and len(tokens) > 1 else None
+                    first = personal[0] if isinstance(personal, list) and personal else None
+                    if isinstance(first, list) and len(first) > 1 and isinstance(first[0], bytes):
+                        separator = first[1] if isinstance(first[1], bytes) else b""
+                        return grammar.decode_mailbox(first[0]), separator.decode("latin-1")
         with contextlib.suppress(Refused):
             for folder in self._list(b'LIST "" ""'):
                 return "", folder.separator
@@ -271,7 +301,7 @@ class Connection:
                     plain = found.get(folder.raw, folder)
                     both = plain.attributes | folder.attributes
                     found[folder.raw] = Folder(plain.raw, plain.name, plain.separator, both)
-        return list(found.values())
+        return _told_apart(found.values())
 
     def _list(self, command: bytes) -> list[Folder]:
         folders = []
@@ -300,11 +330,9 @@ class Connection:
         """STATUS of many folders in one flight; a folder whose STATUS is refused is absent."""
         items = b"MESSAGES UIDNEXT UIDVALIDITY" + (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"")
         found: dict[bytes, FolderStatus] = {}
-        # Some servers read the next command only after the last answer: keep what is under way below their buffers.
-        for start in range(0, len(names), 50):
-            flight = [
-                (name, self._send(b"STATUS " + _name(name) + b" (" + items + b")")) for name in names[start:][:50]
-            ]
+        askable = [name for name in names if _can_quote(name)]
+        for some in _chunks(askable, COMMANDS_IN_FLIGHT):
+            flight = [(name, self._send(b"STATUS " + grammar.quote(name) + b" (" + items + b")")) for name in some]
             for name, tag in flight:
                 try:
                     untagged = self._collect(tag, stage="list")[1]
@@ -327,7 +355,10 @@ class Connection:
         uidvalidity = uidnext = messages = 0
         keywords: frozenset[str] | None = frozenset()
         self.selected = b""
-        for response in self._checked(verb + b" " + _name(raw), stage="select", where=grammar.decode_mailbox(raw)):
+        where = grammar.decode_mailbox(raw)
+        if not _can_quote(raw):
+            raise FolderError("folder_name_invalid", self.side, "a line end or NUL in the name", where=where)
+        for response in self._checked(verb + b" " + grammar.quote(raw), stage="select", where=where):
             text = response.text
             if match := re.match(r"(\d+) EXISTS", text, re.IGNORECASE):
                 messages = int(match[1])
@@ -338,12 +369,20 @@ class Connection:
             elif match := re.match(r"OK \[PERMANENTFLAGS \(([^)]*)\)", text, re.IGNORECASE):
                 flags = match[1].split()
                 keywords = None if "\\*" in flags else frozenset(f.lower() for f in flags if not f.startswith("\\"))
-        self.selected = raw
+        self.selected, self._uidvalidity = raw, uidvalidity
         if not uidnext:
             # Servers older than UIDNEXT: the largest UID tells (RFC 3501 section 2.3.1.1).
             last = [e.uid for e in self._scan_set(b"*")] if messages else []
             uidnext = max(last, default=0) + 1
         return Selected(uidvalidity, uidnext, messages, keywords)
+
+    def refresh(self) -> None:
+        """Let the server tell what changed in the opened folder; until then some show it as it was."""
+        self._checked(b"NOOP", stage="list", where=self._where)
+
+    @property
+    def _where(self) -> str:
+        return grammar.decode_mailbox(self.selected)
 
     def scan(self, first: int = 1) -> list[Envelope]:
         """Flags, arrival date and size of every message of the opened folder from that UID up."""
@@ -360,35 +399,34 @@ class Connection:
     def _scan_set(self, uid_set: bytes) -> list[Envelope]:
         found: dict[int, Envelope] = {}
         command = b"UID FETCH " + uid_set + b" (UID FLAGS INTERNALDATE RFC822.SIZE)"
-        for values in self._fetch(command):
+        for uid, values in self._fetch_all(command):
             # An unsolicited FETCH of a flag change has no date: it is not an answer to us.
-            if b"UID" not in values or b"RFC822.SIZE" not in values:
+            if b"RFC822.SIZE" not in values:
                 continue
             date = values.get(b"INTERNALDATE")
             text = date.decode("latin-1") if isinstance(date, bytes) else ""
-            uid = grammar.number(values[b"UID"])
             found[uid] = Envelope(
                 uid=uid,
                 flags=_flags(values.get(b"FLAGS")),
                 internal_date=text,
                 arrived=grammar.parse_date_time(text),
-                size=grammar.number(values[b"RFC822.SIZE"]),
+                size=self._number(values[b"RFC822.SIZE"]),
             )
         return sorted(found.values(), key=lambda e: e.uid)
 
     def messages(self, uids: Sequence[int]) -> Iterator[Message]:
-        """The messages with these UIDs, one after the other as they come in; a missing one is absent."""
+        """The messages with these UIDs, one after the other as they come in; a missing one is absent.
+
+        A refusal is raised as Refused: only the caller can tell whether it means one message or the whole folder.
+        """
         for chunk in _chunks(sorted(uids)):
             due = set(chunk)
             command = b"UID FETCH " + format_uids(chunk).encode() + b" (UID BODY.PEEK[])"
-            for values in self._fetch(command):
-                if b"BODY[]" not in values or b"UID" not in values:
-                    continue
-                uid = grammar.number(values[b"UID"])
-                raw = values[b"BODY[]"]
+            for uid, values in self._fetch(command):
                 # A server that answers for a message nobody asked for, or twice, is not believed.
-                if uid in due:
+                if uid in due and b"BODY[]" in values:
                     due.remove(uid)
+                    raw = values[b"BODY[]"]
                     yield Message(uid, raw if isinstance(raw, bytes) else None)
 
     def message_ids(self, uids: Sequence[int]) -> dict[int, str]:
@@ -396,12 +434,14 @@ class Connection:
         found: dict[int, str] = {}
         for chunk in _chunks(sorted(uids)):
             command = b"UID FETCH " + format_uids(chunk).encode() + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])"
-            for values in self._fetch(command):
-                header = next((v for k, v in values.items() if k.startswith(b"BODY[")), None)
-                if isinstance(header, bytes) and b"UID" in values:
-                    # Some servers answer with the whole header.
-                    match = re.search(rb"^message-id:\s*(\S+)", header, re.IGNORECASE | re.MULTILINE)
-                    found[grammar.number(values[b"UID"])] = match[1].decode("latin-1") if match else ""
+            for uid, values in self._fetch_all(command):
+                name = next((key for key in values if key.startswith(b"BODY[")), None)
+                if name is None:
+                    continue
+                header = values[name]
+                # Some servers answer with the whole header, some with NIL where there is none.
+                match = _MESSAGE_ID.search(header) if isinstance(header, bytes) else None
+                found[uid] = match[1].decode("latin-1") if match else ""
         return found
 
     def quota(self) -> tuple[int, int] | None:
@@ -420,20 +460,37 @@ class Connection:
 
     # Commands and answers
 
-    def _fetch(self, command: bytes) -> Iterator[dict[bytes, Token]]:
+    def _fetch(self, command: bytes) -> Iterator[tuple[int, dict[bytes, Token]]]:
+        """Every FETCH answer that names its UID."""
         tag = self._send(command)
         deadline = _Deadline()
         while True:
             response = self._read(deadline)
-            if self._finish(response, tag, "fetch"):
+            if self._finish(response, tag) is not None:
                 return
-            if b"FETCH" in response.segments[0][:40].upper():
-                try:
-                    tokens = response.tokens()
-                    if len(tokens) == 3 and tokens[1] == b"FETCH":
-                        yield grammar.pairs(tokens[2])
-                except grammar.GrammarError as error:
-                    raise self._lost(f"unreadable FETCH: {error}") from None
+            if b"FETCH" not in response.segments[0][:40].upper():
+                continue
+            try:
+                tokens = response.tokens()
+                verb = tokens[1] if len(tokens) == 3 else None
+                values = grammar.pairs(tokens[2]) if isinstance(verb, bytes) and verb.upper() == b"FETCH" else {}
+            except grammar.GrammarError as error:
+                raise self._lost(f"unreadable FETCH: {error}") from None
+            if b"UID" in values:
+                yield self._number(values[b"UID"]), values
+
+    def _fetch_all(self, command: bytes) -> Iterator[tuple[int, dict[bytes, Token]]]:
+        """FETCH over a whole folder, where a refusal that elsewhere means one message means the folder."""
+        try:
+            yield from self._fetch(command)
+        except Refused as refused:
+            raise self._failure_of_folder(refused) from None
+
+    def _number(self, token: Token) -> int:
+        try:
+            return grammar.number(token)
+        except grammar.GrammarError as error:
+            raise self._lost(f"unreadable FETCH: {error}") from None
 
     def _checked(self, command: bytes, *, stage: Stage, where: str = "") -> list[Response]:
         """Run a command whose refusal is a failure."""
@@ -447,6 +504,12 @@ class Connection:
         found = classify(f"{refused.status} {refused.text}", stage=stage, side=self.side, host=self.server.host)
         return error_of_reach(found, self.side, self._redacted(f"{refused.status} {refused.text}"), where=where)
 
+    def _failure_of_folder(self, refused: Refused) -> MigrationError:
+        failure = self.failure(refused, "fetch", self._where)
+        if isinstance(failure, MessageError):
+            return FolderError(failure.cause_id, self.side, failure.server_text, where=failure.where)
+        return failure
+
     def _command(self, command: bytes, *, stage: Stage, seconds: float = COMMAND_SECONDS) -> tuple[str, list[Response]]:
         return self._collect(self._send(command), stage=stage, seconds=seconds)
 
@@ -454,14 +517,18 @@ class Connection:
         """The tagged text and the untagged answers of a command; Refused on NO and BAD."""
         deadline = _Deadline(seconds)
         untagged: list[Response] = []
+        collected = 0
         while True:
             response = self._read(deadline)
-            text = self._finish(response, tag, stage)
+            text = self._finish(response, tag)
             if text is not None:
                 return text, untagged
+            collected += sum(map(len, response.segments)) + sum(map(len, response.literals))
+            if collected > MAX_COLLECTED_BYTES:
+                raise self._lost("the server's answer has no end")
             untagged.append(response)
 
-    def _finish(self, response: Response, tag: bytes, stage: Stage) -> str | None:
+    def _finish(self, response: Response, tag: bytes) -> str | None:
         """The text of the tagged OK, None while the command goes on; BYE and refusals raise."""
         line = response.segments[0]
         if line.startswith(tag):
@@ -473,7 +540,7 @@ class Connection:
                 raise Refused(status, text)
             return text
         if line.startswith(b"* "):
-            if line[2:6].upper() == b"BYE " and stage != "list":
+            if line[2:5].upper() == b"BYE":
                 raise self._lost(response.text)
             response.segments[0] = line[2:]
             return None
@@ -489,8 +556,10 @@ class Connection:
         return tag
 
     def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
         try:
-            self._client._imap.send(data)
+            for start in range(0, len(view), WRITE_BYTES):
+                self._client._imap.send(view[start : start + WRITE_BYTES])
         except OSError as error:
             raise self._lost_by(error) from None
 
@@ -537,7 +606,7 @@ class Connection:
     def _lost(self, text: str) -> ConnectionLost:
         self.drop()
         found = classify(text, stage="list", side=self.side, host=self.server.host)
-        if found not in {"throttled", "login_throttled", "bandwidth_exceeded", "too_many_connections", "timeout"}:
+        if found not in HOST_BUSY | {"timeout"}:
             found = "connection_dropped"
         return ConnectionLost(found, self.side, self._redacted(text), where=self.server.host)
 
@@ -547,7 +616,9 @@ class Connection:
         return ConnectionLost(found, self.side, self._redacted(_library_text(error)), where=self.server.host)
 
     def _redacted(self, text: str) -> str:
-        return redact(text, [self.account.password])
+        user, password = self.account.user, self.account.password
+        # Servers quote what they did not understand, also the line of a PLAIN login.
+        return redact(text, [password, base64.b64encode(f"\0{user}\0{password}".encode()).decode()])
 
 
 class SourceConnection(Connection):
@@ -569,21 +640,38 @@ class TargetConnection(Connection):
         """Open a folder for reading back. EXAMINE would show no PERMANENTFLAGS, and block APPEND on Courier."""
         return self._open(b"SELECT", grammar.encode_mailbox(name))
 
-    def create(self, names: Sequence[str]) -> None:
-        """Create and subscribe to folders in one flight; one that exists already is fine."""
-        tags = [(name, self._send(b"CREATE " + _name(grammar.encode_mailbox(name)))) for name in names]
-        tags += [(name, self._send(b"SUBSCRIBE " + _name(grammar.encode_mailbox(name)))) for name in names]
-        failure: MigrationError | None = None
-        for number, (name, tag) in enumerate(tags):
-            try:
-                self._collect(tag, stage="create")
-            except Refused as refused:
-                error = self.failure(refused, "create", name)
-                # A folder that cannot be subscribed to still holds its mail.
-                if number < len(names) and error.cause_id != "folder_exists":
-                    failure = failure or error
-        if failure:
-            raise failure
+    def read_back(self, uids: Sequence[int]) -> Iterator[Message]:
+        """messages(), where a refusal is a failure of the folder: nothing may be concluded from what is missing."""
+        try:
+            yield from self.messages(uids)
+        except Refused as refused:
+            raise self._failure_of_folder(refused) from None
+
+    def create(self, names: Sequence[str]) -> Mapping[str, FolderError]:
+        """Create and subscribe to folders; one that exists already is fine. Returns those that were refused."""
+        refused: dict[str, FolderError] = {}
+        stopped: MigrationError | None = None
+        for some in _chunks(names, COMMANDS_IN_FLIGHT // 2):
+            flight = [
+                (name, verb, self._send(verb + b" " + grammar.quote(grammar.encode_mailbox(name))))
+                for verb in (b"CREATE", b"SUBSCRIBE")
+                for name in some
+            ]
+            for name, verb, tag in flight:
+                try:
+                    self._collect(tag, stage="create")
+                except Refused as refusal:
+                    error = self.failure(refusal, "create", name)
+                    # A folder that cannot be subscribed to still holds its mail.
+                    if verb == b"SUBSCRIBE" or error.cause_id == "folder_exists":
+                        continue
+                    if isinstance(error, FolderError) or error.cause_id in _OF_THE_NAME:
+                        refused[name] = FolderError(error.cause_id, self.side, error.server_text, where=name)
+                    else:
+                        stopped = stopped or error
+            if stopped:
+                raise stopped
+        return refused
 
     def append(self, name: str, messages: Sequence[Outgoing]) -> list[int]:
         """Append messages in order, in one command when MULTIAPPEND (RFC 3502) is offered or there is only one.
@@ -596,7 +684,7 @@ class TargetConnection(Connection):
         self._sent += 1
         tag = b"B%d " % self._sent
         deadline = _Deadline()
-        out = bytearray(tag + b"APPEND " + _name(grammar.encode_mailbox(name)))
+        out = bytearray(tag + b"APPEND " + grammar.quote(grammar.encode_mailbox(name)))
         for message in messages:
             if message.flags:
                 out += b" " + grammar.flag_list(message.flags)
@@ -622,9 +710,20 @@ class TargetConnection(Connection):
                 out.clear()
         self._write(bytes(out + b"\r\n"))
         while True:
-            text = self._finish(self._read(deadline), tag, "append")
+            text = self._finish(self._read(deadline), tag)
             if text is not None:
-                return _append_uids(text, len(messages))
+                return self._append_uids(text, len(messages))
+
+    def _append_uids(self, text: str, count: int) -> list[int]:
+        match = _APPENDUID.search(text)
+        if not match:
+            return []
+        if int(match[1]) != self._uidvalidity:
+            # Into another folder of that name than the one that is open: where it went must be looked up.
+            raise self._lost(f"UIDVALIDITY changed: {text}")
+        ends = [[int(uid) for uid in part.split(":")] for part in match[2].split(",")]
+        # Counted before it is written out: 1:4294967295 is short to say.
+        return parse_uids(match[2]) if sum(abs(run[-1] - run[0]) + 1 for run in ends) == count else []
 
     def _unannounced(self, size: int) -> bool:
         return self.has("LITERAL+") or (size <= LITERAL_MINUS_BYTES and self.has("LITERAL-"))
@@ -634,7 +733,7 @@ class TargetConnection(Connection):
             response = self._read(deadline)
             if response.segments[0].startswith(b"+"):
                 return
-            if self._finish(response, tag, "append") is not None:
+            if self._finish(response, tag) is not None:
                 raise self._lost("the server said OK before it had the message")
 
 
@@ -676,21 +775,27 @@ def _flags(token: Token) -> frozenset[str]:
     return frozenset(_SYSTEM_FLAGS.get(f.lower(), f) for f in found if f.lower() != "\\recent")
 
 
-def _append_uids(text: str, count: int) -> list[int]:
-    match = _APPENDUID.search(text)
-    if not match:
-        return []
-    uids = parse_uids(match[2])
-    return uids if len(uids) == count else []
+def _can_quote(raw: bytes) -> bool:
+    try:
+        grammar.quote(raw)
+    except grammar.GrammarError:
+        return False
+    return True
 
 
-def _name(raw: bytes) -> bytes:
-    return grammar.quote(raw)
+def _told_apart(folders: Iterable[Folder]) -> list[Folder]:
+    """Two spellings on the wire may read the same; the ledger knows a folder by its name, so each gets its own."""
+    found: dict[str, Folder] = {}
+    for folder in folders:
+        name = folder.name if folder.name not in found else folder.raw.decode("latin-1")
+        found.setdefault(name, replace(folder, name=name))
+    return list(found.values())
 
 
-def _chunks(uids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(uids), UIDS_PER_COMMAND):
-        yield uids[start : start + UIDS_PER_COMMAND]
+def _chunks(items: Sequence[T], size: int = 0) -> Iterator[Sequence[T]]:
+    size = size or UIDS_PER_COMMAND
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _tls_context(server: Server) -> ssl.SSLContext:
@@ -700,12 +805,14 @@ def _tls_context(server: Server) -> ssl.SSLContext:
     return context
 
 
-def _library_raw(error: BaseException) -> str:
-    return str(error)
-
-
 def _library_text(error: BaseException) -> str:
     """The server's words out of the library's wrapping: `b'[AUTHENTICATIONFAILED] ...'`, `LOGIN command error: ...`."""
     text = str(error)
     match = re.search(r"b(['\"])(.*)\1", text, re.DOTALL)
-    return match[2] if match else text
+    if not match:
+        return text
+    try:
+        found = ast.literal_eval(match[0])
+    except (SyntaxError, ValueError):
+        return match[2]
+    return found.decode("utf-8", "backslashreplace") if isinstance(found, bytes) else match[2]

@@ -14,13 +14,13 @@ from imapcopy.account import Account
 from imapcopy.connection import FolderStatus, Selected, SourceConnection, TargetConnection
 from imapcopy.deliver import Delivery, fingerprints, match
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
-from imapcopy.errors import FolderError, MigrationError, Stopped
+from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, ServerError, Stopped
 from imapcopy.folders import FolderPair, map_folders
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import digest, is_hazardous, tolerant_digest
 from imapcopy.pipe import BytePipe
 from imapcopy.plan import Envelope, batches, missing, wanted
-from imapcopy.read_source import Loaded, read_batches
+from imapcopy.read_source import Loaded, SourceReader, read_batches
 from imapcopy.verify import Delivered, verify_folder
 from models.ledger import BatchKind, BatchState, Entry, FolderCopy, FolderTally, GivenUp, Ledger
 
@@ -65,22 +65,58 @@ def copy_mailbox(
         pairs = pair_folders(from_source.connection, to_target.connection, options)
         source_statuses = from_source.connection.statuses([pair.source.raw for pair in pairs])
         watch.found(sum(status.messages for status in source_statuses.values()))
-        to_target.connection.create([pair.target_name for pair in pairs if pair.create])
+        refused = to_target.connection.create([pair.target_name for pair in pairs if pair.create])
+        failures: list[MigrationError] = list(refused.values())
         unchanged = _unchanged(pairs, source_statuses, to_target.connection, ledger, options)
         seen: list[int] = list(unchanged.values())
-        failures: list[MigrationError] = []
         for pair in pairs:
             watch.check()
-            if pair.source.raw in unchanged:
+            if pair.source.raw in unchanged or pair.target_name in refused:
                 continue
+            settled = _settled(source_statuses.get(pair.source.raw), options)
             try:
-                settled = _settled(source_statuses.get(pair.source.raw), options)
-                seen.append(_FolderPass(pair, from_source, to_target, ledger, options, watch).run(settled))
+                seen.append(_copy_folder(pair, from_source, to_target, ledger, options, watch, settled))
             except FolderError as error:
                 failures.append(error)
+            except ServerError as error:
+                # A folder that cannot be opened now says nothing of the others.
+                if error.cause_id != "mailbox_unavailable":
+                    raise
+                failures.append(error)
         if failures:
-            raise failures[0]
+            raise _all_of(failures)
         ledger.supersede_all_but(seen)
+
+
+def _copy_folder(
+    pair: FolderPair,
+    source: Endpoint[SourceConnection],
+    target: Endpoint[TargetConnection],
+    ledger: Ledger,
+    options: CopyOptions,
+    watch: "Watch",
+    settled: str,
+) -> int:
+    """Copy one folder, once more from the ledger when a connection broke; returns the folder's id in the ledger."""
+    try:
+        return _FolderPass(pair, source, target, ledger, options, watch).run(settled)
+    except ConnectionLost as lost:
+        # Either side may have ended a session that stood idle while the other was busy.
+        if lost.cause_id in HOST_BUSY:
+            raise
+    watch.check()
+    source.reopen()
+    target.reopen()
+    return _FolderPass(pair, source, target, ledger, options, watch).run(settled)
+
+
+def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
+    """One error for several folders: one that waiting mends first, and the names of the others."""
+    first, *others = sorted(failures, key=lambda error: not error.retryable)
+    if not others:
+        return first
+    names = ", ".join(repr(error.where) for error in others)
+    return type(first)(first.cause_id, first.side, f"{first.server_text} (also {names})", where=first.where)
 
 
 def pair_folders(source: SourceConnection, target: TargetConnection, options: CopyOptions) -> list[FolderPair]:
@@ -155,20 +191,21 @@ class _FolderPass:
         )
         self._folder_id = self._folder.id or 0
         self._delivery = Delivery(target, ledger, self._folder, self._landed)
+        self._reader = SourceReader(source, pair.source, self._opened.uidvalidity)
         self._gone: set[int] = set()
         self._sizes: dict[int, int] = {}
         self._hazardous: set[int] = set()
 
     def run(self, settled: str) -> int:
         """Recover, plan, copy and verify; returns the folder's id in the ledger."""
-        self._delivery.recover(self._source_bodies)
-        scan = {e.uid: e for e in wanted(self._source.connection.scan(), self._options.since)}
-        todo = self._missing(scan)
-        if todo:
-            self._adopt(todo)
-            todo = self._missing(scan)
+        everything = {e.uid: e for e in self._source.connection.scan()}
+        self._delivery.recover(lambda uids: self._source_bodies([everything[uid] for uid in uids if uid in everything]))
+        scan = {e.uid: e for e in wanted(everything.values(), self._options.since)}
         for transfer in range(1, TRANSFERS + 1):
-            self._copy(todo)
+            # Before a second transfer too: what is not under its UID may be there under another.
+            if todo := self._missing(scan):
+                self._adopt(todo)
+            self._copy(self._missing(scan))
             lost = self._verify(scan)
             if not lost:
                 break
@@ -177,7 +214,6 @@ class _FolderPass:
                     self._folder_id,
                     [GivenUp(uid, "lost_at_target", "", scan[uid].size, scan[uid].arrived) for uid in lost],
                 )
-            todo = self._missing(scan)
         self._tally(scan, settled)
         return self._folder_id
 
@@ -187,23 +223,30 @@ class _FolderPass:
             accounted.update(entry.source_uid for entry in batch.entries)
         return missing(scan.values(), accounted)
 
-    def _source_bodies(self, uids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        for message in self._source.connection.messages(uids):
-            if message.raw is not None:
-                yield message.uid, message.raw
+    def _source_bodies(self, envelopes: Sequence[Envelope]) -> Iterator[tuple[int, bytes]]:
+        for batch in batches(envelopes, BATCH_MESSAGES, BATCH_BYTES):
+            for envelope, raw in self._reader.load(batch).letters:
+                yield envelope.uid, raw
 
     def _adopt(self, todo: Sequence[Envelope]) -> None:
         """Recognise mail that was at the target before us, so that nothing arrives twice."""
-        target, source = self._target.connection, self._source.connection
-        strangers = [e.uid for e in target.scan() if e.uid not in self._delivery.claimed]
+        target = self._target.connection
+        strangers = [e for e in target.scan() if e.uid not in self._delivery.claimed]
         if not strangers:
             return
-        there = target.message_ids(strangers)
-        here = source.message_ids([e.uid for e in todo])
-        common = set(there.values()) & set(here.values())
-        candidates = fingerprints(target, [uid for uid, name in there.items() if name in common])
-        bodies = ((uid, raw) for uid, raw in self._source_bodies([u for u, name in here.items() if name in common]))
-        prints = {uid: (digest(raw), tolerant_digest(raw)) for uid, raw in bodies}
+        # The content is compared only where the Message-ID or both size and moment of arrival are the same: servers
+        # disagree about the header of a broken message.
+        there = target.message_ids([e.uid for e in strangers])
+        here = self._source.connection.message_ids([e.uid for e in todo])
+        names = set(there.values()) & set(here.values())
+        looks = {(e.size, e.arrived) for e in strangers} & {(e.size, e.arrived) for e in todo}
+
+        def is_alike(envelope: Envelope, message_ids: Mapping[int, str]) -> bool:
+            return message_ids.get(envelope.uid) in names or (envelope.size, envelope.arrived) in looks
+
+        candidates = fingerprints(target, [e.uid for e in strangers if is_alike(e, there)])
+        bodies = self._source_bodies([e for e in todo if is_alike(e, here)]) if candidates else ()
+        prints = {uid: (digest(raw), (tolerant_digest(raw),)) for uid, raw in bodies}
         wishes = [Entry(uid, 0, exact) for uid, (exact, _) in prints.items()]
         found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
         found.sort(key=lambda entry: entry.source_uid)
@@ -217,24 +260,25 @@ class _FolderPass:
         pipe: BytePipe[Loaded] = BytePipe(AHEAD_BYTES)
         reader = threading.Thread(
             target=read_batches,
-            args=(
-                self._source,
-                self._pair.source,
-                self._opened.uidvalidity,
-                batches(todo, BATCH_MESSAGES, BATCH_BYTES),
-                pipe,
-                self._watch.stop,
-            ),
+            args=(self._reader, batches(todo, BATCH_MESSAGES, BATCH_BYTES), pipe, self._watch.stop),
             name=f"read {self._folder_id}",
             daemon=True,
         )
         reader.start()
+        unfinished = False
         try:
             for loaded in pipe:
                 self._write(loaded)
+                self._watch.check()
         finally:
+            # The reader may be waiting for a slow server: nobody wants that answer any more.
+            unfinished = not pipe.ended
             pipe.end()
+            if unfinished:
+                self._source.interrupt()
             reader.join()
+            if unfinished:
+                self._source.forget()
         self._watch.check()
 
     def _write(self, loaded: Loaded) -> None:

@@ -39,12 +39,22 @@ class Endpoint(Generic[C]):
             self._connection = self._open(self.account)
         return self._connection
 
-    def reopen(self) -> C:
-        """Throw the connection away and open another."""
+    def interrupt(self) -> None:
+        """Wake the thread that waits for this connection; `forget` it once that thread has ended."""
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
+
+    def forget(self) -> None:
+        """Throw the connection away; the next use opens another."""
         if self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.drop()
             self._connection = None
+
+    def reopen(self) -> C:
+        """Throw the connection away and open another."""
+        self.forget()
         return self.connection
 
 

@@ -61,13 +61,20 @@ class ConnectionLost(ServerError):
     """The connection broke; what was under way has an unknown outcome."""
 
 
+HOST_BUSY = frozenset({"throttled", "login_throttled", "bandwidth_exceeded", "too_many_connections"})
+"""Causes by which a server asks to be left alone: trying again at once makes it worse, and no message is to blame."""
+
+
 class Refused(Exception):
-    """A tagged NO or BAD: the command was not carried out and the connection still serves."""
+    """A tagged NO or BAD: the command was not carried out and the connection still serves.
+
+    The server's words are not redacted here, so they are no part of the exception's own text.
+    """
 
     def __init__(self, status: str, text: str) -> None:
         self.status = status
         self.text = text
-        super().__init__(f"{status} {text}")
+        super().__init__(status)
 
 
 class Stopped(Exception):

@@ -63,7 +63,8 @@ def map_folders(
     """
     source_roles = _folders_by_role(source)
     target_roles = {role: folder.name for role, folder in _folders_by_role(target).items()}
-    existing = {_folded(folder.name): folder.name for folder in target if folder.selectable}
+    names = {folder.name for folder in target if folder.selectable}
+    existing = {_folded(name): name for name in names}
     pairs: list[FolderPair] = []
     taken: set[str] = set()
     for folder in sorted(source, key=lambda f: not is_inbox(f.name)):
@@ -81,8 +82,10 @@ def map_folders(
             name = target_roles[role]
         else:
             name = _target_name(path, target_prefix, target_separator)
-        name = existing.get(_folded(name), name)
+        # As the target spells it: for some servers `Trash` and `trash` are one folder, for others two.
+        name = name if name in names else existing.get(_folded(name), name)
         name = _untaken(name, taken)
+        name = name if name in names else existing.get(_folded(name), name)
         taken.add(_folded(name))
         pairs.append(FolderPair(folder, name, create=_folded(name) not in existing and name != "INBOX", role=role))
     return pairs

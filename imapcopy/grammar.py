@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 Token = bytes | None | list["Token"]
 
-LITERAL_AT_END = re.compile(rb"~?\{(\d+)\+?\}\r?\n?\Z")
-# An atom may hold brackets with blanks inside: BODY[HEADER.FIELDS (MESSAGE-ID)].
-_TOKEN = re.compile(rb'\s*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|((?:\[[^\]\r\n]*\]|[^\s()"])+))')
+LITERAL_AT_END = re.compile(rb"~?\{(\d{1,20})\+?\}\r?\n?\Z")
+# An atom may hold brackets with blanks inside: BODY[HEADER.FIELDS (MESSAGE-ID)]. No bracket within a bracket, lest a
+# line of nothing else is searched to its end for each.
+_TOKEN = re.compile(rb'\s*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|((?:\[[^\[\]\r\n]*\]|[^\s()"])+))')
 _ESCAPED = re.compile(rb"\\(.)")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DATE_TIME = re.compile(r"\s?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)\Z")
@@ -71,9 +72,10 @@ def pairs(tokens: Token) -> dict[bytes, Token]:
 
 def number(token: Token) -> int:
     """A number, or GrammarError."""
-    if isinstance(token, bytes) and token.isdigit():
+    # IMAP knows no number beyond 63 bits; Python refuses to read endless ones.
+    if isinstance(token, bytes) and token.isdigit() and len(token) < 20:
         return int(token)
-    raise GrammarError(f"expected a number, got {token!r}")
+    raise GrammarError("expected a number")
 
 
 def quote(text: bytes) -> bytes:

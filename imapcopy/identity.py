@@ -13,6 +13,9 @@ from models.ledger import DIGEST_BYTES
 _HEADER_8BIT = bytes(range(0x80)) + b"X" * 0x80
 _NUL_AS_80 = bytes([0x80, *range(1, 256)])
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
+_OWN_FIELD = re.compile(
+    rb"^(message-id|subject|from|to|date)[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE
+)
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -24,6 +27,18 @@ def digest(raw: bytes) -> bytes:
 def tolerant_digest(raw: bytes) -> bytes:
     """The same for a message and for what any server we know makes of it."""
     return blake2b(_tolerant(raw), digest_size=DIGEST_BYTES).digest()
+
+
+def core_digest(raw: bytes) -> bytes:
+    """The same for a message and for what a server makes of it that adds or rewrites header fields of its own.
+
+    Only to find what was just sent: two deliveries of one mail share it.
+    """
+    header = _header(raw)
+    fields = sorted((name.lower(), b"".join(value.split())) for name, value in _OWN_FIELD.findall(header))
+    told = b"\n".join(name + b":" + value for name, value in fields)
+    body = _without_nul(raw[len(header) :])
+    return blake2b(told.translate(_HEADER_8BIT) + b"\n\n" + body, digest_size=DIGEST_BYTES).digest()
 
 
 def alteration(sent: bytes, stored: bytes) -> str:

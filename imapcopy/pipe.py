@@ -40,6 +40,12 @@ class BytePipe(Generic[T]):
             self._failure = self._failure or failure
             self._changed.notify_all()
 
+    @property
+    def ended(self) -> bool:
+        """No more is coming, or no more is wanted."""
+        with self._changed:
+            return self._ended
+
     def __iter__(self) -> Iterator[T]:
         while True:
             with self._changed:

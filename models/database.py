@@ -20,7 +20,8 @@ SCHEMA_HEAD = "0001"
 
 def open_database(url: str) -> Engine:
     """Open the database and bring its schema to SCHEMA_HEAD."""
-    engine = create_engine(url)
+    # Values of statements stay out of exceptions: those are logged, and shown by Prefect.
+    engine = create_engine(url, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -48,7 +49,12 @@ def reading(engine: Engine) -> Iterator[Session]:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite alone
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+    # Waiting comes first, because two processes may turn a new file to WAL at once; secure_delete overwrites what
+    # is deleted, passwords among it.
+    for pragma in (
+        *("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"),
+        "secure_delete=ON",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -10,7 +10,7 @@ from models.bilingual import Text
 from models.database import writing
 from models.member import Member, change_state
 from models.roster import Roster, RosterProblem, RosterRow
-from models.states import FINAL, MemberState
+from models.states import MemberState
 from models.vault import Side, Vault
 from models.wave import Event, InvalidRow, Wave
 
@@ -70,7 +70,10 @@ def problems_without_server(rows: Iterable[RosterRow], default: DefaultServers) 
 
 
 def enrol(engine: Engine, vault: Vault, wave_name: str, roster: Roster, default: DefaultServers) -> Wave:
-    """Make the wave hold these members; a second upload updates rows and passwords and starts nothing twice."""
+    """Make the wave hold these members; a second upload updates rows and passwords and starts nothing twice.
+
+    Members who are not on a later roster stay: admins upload the failures alone, mended, to retry those.
+    """
     extra = problems_without_server(roster.rows, default)
     left_out = {problem.line for problem in extra}
     rows = [row for row in roster.rows if row.line not in left_out]
@@ -87,7 +90,7 @@ def enrol(engine: Engine, vault: Vault, wave_name: str, roster: Roster, default:
         _replace_problems(session, wave.id, [*roster.problems, *extra])
         session.add(Event(wave_id=wave.id, who="admin", what="roster", why=f"{len(rows)} rows"))
         ids = [(member.id or 0, row) for member, row in zip(members, rows, strict=True)]
-        if any(row.password for row in rows):
+        if any(row.password or row.target_password for row in rows):
             wave.credentials_purged_at = None
     vault.put_many(_secrets(ids))
     return wave
@@ -110,8 +113,6 @@ def _member(session: Session, wave_id: int, known: Member | None, row: RosterRow
         member.state = MemberState.QUEUED
     elif member.state == MemberState.REMOVED:
         change_state(session, member, MemberState.QUEUED, who="admin", why="roster")
-    elif member.state in FINAL:
-        pass
     session.add(member)
     return member
 

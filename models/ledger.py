@@ -259,16 +259,21 @@ class Ledger:
     def confirm(
         self, batch_id: int, arrived: Sequence[Entry], given_up: Sequence[GivenUp] = (), size: int | None = None
     ) -> None:
-        """Commit what the target took of an intended batch; what is in neither list is to be sent again."""
+        """Commit what the target took of an intended batch; what is in neither list is to be sent again.
+
+        `size` is the octets of what arrived; None where they are not known any more.
+        """
         with self._fenced() as session:
             batch = session.get_one(Batch, batch_id)
             folder = session.get_one(FolderCopy, batch.folder_copy_id)
             if arrived:
+                if size is None:
+                    size = _share(batch.bytes, len(arrived), len(parse_uids(batch.source_uids)))
                 batch.state = BatchState.CONFIRMED
                 batch.source_uids = format_uids(entry.source_uid for entry in arrived)
                 batch.target_uids = format_uids(entry.target_uid for entry in arrived)
                 batch.digests = b"".join(entry.digest for entry in arrived)
-                batch.bytes = batch.bytes if size is None else size
+                batch.bytes = size
                 session.add(batch)
                 folder.copied += len(arrived)
                 folder.bytes += batch.bytes
@@ -358,12 +363,22 @@ class Ledger:
     def disown(self, folder_id: int, source_uids: set[int]) -> None:
         """Take messages out of their batches that are not at the target after all; the next plan sends them again."""
         with self._fenced() as session:
+            folder = session.get_one(FolderCopy, folder_id)
             for batch in session.exec(select(Batch).where(Batch.folder_copy_id == folder_id)):
                 record = _record(batch)
                 kept = [entry for entry in record.entries if entry.source_uid not in source_uids]
-                if len(kept) == len(record.entries):
+                gone = len(record.entries) - len(kept)
+                if not gone:
                     continue
+                if batch.kind == BatchKind.COPIED:
+                    folder.copied -= gone
+                else:
+                    folder.already_there -= gone
+                rest = _share(batch.bytes, len(kept), len(record.entries))
+                folder.bytes -= batch.bytes - rest
+                session.add(folder)
                 if kept:
+                    batch.bytes = rest
                     batch.source_uids = format_uids(entry.source_uid for entry in kept)
                     batch.target_uids = format_uids(entry.target_uid for entry in kept)
                     batch.digests = b"".join(entry.digest for entry in kept)
@@ -379,6 +394,11 @@ class Ledger:
                 setattr(folder, name, getattr(tally, name))
             folder.updated_at = now()
             session.add(folder)
+
+
+def _share(size: int, part: int, whole: int) -> int:
+    """The octets of some of a batch's messages: an estimate, because only the batch's sum is kept."""
+    return size * part // whole
 
 
 def _record(row: Batch) -> BatchRecord:

@@ -1,6 +1,7 @@
 """The life of a wave in the database: who is to be moved now, how each one ended, what the wave's state is then."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from sqlmodel import Session, col, select
 from models.columns import now
 from models.database import reading, writing
 from models.ledger import FolderCopy
-from models.member import Member, change_state
+from models.member import Member, change_state, has_runner, renew_lease
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from models.vault import Vault
 from models.wave import Event, InvalidRow, Wave
@@ -50,13 +51,14 @@ def start_wave(engine: Engine, name: str, only: Collection[str] = (), flow_run_i
         wave.run_started_at = now()
         wave.run_finished_at = None
         wave.flow_run_id = flow_run_id
-        wave.copied_before, wave.bytes_before = _copied_so_far(session, _id(wave.id))
+        wave.copied_before, wave.bytes_before = copied_so_far(session, _id(wave.id))
         session.add(wave)
         session.add(Event(wave_id=_id(wave.id), who="runner", what="start"))
         return _queue(session, _id(wave.id), only)
 
 
-def _copied_so_far(session: Session, wave_id: int) -> tuple[int, int]:
+def copied_so_far(session: Session, wave_id: int) -> tuple[int, int]:
+    """Messages and bytes that all runs together have copied, superseded folders too."""
     messages, size = session.exec(
         select(func.coalesce(func.sum(FolderCopy.copied), 0), func.coalesce(func.sum(FolderCopy.bytes), 0))
         .join(Member, col(Member.id) == col(FolderCopy.member_id))
@@ -86,7 +88,8 @@ def _queue(session: Session, wave_id: int, only: Collection[str]) -> list[Due]:
             continue
         # A member that another runner is moving keeps its state; its lease decides.
         if member.state in AT_REST:
-            change_state(session, member, MemberState.QUEUED)
+            change_state(session, member, MemberState.QUEUED, who="runner")
+            _forget_failure(member)
         due.append(Due(_id(member.id), member.email, member.source_host or ""))
     return due
 
@@ -100,40 +103,50 @@ def spread_over_hosts(members: Sequence[Due]) -> list[Due]:
     return [queue[i] for i in range(longest) for queue in by_host.values() if i < len(queue)]
 
 
-def member_started(engine: Engine, member_id: int, state: MemberState = MemberState.SYNCING) -> Member:
-    """Note that a runner has begun with this member."""
+def _forget_failure(member: Member) -> None:
+    member.cause, member.cause_side, member.server_text = None, "", ""
+    member.resume_at = None
+
+
+@contextmanager
+def _as_runner(engine: Engine, member_id: int, token: int) -> Iterator[tuple[Session, Member]]:
+    """A writing transaction on a member, which LeaseLost ends when another runner has taken over."""
     with writing(engine) as session:
-        member = session.get_one(Member, member_id)
+        renew_lease(session, member_id, token)
+        yield session, session.get_one(Member, member_id)
+
+
+def member_started(engine: Engine, member_id: int, token: int, state: MemberState = MemberState.SYNCING) -> Member:
+    """Note that a runner has begun with this member."""
+    with _as_runner(engine, member_id, token) as (session, member):
         change_state(session, member, state, who="runner")
-        member.cause, member.cause_side, member.server_text = None, "", ""
-        member.resume_at = None
+        _forget_failure(member)
         member.attempts += 1
         member.started_at = now()
         member.finished_at = None
         return member
 
 
-def member_found(engine: Engine, member_id: int, messages: int) -> None:
+def member_found(engine: Engine, member_id: int, token: int, messages: int) -> None:
     """Note how much there is at the source, for progress."""
-    with writing(engine) as session:
-        member = session.get_one(Member, member_id)
+    with _as_runner(engine, member_id, token) as (session, member):
         member.messages_found = messages
         session.add(member)
 
 
-def member_checked(engine: Engine, member_id: int, messages: int, size: int, oldest: datetime | None) -> None:
+def member_checked(
+    engine: Engine, member_id: int, token: int, messages: int, size: int, oldest: datetime | None
+) -> None:
     """Note what a check saw; the member is ready."""
-    with writing(engine) as session:
-        member = session.get_one(Member, member_id)
+    with _as_runner(engine, member_id, token) as (session, member):
         member.messages_found, member.source_bytes, member.oldest = messages, size, oldest
         member.finished_at = now()
         change_state(session, member, MemberState.READY, who="runner", why=f"{messages} messages, {size} bytes")
 
 
-def member_moved(engine: Engine, member_id: int) -> MemberState:
+def member_moved(engine: Engine, member_id: int, token: int) -> MemberState:
     """Note that a pass went through; returns the state that the ledger gives."""
-    with writing(engine) as session:
-        member = session.get_one(Member, member_id)
+    with _as_runner(engine, member_id, token) as (session, member):
         issues = session.exec(
             select(func.coalesce(func.sum(FolderCopy.issues), 0)).where(
                 FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
@@ -148,6 +161,7 @@ def member_moved(engine: Engine, member_id: int) -> MemberState:
 def member_failed(
     engine: Engine,
     member_id: int,
+    token: int,
     cause: str,
     side: str,
     server_text: str,
@@ -155,8 +169,7 @@ def member_failed(
     resume_at: datetime | None = None,
 ) -> None:
     """Note why a pass stopped; with `resume_at` it goes on by itself then."""
-    with writing(engine) as session:
-        member = session.get_one(Member, member_id)
+    with _as_runner(engine, member_id, token) as (session, member):
         member.cause, member.cause_side, member.server_text = cause, side, server_text
         member.finished_at = now()
         member.resume_at = resume_at
@@ -171,24 +184,34 @@ def member_failed(
         change_state(session, member, state, who="runner", why=f"{cause}: {server_text}" if server_text else cause)
 
 
-def member_paused(engine: Engine, member_id: int) -> None:
+def member_paused(engine: Engine, member_id: int, token: int) -> None:
     """Note that the run was stopped before this member was through."""
-    with writing(engine) as session:
-        member = session.get_one(Member, member_id)
+    with _as_runner(engine, member_id, token) as (session, member):
+        _forget_failure(member)
         change_state(session, member, MemberState.PAUSED, who="runner", why="stopped")
 
 
 def finish_wave(engine: Engine, name: str, *, checked_only: bool = False) -> WaveState:
-    """Give the wave the state that its members make."""
+    """Give the wave the state that its members make; a check leaves a wave that was never moved as it was."""
     with writing(engine) as session:
         wave = find_wave(session, name)
         members = session.exec(select(Member).where(Member.wave_id == wave.id)).all()
+        for member in members:
+            # Left behind by a runner that died. One that lives still moves its member, and the wave is running.
+            if SHORT_STATES[member.state] == ShortState.ACTIVE and not has_runner(member):
+                change_state(session, member, MemberState.PAUSED, who="runner", why="its runner has ended")
         invalid = session.exec(select(func.count(col(InvalidRow.id))).where(InvalidRow.wave_id == wave.id)).one()
-        wave.state = WaveState.DRAFT if checked_only else wave_state([m.state for m in members], bool(invalid))
+        wave.state = wave_state([m.state for m in members], bool(invalid))
+        if checked_only and wave.state != WaveState.RUNNING and not _ever_moved(session, _id(wave.id)):
+            wave.state = WaveState.SCHEDULED if wave.start_at and wave.start_at > now() else WaveState.DRAFT
         wave.run_finished_at = now()
         session.add(wave)
         session.add(Event(wave_id=_id(wave.id), who="runner", what=str(wave.state)))
         return wave.state
+
+
+def _ever_moved(session: Session, wave_id: int) -> bool:
+    return bool(session.exec(select(Event.id).where(Event.wave_id == wave_id, Event.what == "start").limit(1)).first())
 
 
 def wave_state(members: Iterable[MemberState], invalid_rows: bool) -> WaveState:
@@ -196,7 +219,7 @@ def wave_state(members: Iterable[MemberState], invalid_rows: bool) -> WaveState:
     states = set(members)
     if any(SHORT_STATES[state] == ShortState.ACTIVE for state in states):
         return WaveState.RUNNING
-    if states & {MemberState.PAUSED, MemberState.QUEUED}:
+    if any(SHORT_STATES[state] == ShortState.WAITING for state in states):
         return WaveState.PAUSED
     troubled = invalid_rows or any(SHORT_STATES[state] == ShortState.NEEDS_ATTENTION for state in states)
     return WaveState.SYNCED_WITH_FAILURES if troubled else WaveState.SYNCED

@@ -88,19 +88,23 @@ def take_lease(engine: Engine, member_id: int, owner: str | None = None) -> int:
     owner = owner or this_runner()
     with writing(engine) as session:
         member = session.get_one(Member, member_id)
-        free = (
-            not member.lease_owner
-            or member.lease_until is None
-            or member.lease_until <= now()
-            or _is_dead(member.lease_owner)
-        )
-        if not free:
+        if has_runner(member):
             raise LeaseHeld(member.lease_owner)
         member.lease_owner = owner
         member.lease_token += 1
         member.lease_until = now() + timedelta(seconds=LEASE_SECONDS)
         session.add(member)
         return member.lease_token
+
+
+def has_runner(member: Member) -> bool:
+    """Whether a runner has the member's lease and, as far as can be told, still lives."""
+    return (
+        bool(member.lease_owner)
+        and member.lease_until is not None
+        and member.lease_until > now()
+        and not _is_dead(member.lease_owner)
+    )
 
 
 def renew_lease(session: Session, member_id: int, token: int) -> None:

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 
 from models.database import reading
 from models.ledger import FolderCopy
-from models.lifecycle import find_wave
+from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.states import SHORT_STATES, MemberState, ShortState, WaveState
 
@@ -39,7 +39,7 @@ class WaveProgress:
     name: str
     state: WaveState
     started_at: datetime | None
-    copied_before: int
+    copied_this_run: int
     members: Sequence[MemberProgress]
 
     def count(self, state: ShortState) -> int:
@@ -79,4 +79,5 @@ def wave_progress(engine: Engine, name: str) -> WaveProgress:
             )
             for member, handled, issues, size in rows
         ]
-        return WaveProgress(wave.name, wave.state, wave.run_started_at, wave.copied_before, members)
+        copied, _ = copied_so_far(session, wave.id or 0)
+        return WaveProgress(wave.name, wave.state, wave.run_started_at, max(copied - wave.copied_before, 0), members)

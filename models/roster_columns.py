@@ -66,8 +66,8 @@ COLUMNS: tuple[Column, ...] = (
         "Password",
         "password",
         Text(
-            zh="原邮箱的密码或客户端专用密码（授权码）；留空则请成员自己填写",
-            en="The password or app password of the old mailbox; blank asks the member for it",
+            zh="原邮箱的密码或客户端专用密码（授权码）；留空则该成员等待补填",
+            en="The password or app password of the old mailbox; blank leaves the member waiting until it is given",
         ),
         Text(zh="qmzx-4821-oldmail", en="correct-horse-4821"),
         _names(

@@ -8,7 +8,8 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -17,10 +18,13 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import Engine, delete
 from sqlmodel import Field, SQLModel, UniqueConstraint, col, select
 
+import models.member  # noqa: F401  (the table that a secret's row points to)
 from models.columns import now
 from models.database import reading, writing
 
 Side = Literal["source", "target"]
+_AT_ONCE = 500
+"""A database takes only so many values in one statement."""
 
 
 class Secret(SQLModel, table=True):
@@ -48,94 +52,124 @@ class Vault:
 
     def put_many(self, passwords: Iterable[tuple[int, Side, str]]) -> None:
         """Seal passwords, each replacing the one before."""
-        sealed = [(member_id, side, self._seal(member_id, side, password)) for member_id, side, password in passwords]
+        found = list(passwords)
+        if not found:
+            return
+        if not self._key_file.exists():
+            self._create_key()
         with writing(self._engine) as session:
-            for member_id, side, token in sealed:
+            # The keys are read inside the transaction: a rotation is before it or after it, never around it.
+            fernet = self._fernet()
+            for member_id, side, password in found:
+                content = json.dumps({"member": member_id, "side": side, "password": password}).encode()
                 session.exec(delete(Secret).where(col(Secret.member_id) == member_id, col(Secret.side) == side))
-                session.add(Secret(member_id=member_id, side=side, sealed=token))
+                session.add(Secret(member_id=member_id, side=side, sealed=fernet.encrypt(content)))
 
     def put(self, member_id: int, side: Side, password: str) -> None:
         """Seal one password, replacing the one before."""
         self.put_many([(member_id, side, password)])
 
-    def _seal(self, member_id: int, side: Side, password: str) -> bytes:
-        content = {"member": member_id, "side": side, "password": password}
-        return self._fernet(create=True).encrypt(json.dumps(content).encode())
-
     def get(self, member_id: int, side: Side) -> str | None:
         """The password, or None when there is none; VaultClosed when it does not open."""
-        with reading(self._engine) as session:
-            row = session.exec(select(Secret).where(Secret.member_id == member_id, Secret.side == side)).first()
-        if row is None:
+        content = self._opened(member_id, side)
+        if content is None:
+            # A rotation may have come between the look at the row and the look at the keys.
+            content = self._opened(member_id, side)
+        if content is None:
+            raise self._does_not_open()
+        if not content:
             return None
-        try:
-            opened = json.loads(self._fernet().decrypt(row.sealed))
-        except InvalidToken:
-            raise VaultClosed(f"the keys in {self._key_file} do not open the stored passwords") from None
+        opened = json.loads(content)
         if (opened["member"], opened["side"]) != (member_id, side):
             raise VaultClosed("a stored password belongs to another member: the database was changed by hand")
         return str(opened["password"])
 
+    def _opened(self, member_id: int, side: str) -> bytes | None:
+        """The content of a row, nothing if there is no row, None if the keys do not open it."""
+        with reading(self._engine) as session:
+            row = session.exec(select(Secret).where(Secret.member_id == member_id, Secret.side == side)).first()
+        if row is None:
+            return b""
+        try:
+            return self._fernet().decrypt(row.sealed)
+        except InvalidToken:
+            return None
+
+    def _does_not_open(self) -> VaultClosed:
+        return VaultClosed(f"the keys in {self._key_file} do not open the stored passwords")
+
     def check(self) -> None:
         """Raise VaultClosed unless the key file is private and opens what is stored."""
-        fernet = self._fernet()
         with reading(self._engine) as session:
             row = session.exec(select(Secret)).first()
-        if row is not None:
-            try:
-                fernet.decrypt(row.sealed)
-            except InvalidToken:
-                raise VaultClosed(f"the keys in {self._key_file} do not open the stored passwords") from None
+        if row is None:
+            # Nothing is stored, so no key is needed; one that is there must be private all the same.
+            self._keys()
+        elif self._opened(row.member_id, row.side) is None:
+            raise self._does_not_open()
 
     def rotate(self) -> int:
         """Seal everything with a new key and drop the old ones; returns how many passwords were sealed again.
 
         The new key is written first and the old ones are dropped last, so that stopping in between locks nobody out.
         """
-        old = self._keys()
-        new = Fernet.generate_key()
-        self._write_keys([new, *old])
-        fernet = self._fernet()
-        with writing(self._engine) as session:
-            rows = session.exec(select(Secret)).all()
-            for row in rows:
-                row.sealed = fernet.rotate(row.sealed)
-                session.add(row)
-        self._write_keys([new])
-        return len(rows)
+        with self._one_at_a_time():
+            old = self._keys()
+            new = Fernet.generate_key()
+            self._write_keys([new, *old])
+            fernet = self._fernet()
+            with writing(self._engine) as session:
+                rows = session.exec(select(Secret)).all()
+                for row in rows:
+                    try:
+                        row.sealed = fernet.rotate(row.sealed)
+                    except InvalidToken:
+                        raise self._does_not_open() from None
+                    session.add(row)
+            self._write_keys([new])
+            return len(rows)
 
     def purge(self, member_ids: Sequence[int]) -> int:
         """Delete these members' passwords for good; returns how many were there."""
         with writing(self._engine) as session:
-            rows = session.exec(select(Secret).where(col(Secret.member_id).in_(member_ids))).all()
-            for row in rows:
-                session.delete(row)
-        return len(rows)
+            return sum(
+                session.exec(delete(Secret).where(col(Secret.member_id).in_(member_ids[at : at + _AT_ONCE]))).rowcount
+                for at in range(0, len(member_ids), _AT_ONCE)
+            )
 
-    def _fernet(self, *, create: bool = False) -> MultiFernet:
-        if create and not self._key_file.exists():
-            self._create_key()
+    def _fernet(self) -> MultiFernet:
         keys = self._keys()
         if not keys:
             raise VaultClosed(f"there is no key in {self._key_file}")
-        return MultiFernet([Fernet(key) for key in keys])
+        try:
+            return MultiFernet([Fernet(key) for key in keys])
+        except ValueError:
+            raise VaultClosed(f"{self._key_file} holds something else than keys") from None
 
     def _create_key(self) -> None:
         """Write the first key; of two processes that try at once, one wins and both use its key."""
+        with self._one_at_a_time():
+            if not self._key_file.exists():
+                self._write_keys([Fernet.generate_key()])
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Keep two processes from writing the key file at once."""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._key_file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self._key_file.exists():
-                self._write_keys([Fernet.generate_key()])
+            yield
 
     def _keys(self) -> list[bytes]:
         try:
             mode = self._key_file.stat().st_mode
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise VaultClosed(f"{self._key_file} can be read by others; run: chmod 600 {self._key_file}")
+            return self._key_file.read_bytes().split()
         except FileNotFoundError:
             return []
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise VaultClosed(f"{self._key_file} can be read by others; run: chmod 600 {self._key_file}")
-        return self._key_file.read_bytes().split()
+        except OSError as error:
+            raise VaultClosed(f"{self._key_file} cannot be read: {error.strerror}") from None
 
     def _write_keys(self, keys: Sequence[bytes]) -> None:
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -13,7 +13,7 @@ from models.causes import cause
 from models.columns import now
 from models.database import reading, writing
 from models.ledger import FolderCopy, MessageIssue
-from models.lifecycle import find_wave
+from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.wave import Event, InvalidRow, Wave
 from reports.summary import (
@@ -34,6 +34,7 @@ def read_wave(engine: Engine, name: str) -> WaveSummary:
         wave = find_wave(session, name)
         members = tuple(_members(session, wave))
         made_at = now()
+        copied, size = copied_so_far(session, wave.id or 0)
         return WaveSummary(
             wave=wave.name,
             state=wave.state,
@@ -45,8 +46,8 @@ def read_wave(engine: Engine, name: str) -> WaveSummary:
             previous=_previous(wave),
             credentials_purged_at=wave.credentials_purged_at,
             seconds=_seconds(wave, made_at),
-            run_messages=max(sum(m.counts.copied for m in members) - wave.copied_before, 0),
-            run_bytes=max(sum(m.bytes for m in members) - wave.bytes_before, 0),
+            run_messages=max(copied - wave.copied_before, 0),
+            run_bytes=max(size - wave.bytes_before, 0),
             events=tuple(
                 _event(event)
                 for event in session.exec(

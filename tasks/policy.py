@@ -1,5 +1,6 @@
 """When a member is tried again. Pure decisions; the cause decides, not the exception's words."""
 
+import random
 import threading
 
 STOP = threading.Event()
@@ -18,3 +19,10 @@ def tries(cause: str, delays: tuple[float, ...]) -> int:
         # Trying again within minutes makes it worse; the next run goes on.
         return 1
     return min(_FEWER_TRIES.get(cause, len(delays) + 1), len(delays) + 1)
+
+
+def delay(attempt: int, delays: tuple[float, ...]) -> float:
+    """Seconds to wait after this many tries; the last delay goes on for all that follow."""
+    if not delays:
+        return 0.0
+    return delays[min(attempt, len(delays)) - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (no secret)

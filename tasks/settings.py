@@ -2,20 +2,36 @@
 
 import locale
 import os
+import tomllib
 from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from imapcopy.account import Security
 from models.bilingual import Language
 
 
+class SettingsMistake(Exception):
+    """A setting that cannot be used; says which, and never its value."""
+
+
 def home_directory() -> Path:
     """BANJIA_HOME, or ~/.banjia."""
     return Path(os.environ.get("BANJIA_HOME") or "~/.banjia").expanduser().absolute()
+
+
+def settings_files() -> tuple[Path, ...]:
+    """Where settings are read from beside the environment; what the first one says counts."""
+    return (Path("banjia.toml"), home_directory() / "banjia.toml")
 
 
 class Settings(BaseSettings):
@@ -55,14 +71,16 @@ class Settings(BaseSettings):
         return (
             init_settings,
             env_settings,
-            TomlConfigSettingsSource(settings_cls, Path("banjia.toml")),
-            TomlConfigSettingsSource(settings_cls, home_directory() / "banjia.toml"),
+            *(TomlConfigSettingsSource(settings_cls, file) for file in settings_files()),
         )
 
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
-        ZoneInfo(name)
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is no time zone; write one such as Asia/Shanghai") from None
         return name
 
     @property
@@ -80,13 +98,36 @@ class Settings(BaseSettings):
     @property
     def spoken_language(self) -> Language:
         """The language of the terminal and of the first report page."""
-        if self.language:
-            return self.language
-        spoken = os.environ.get("LC_ALL") or os.environ.get("LANG") or locale.getlocale()[0] or ""
-        return "zh-CN" if spoken.lower().startswith("zh") else "en"
+        return self.language or terminal_language()
+
+
+def terminal_language() -> Language:
+    """The language that the environment asks for."""
+    spoken = os.environ.get("LC_ALL") or os.environ.get("LANG") or locale.getlocale()[0] or ""
+    return "zh-CN" if spoken.lower().startswith("zh") else "en"
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process."""
-    return Settings()
+    """The settings of this process; SettingsMistake when one cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsMistake("; ".join(_mistakes(error))) from None
+    except SettingsError as error:
+        # Pydantic's own sentence quotes nothing but the name.
+        raise SettingsMistake(f'{error}: a list is written as JSON, such as \'["a", "b"]\'') from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        files = ", ".join(str(file) for file in settings_files() if file.is_file())
+        raise SettingsMistake(f"{files}: {error}") from None
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    found = []
+    for detail in error.errors(include_input=False, include_url=False, include_context=False):
+        name = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            found.append(f"banjia.toml: there is no setting {name!r}")
+        else:
+            found.append(f"{name} (BANJIA_{name.split('.')[0].upper()}): {detail['msg'].removeprefix('Value error, ')}")
+    return found

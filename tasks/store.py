@@ -1,9 +1,11 @@
 """Opens what this process remembers: the database, the vault and the log under BANJIA_HOME."""
 
 import logging
+import traceback
 from dataclasses import dataclass
 from functools import cache
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -73,15 +75,32 @@ class Store:
 def store() -> Store:
     """The store of this process, opened once."""
     found = settings()
-    found.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _log_to_file(found)
+    log_to_file(found)
     engine = open_database(found.database)
     return Store(found, engine, Vault(engine, found.key_file))
 
 
-def _log_to_file(found: Settings) -> None:
-    handler = RotatingFileHandler(found.home / "banjia.log", maxBytes=10_000_000, backupCount=3, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+def log_to_file(found: Settings) -> Path:
+    """Let our log go to a file under BANJIA_HOME, and nowhere else; returns the file."""
+    found.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = found.home / "banjia.log"
+    if not any(isinstance(handler, RotatingFileHandler) for handler in log.handlers):
+        handler = RotatingFileHandler(file, maxBytes=10_000_000, backupCount=3, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return file
+
+
+def places(error: BaseException) -> str:
+    """What an exception is and where it and those behind it came from; their texts and values may be secret."""
+    lines = []
+    while True:
+        trace = traceback.extract_tb(error.__traceback__)
+        where = " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in trace[-12:])
+        lines.append(f"{type(error).__name__} at {where}")
+        before = error.__cause__ or error.__context__
+        if before is None:
+            return ", after ".join(lines)
+        error = before

@@ -93,6 +93,7 @@ class Behaviour:
     keywords_allowed: bool = True
     rewrite: Callable[[bytes], bytes] | None = None  # what becomes of a message at APPEND
     refuse_message: Callable[[bytes], str | None] | None = None  # text of the NO to this message at APPEND
+    unreadable: Callable[[bytes], bool] | None = None  # messages that are listed, and fetched as NIL
     ignore_append_date: bool = False
     ignore_append_flags: bool = False
     appenduid: Literal["right", "absent", "lying"] = "right"

@@ -96,12 +96,14 @@ def _item(args: Arguments) -> Item:
     return Body(label, section, name == "BODY.PEEK", frozenset(field.lower() for field in fields), start, length)
 
 
-def fetch_answer(number: int, message: Message, items: Sequence[Item]) -> list[bytes]:
-    """Return the untagged answer in pieces; the octets of a body are a Literal."""
+def fetch_answer(number: int, message: Message, items: Sequence[Item], *, unreadable: bool = False) -> list[bytes]:
+    """Return the untagged answer in pieces; the octets of a body are a Literal, and NIL where it is unreadable."""
     pieces: list[bytes] = []
     text = f"* {number} FETCH ("
     for item in items:
-        if isinstance(item, Body):
+        if isinstance(item, Body) and unreadable:
+            text += f"{item.label} NIL "
+        elif isinstance(item, Body):
             body = item.text_of(message.raw)
             pieces += [f"{text}{item.label} {{{len(body)}}}\r\n".encode("latin-1"), Literal(body)]
             text = " "

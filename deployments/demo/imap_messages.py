@@ -194,7 +194,8 @@ def fetch(session: Session, args: Arguments) -> str:
         if message.flags != before.flags:
             session.write_message(number, message, items if "FLAGS" in items else [*items, "FLAGS"])
         else:
-            session.out.writelines(fetch_answer(number, message, items))
+            unreadable = bool(session.behaviour.unreadable and session.behaviour.unreadable(message.raw))
+            session.out.writelines(fetch_answer(number, message, items, unreadable=unreadable))
     return "That is all"
 
 

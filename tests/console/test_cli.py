@@ -1,0 +1,385 @@
+"""The commands that need no Prefect: what they print, as text and as JSON, and the code that they end with."""
+
+import contextlib
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from sqlmodel import select
+
+from imapcopy.errors import MemberError
+from models import lifecycle
+from models.database import reading
+from models.member import Member
+from models.wave import Wave
+from tasks.migrate_member import migrate_member
+from tasks.store import store
+from tests.console.conftest import CommandLine, Ended
+from tests.tasks.office import Enrolled, Office
+
+COMMANDS = {
+    "": "migrate roster wave member verify vault deploy worker prefect demo doctor",
+    "roster": "check template",
+    "wave": "create check start retry status report failures",
+    "member": "show",
+    "vault": "rotate purge",
+    "prefect": "start stop status",
+}
+
+
+@pytest.fixture
+def roster(office: Office, home: Path, tmp_path: Path) -> Path:
+    for name in ("li", "wang"):
+        office.add(name)
+    return office.write_roster(tmp_path / "members.csv")
+
+
+@pytest.fixture
+def moved(office: Office, banjia: CommandLine) -> Enrolled:
+    """A wave called first: li's mailbox is through, wang's password is wrong, one row has no address."""
+    for name in ("li", "wang"):
+        office.add(name)
+    enrolled = Enrolled(
+        office,
+        office.row("li"),
+        office.row("wang", Password="canary-wrong-one"),
+        office.row("li", EmailAddress="no address"),
+    )
+    kept = enrolled.store
+    for due in lifecycle.start_wave(kept.engine, "first"):
+        with contextlib.suppress(MemberError):
+            migrate_member.fn(due.id, due.email)
+    lifecycle.finish_wave(kept.engine, "first")
+    return enrolled
+
+
+@pytest.mark.parametrize("group", COMMANDS)
+def test_help_lists_every_command(banjia: CommandLine, group: str) -> None:
+    ended = banjia(*group.split(), "--help")
+    assert ended.code == 0
+    assert set(COMMANDS[group].split()) <= set(ended.stdout.replace("│", " ").split())
+
+
+def test_this_list_of_commands_is_the_program_s() -> None:
+    from console.cli import app
+
+    groups = {"": app, **{str(group.name): group.typer_instance for group in app.registered_groups}}
+    for name, group in groups.items():
+        assert group is not None
+        commands = {
+            command.name or (command.callback.__name__ if command.callback else "")
+            for command in group.registered_commands
+        }
+        below = {str(group.name) for group in group.registered_groups}
+        assert commands | below == set(COMMANDS[name].split())
+
+
+# -- roster check
+
+
+def check(banjia: CommandLine, file: Path) -> tuple[Ended, Ended]:
+    return banjia("roster", "check", file), banjia("roster", "check", file, "--json")
+
+
+def test_a_good_roster_is_0(banjia: CommandLine, roster: Path, home: Path) -> None:
+    text, as_json = check(banjia, roster)
+    assert (text.code, as_json.code) == (0, 0)
+    assert "2 / 2 OK" in text.stdout
+    assert as_json.document["rows"] == 2
+    assert as_json.document["invalid_rows"] == []
+    assert not (home / "banjia.sqlite").exists(), "nothing is stored"
+
+
+def test_a_roster_with_a_bad_row_is_3_and_names_it(
+    banjia: CommandLine, office: Office, roster: Path, tmp_path: Path
+) -> None:
+    office.write_roster(tmp_path / "bad.csv", office.row("li"), office.row("wang", SourceHost="imap old"))
+    text, as_json = check(banjia, tmp_path / "bad.csv")
+    assert (text.code, as_json.code) == (3, 3)
+    assert "line 3 SourceHost 'imap old'" in text.stdout
+    (problem,) = as_json.document["invalid_rows"]
+    assert (problem["line"], problem["column"]) == (3, "SourceHost")
+    assert not problem["zh-CN"]["problem"].isascii()
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing,of,use\n1,2,3\n", b"EmailAddress,UserName\nno,address at all\n"])
+def test_a_roster_without_a_usable_row_is_4(banjia: CommandLine, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_bytes(content)
+    text, as_json = check(banjia, file)
+    assert (text.code, as_json.code) == (4, 4)
+    assert as_json.document["invalid_rows"]
+    refused = banjia("wave", "create", file, "--json")
+    assert refused.code == 4
+    assert refused.document["state"] == "refused"
+
+
+@pytest.mark.parametrize("command", [("roster", "check"), ("wave", "create"), ("migrate",)])
+def test_a_file_that_is_not_there_is_2(banjia: CommandLine, tmp_path: Path, command: tuple[str, ...]) -> None:
+    ended = banjia(*command, tmp_path / "nowhere.csv")
+    assert ended.code == 2
+    assert ended.stderr == f"{tmp_path / 'nowhere.csv'}: No such file or directory\n"
+    assert banjia(*command, tmp_path).code == 2
+
+
+def test_no_password_of_a_roster_is_ever_printed(banjia: CommandLine, office: Office, tmp_path: Path) -> None:
+    office.add("li")
+    rows = [office.row("li", SourceHost="imap old"), office.row("li", Password=" canary with blanks ")]
+    office.write_roster(tmp_path / "bad.csv", *rows)
+    for ended in (*check(banjia, tmp_path / "bad.csv"), banjia("wave", "create", tmp_path / "bad.csv", "--json")):
+        assert "canary" not in ended.stdout + ended.stderr
+
+
+# -- waves
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("wave", "status", "nowhere"),
+        ("wave", "report", "nowhere"),
+        ("wave", "failures", "nowhere"),
+        ("wave", "start", "nowhere"),
+        ("wave", "check", "nowhere"),
+        ("wave", "retry", "nowhere"),
+        ("verify", "nowhere"),
+        ("member", "show", "li@new.example", "--wave", "nowhere"),
+    ],
+)
+def test_an_unknown_wave_is_2_and_is_named(
+    banjia: CommandLine, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], language: str
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", language)
+    ended = banjia(*command)
+    assert (ended.code, ended.stdout) == (2, "")
+    said = {"en": "There is no wave called 'nowhere'.\n", "zh-CN": "没有名为“nowhere”的批次。\n"}
+    assert ended.stderr == said[language]
+
+
+def test_creating_a_wave_stores_it_and_moves_nothing(banjia: CommandLine, roster: Path, office: Office) -> None:
+    text = banjia("wave", "create", roster)
+    assert text.code == 0
+    assert "li@new.example" in text.stdout
+    assert "Waiting 2" in text.stdout
+    as_json = banjia("wave", "create", roster, "--json")
+    assert as_json.code == 0
+    assert as_json.document["wave"] == "members"
+    assert [(m["email"], m["state"]) for m in as_json.document["members"]] == [
+        ("li@new.example", "queued"),
+        ("wang@new.example", "queued"),
+    ]
+    assert office.old.log == []
+
+
+def test_the_status_shows_every_member_with_its_cause(banjia: CommandLine, moved: Enrolled) -> None:
+    text, as_json = banjia("wave", "status", "first"), banjia("wave", "status", "first", "--json")
+    assert (text.code, as_json.code) == (0, 0)
+    assert "li@new.example Synced 3/3" in text.stdout
+    assert "Password not accepted: Wrong user name or password" in text.stdout
+    assert as_json.document["state"] == "synced_with_failures"
+    li, wang = as_json.document["members"]
+    assert li["messages"] == {"found": 3, "done": 3, "issues": 0}
+    assert (wang["state"], wang["cause"]) == ("needs_password", "bad_credentials")
+
+
+def test_a_report_is_written_where_it_is_wanted_and_again_there(
+    banjia: CommandLine, moved: Enrolled, tmp_path: Path
+) -> None:
+    first = banjia("wave", "report", "first", "--json")
+    assert first.code == 0
+    assert Path(first.document["html"]).exists()
+    text = banjia("wave", "report", "first", "--report", tmp_path / "elsewhere")
+    assert text.code == 0
+    assert str(tmp_path / "elsewhere") in text.stdout
+    again = banjia("wave", "report", "first", "--json").document
+    assert Path(again["html"]).parent == tmp_path / "elsewhere"
+    assert Path(again["failures"]).exists()
+
+
+def test_the_failures_are_a_roster_to_mend(banjia: CommandLine, moved: Enrolled) -> None:
+    text, as_json = banjia("wave", "failures", "first"), banjia("wave", "failures", "first", "--json")
+    assert (text.code, as_json.code) == (0, 0)
+    (row,) = csv.DictReader(io.StringIO(text.stdout.removeprefix("\ufeff")))
+    assert row["EmailAddress"] == "wang@new.example"
+    assert row["Password"] == ""
+    assert "What to do" in text.stderr
+    assert [m["email"] for m in as_json.document["members"]] == ["wang@new.example"]
+
+
+def test_a_member_is_shown_whatever_the_case(banjia: CommandLine, moved: Enrolled) -> None:
+    text = banjia("member", "show", "WANG@new.example")
+    assert text.code == 0
+    assert "Wrong user name or password" in text.stdout
+    assert "syncing > needs_password" in text.stdout
+    as_json = banjia("member", "show", "li@new.example", "--wave", "first", "--json")
+    assert as_json.code == 0
+    assert (as_json.document["wave"], as_json.document["state"]) == ("first", "synced")
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "There is no member"), ("zh-CN", "没有地址为")])
+def test_an_unknown_member_is_2(
+    banjia: CommandLine, moved: Enrolled, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    monkeypatch.setattr(moved.store.settings, "language", language)
+    ended = banjia("member", "show", "nobody@new.example")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert said in ended.stderr
+
+
+def test_verifying_reads_the_new_mailboxes_again(banjia: CommandLine, moved: Enrolled) -> None:
+    text, as_json = banjia("verify", "first"), banjia("verify", "first", "--deep", "--json")
+    assert (text.code, as_json.code) == (3, 3)  # wang's mailbox cannot be read
+    li, wang = as_json.document["members"]
+    assert (li["present"], li["missing"], li["read_back"]) == (3, 0, 3)
+    assert wang["cause"] == "bad_credentials"
+    assert "missing 0" in text.stdout
+
+
+# -- vault
+
+
+def test_the_vault_is_rotated_and_still_opens(banjia: CommandLine, moved: Enrolled, home: Path) -> None:
+    before = (home / "keys" / "vault.key").read_bytes()
+    assert banjia("vault", "rotate").stdout == "rotated: 4\n"
+    assert banjia("vault", "rotate", "--json").document == {"rotated": 4}
+    assert (home / "keys" / "vault.key").read_bytes() != before
+    assert moved.store.vault.get(moved.member("li").id or 0, "source") == "canary-old,li!"
+
+
+def test_the_vault_is_purged_of_a_wave(banjia: CommandLine, moved: Enrolled) -> None:
+    assert banjia("vault", "purge", "first").stdout == "purged: 4\n"
+    assert banjia("vault", "purge", "first", "--json").document == {"purged": 0}
+    assert moved.store.vault.get(moved.member("li").id or 0, "source") is None
+    assert banjia("wave", "report", "first").code == 0, "reports stay"
+
+
+# -- doctor
+
+
+def test_the_doctor_finds_a_new_installation_well(banjia: CommandLine) -> None:
+    text, as_json = banjia("doctor"), banjia("doctor", "--json")
+    assert (text.code, as_json.code) == (0, 0), text
+    assert text.stdout.count("ok  ") == len(as_json.document)
+    assert {"settings", "database", "keys", "authorities", "prefect"} <= as_json.document.keys()
+
+
+@pytest.mark.parametrize(
+    ("harm", "bad"),
+    [
+        (lambda home: (home / "keys" / "vault.key").chmod(0o644), "keys"),
+        (lambda home: (home / "keys" / "vault.key").unlink(), "keys"),
+        (lambda home: Path("banjia.toml").write_text("time_zone = 'nowhere'"), "settings"),
+    ],
+)
+def test_the_doctor_finds_what_would_stop_a_migration(
+    banjia: CommandLine, moved: Enrolled, home: Path, harm: object, bad: str
+) -> None:
+    harm(home)  # type: ignore[operator]
+    if bad == "settings":
+        from tests.tasks.conftest import forget_everything
+
+        forget_everything()
+    as_json = banjia("doctor", "--json")
+    assert as_json.code == 3
+    assert not as_json.document[bad]["ok"]
+    assert as_json.document["versions"]["ok"]
+    assert banjia("doctor").code == 3
+
+
+def test_the_doctor_asks_the_admin_s_own_prefect_server(banjia: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert not banjia("doctor", "--json").document["prefect"]["ok"]
+
+
+# -- several waves in one roster
+
+
+@pytest.fixture
+def two_waves(office: Office, home: Path, tmp_path: Path) -> Path:
+    for name in ("li", "wang", "chen"):
+        office.add(name)
+    rows = [office.row("li", Wave="north"), office.row("wang", Wave="south"), office.row("chen")]
+    return office.write_roster(tmp_path / "members.csv", *rows)
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "Choose one with --wave"), ("zh-CN", "请用 --wave 选择一个")])
+def test_a_roster_of_several_waves_wants_one_chosen(
+    banjia: CommandLine, two_waves: Path, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", language)
+    for command in (("migrate",), ("wave", "create")):
+        ended = banjia(*command, two_waves)
+        assert ended.code == 2
+        assert said in ended.stderr
+        assert "north, south" in ended.stderr
+
+
+def test_the_chosen_wave_takes_its_rows_and_those_that_name_none(banjia: CommandLine, two_waves: Path) -> None:
+    ended = banjia("wave", "create", two_waves, "--wave", "north", "--json")
+    assert ended.code == 0
+    assert [m["email"] for m in ended.document["members"]] == ["li@new.example", "chen@new.example"]
+    banjia("wave", "create", two_waves, "--wave", "south", "--json")
+    with reading(store().engine) as session:
+        assert sorted(session.exec(select(Wave.name)).all()) == ["north", "south"]
+        assert len(session.exec(select(Member)).all()) == 4
+
+
+def test_a_wave_that_the_roster_does_not_have_is_2(
+    banjia: CommandLine, office: Office, two_waves: Path, tmp_path: Path
+) -> None:
+    office.write_roster(tmp_path / "south.csv", office.row("li", Wave="south"))
+    ended = banjia("wave", "create", tmp_path / "south.csv", "--wave", "west")
+    assert ended.code == 2
+    assert "it names: south" in ended.stderr
+
+
+def test_the_only_wave_that_a_roster_names_needs_no_choice(
+    banjia: CommandLine, office: Office, two_waves: Path, tmp_path: Path
+) -> None:
+    office.write_roster(tmp_path / "south.csv", office.row("li", Wave="south"), office.row("wang"))
+    assert banjia("wave", "create", tmp_path / "south.csv", "--json").document["wave"] == "south"
+
+
+# -- in Chinese
+
+
+def test_everything_is_said_in_chinese_where_that_is_chosen(
+    banjia: CommandLine, moved: Enrolled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moved.store.settings, "language", "zh-CN")
+    status = banjia("wave", "status", "first").stdout
+    assert "已同步" in status
+    assert "密码失效" in status
+    shown = banjia("member", "show", "wang@new.example").stdout
+    assert "处理方法" in shown
+    assert "名单" in banjia("wave", "failures", "first").stderr
+    document = banjia("wave", "status", "first", "--json").document
+    assert document["members"][1]["state"] == "needs_password", "JSON is for programs and has one language"
+
+
+def test_the_roster_template_is_in_the_language_of_the_terminal(
+    banjia: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", "zh-CN")
+    chinese = banjia("roster", "template")
+    assert chinese.code == 0
+    assert "EmailAddress" in chinese.stdout
+    assert not chinese.stdout.isascii()
+
+
+def test_a_json_document_is_all_that_stands_on_stdout(banjia: CommandLine, roster: Path) -> None:
+    for command in (
+        ("wave", "create", roster),
+        ("wave", "status", "members"),
+        ("wave", "report", "members"),
+        ("wave", "failures", "members"),
+        ("member", "show", "li@new.example"),
+        ("prefect", "status"),
+        ("prefect", "stop"),
+    ):
+        ended = banjia(*command, "--json")
+        assert ended.code == 0, ended
+        assert isinstance(json.loads(ended.stdout), dict)

@@ -1,0 +1,143 @@
+"""Whole runs as processes of their own: interrupted, taken up again, and without a server to reach."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from sqlmodel import select
+
+from deployments.demo.imap_server import Action, Fault
+from models.database import reading
+from models.member import Member
+from models.progress import wave_progress
+from models.states import MemberState, WaveState
+from tasks.store import store
+from tests.console.conftest import Program
+from tests.servers.dovecot import wait_until
+from tests.tasks.office import Office
+
+pytestmark = pytest.mark.prefect
+MESSAGES = 400
+
+
+@pytest.fixture
+def roster(office: Office, tmp_path: Path) -> Path:
+    """Three people with more mail than fits into one batch, on servers that take their time."""
+    for name in ("li", "wang", "chen"):
+        office.add(name, MESSAGES)
+    office.old.behaviour.latency = office.new.behaviour.latency = 0.02
+    return office.write_roster(tmp_path / "members.csv")
+
+
+def members(home: Path) -> list[Member]:
+    with reading(store().engine) as session:
+        return list(session.exec(select(Member)))
+
+
+def arrived(office: Office) -> int:
+    return sum(office.mail(office.new, name).total() for name in office.people)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_its_state_and_the_next_one_completes_it(
+    program: Program, office: Office, roster: Path, home: Path, number: signal.Signals
+) -> None:
+    process = program.start("migrate", roster, "--json")
+    wait_until(lambda: bool(office.new.commands("APPEND")) or process.poll() is not None, "the first message")
+    process.send_signal(number)
+    ended = program.end(process)
+    assert ended.code == 130, ended
+    assert "Stopping" in ended.stderr
+    assert "the state is saved" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert 0 < arrived(office) < MESSAGES * 3, "or it was not interrupted in the middle"
+    for member in members(home):
+        assert member.state in (MemberState.PAUSED, MemberState.QUEUED, MemberState.SYNCED), member
+        assert (member.lease_owner, member.lease_until) == ("", None), member
+        assert member.cause is None
+    assert wave_progress(store().engine, "members").state == WaveState.PAUSED
+
+    again = program.run("migrate", roster, "--json")
+    assert again.code == 0, again
+    assert {m["state"] for m in again.document["members"]} == {"synced"}
+    assert again.document["counts"]["copied"] == MESSAGES * 3
+    office.assert_moved()
+
+
+def test_both_signals_of_timeout_are_one_request(program: Program, office: Office, roster: Path, home: Path) -> None:
+    """`timeout banjia migrate` sends SIGTERM to the process and then to its group."""
+    process = program.start("migrate", roster)
+    wait_until(lambda: bool(office.new.commands("APPEND")) or process.poll() is not None, "the first message")
+    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
+    ended = program.end(process)
+    assert ended.code == 130, ended
+    assert all(member.lease_owner == "" for member in members(home))
+
+
+def test_a_wait_for_another_try_does_not_hold_the_end_up(
+    program: Program, office: Office, roster: Path, home: Path
+) -> None:
+    """The server is unavailable, and would be asked again in an hour."""
+    office.old.behaviour.faults = [
+        Fault("EXAMINE", Action.NO, text="[UNAVAILABLE] Try again later", times=None),
+    ]
+    process = program.start("migrate", roster, BANJIA_RETRY_DELAYS="[3600]")
+    wait_until(
+        lambda: (
+            process.poll() is not None
+            or ((home / "banjia.sqlite").exists() and all_in_state(home, MemberState.THROTTLED))
+        ),
+        "everybody to wait",
+    )
+    process.send_signal(signal.SIGTERM)
+    ended = program.end(process)
+    assert ended.code == 130, ended
+    assert all_in_state(home, MemberState.PAUSED)
+    assert all(member.lease_owner == "" for member in members(home))
+
+
+def all_in_state(home: Path, state: MemberState) -> bool:
+    found = members(home)
+    return bool(found) and all(member.state == state for member in found)
+
+
+def test_one_server_that_nobody_reaches_is_5(program: Program, office: Office, roster: Path) -> None:
+    office.old.stop()
+    try:
+        moved = program.run("migrate", roster, "--json", BANJIA_RETRY_DELAYS="[]")
+        assert moved.code == 5, moved
+        assert {m["cause"] for m in moved.document["members"]} == {"connect_failed"}
+        checked = program.run("wave", "check", "members", BANJIA_RETRY_DELAYS="[]", BANJIA_LANGUAGE="zh-CN")
+        assert checked.code == 5, checked
+        assert "无法连接服务器" in checked.stdout
+    finally:
+        office.old.start()
+
+
+def test_a_check_then_a_run_with_a_failure_then_a_retry(
+    program: Program, office: Office, roster: Path, tmp_path: Path
+) -> None:
+    office.old.behaviour.latency = office.new.behaviour.latency = 0
+    rows = [office.row("li"), office.row("wang", Password="canary-wrong-one"), office.row("chen")]
+    office.write_roster(roster, *rows)
+    assert program.run("wave", "create", roster, "--wave", "pilot").code == 0
+    checked = program.run("wave", "check", "pilot", "--json")
+    assert checked.code == 3, checked
+    assert checked.document["state"] == "draft"
+
+    moved = program.run("wave", "start", "pilot")
+    assert moved.code == 3, moved
+    assert "Wrong user name or password" in moved.stdout
+    assert "What to do" in moved.stdout
+    assert "canary" not in moved.stdout + moved.stderr
+
+    mended = office.write_roster(tmp_path / "mended.csv", office.row("wang"))
+    retried = program.run("wave", "retry", "pilot", "--roster", mended, "--json")
+    assert retried.code == 0, retried
+    assert len(retried.document["members"]) == 3, "those who are not on the mended roster stay"
+    office.assert_moved()
+    nothing = program.run("wave", "retry", "pilot")
+    assert nothing.code == 0
+    assert "No member needs a retry" in nothing.stdout

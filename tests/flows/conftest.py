@@ -1,0 +1,41 @@
+"""Real flows against a local Prefect server, each test with a BANJIA_HOME and mail servers of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.prefect_server import running_server
+from tests.tasks.conftest import forget_everything
+from tests.tasks.office import Office, opened_office
+from tests.tasks.prefect_home import end_prefect, prefect_home
+
+
+@pytest.fixture(scope="session")
+def prefect_database() -> Iterator[Path]:
+    """Prefect's own files, while this process speaks to its server."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+
+    home = prefect_home()
+    server = running_server(home)
+    assert server is not None
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
+        yield home / "prefect"
+    end_prefect()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_database: Path) -> Iterator[Path]:
+    """An empty home, and a working directory without a banjia.toml."""
+    forget_everything()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BANJIA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[0, 0]")
+    yield tmp_path / "home"
+    forget_everything()
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    with opened_office() as found:
+        yield found

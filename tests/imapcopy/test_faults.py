@@ -1,0 +1,253 @@
+"""A run may end at any step: the next one arrives at the same mailbox, without loss and without a double.
+
+A step is a command that one of the servers receives, or a write to the ledger. After each of them the process dies once
+(`Death`: nothing that the program could catch, and nothing it does afterwards has an effect; to die before a step is to
+die after the one before). And at each command the connection breaks once while the process lives on and has to find
+its way: before the command is carried out, and, where that makes a difference to anybody, after it.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer, Received
+from imapcopy import copy_mailbox as copy_module
+from imapcopy.connection import Connection
+from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.errors import ServerError
+from models import member as member_module
+from models.ledger import Ledger
+from models.member import take_lease
+from tests.imapcopy.world import PASSWORD, WRITING, Box, account_at, everything, mail, moment, new_member
+
+PROFILES = {
+    "full": CAPABILITIES,
+    "only UIDPLUS": frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"}),
+    "nothing": frozenset({"IMAP4rev1"}),
+}
+DEAD_RUNNER = f"{member_module.this_runner().rpartition('/')[0].rpartition('/')[0]}/999999999/1"
+"""A process of this machine that no longer lives: its lease may be taken over at once."""
+LEDGER = "ledger"
+
+
+class Death(BaseException):
+    """The process is gone."""
+
+
+@dataclass
+class Clock:
+    """Counts the steps of one run and ends it at one of them."""
+
+    strike_at: tuple[str, int] = ("", 0)
+    """(place, number); the places are "old", "new" and "ledger"."""
+    action: Action = Action.DROP_BEFORE
+    deadly: bool = True
+    dead: bool = False
+    steps: dict[str, list[str]] = field(default_factory=lambda: {"old": [], "new": [], "ledger": []})
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def tick(self, place: str, step: str) -> bool:
+        """Count a step and say whether it is the one."""
+        with self.lock:
+            self.steps[place].append(step)
+            struck = (place, len(self.steps[place])) == self.strike_at
+            self.dead = self.dead or (struck and self.deadly)
+            return struck
+
+    def check(self) -> None:
+        if self.dead:
+            raise Death
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
+    """Puts a clock into everything that a run does to the world outside; the last one given counts."""
+    current = [Clock()]
+
+    def mortal(method: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(self: Connection, *args: Any) -> Any:
+            current[0].check()
+            try:
+                return method(self, *args)
+            finally:
+                current[0].check()
+
+        return wrapped
+
+    for name in ("_read_line", "_read_literal", "_write", "_sign_in"):
+        monkeypatch.setattr(Connection, name, mortal(getattr(Connection, name)))
+    fenced = Ledger._fenced
+
+    @contextmanager
+    def counted(self: Ledger) -> Iterator[Session]:
+        now = current[0]
+        now.check()
+        with fenced(self) as session:
+            yield session
+        now.tick("ledger", LEDGER)
+        now.check()
+
+    monkeypatch.setattr(Ledger, "_fenced", counted)
+    return lambda new: current.__setitem__(0, new)
+
+
+@dataclass
+class World:
+    """Two running servers and a database, used for many boxes one after the other."""
+
+    old: ImapServer
+    new: ImapServer
+    engine: Engine
+    use: Callable[[Clock], None]
+    boxes: int = 0
+
+    def box(self) -> Box:
+        """A fresh member with its small mailbox."""
+        self.boxes += 1
+        user = f"user{self.boxes}@example"
+        source, target = self.old.add_account(user, PASSWORD), self.new.add_account(user, PASSWORD)
+        work, sent = source.create("Work"), source.create("已发送")
+        inbox = source.folder("INBOX")
+        for number in range(5):
+            inbox.deliver(mail(number), moment(number + 1), ["\\Seen"] if number % 2 else [])
+        inbox.deliver(mail(1), moment(2), ["\\Seen"])  # the same once more
+        inbox.deliver(b"Subject: no id\n\nbare line end\0", moment(7), ["\\Flagged"])
+        for number in range(5, 8):
+            work.deliver(mail(number), moment(number + 1), ["$Project"])
+        work.deliver(mail(0), moment(1))  # also in INBOX
+        sent.deliver(mail(9), moment(10), ["\\Answered"])
+        # Mail that was at the target before: one of them a copy, the other a stranger.
+        target.folder("INBOX").deliver(mail(3), moment(4), ["\\Seen"])
+        target.folder("INBOX").deliver(mail(100), moment(11))
+        return Box(self.engine, self.old, self.new, new_member(self.engine, user), user, user)
+
+    def run(self, box: Box, clock: Clock) -> None:
+        """One run of one process, which finds the database file and takes the lease of the one before over."""
+        self.use(clock)
+        for place, server in (("old", self.old), ("new", self.new)):
+            server.behaviour.faults.clear()
+            server.behaviour.before_command = self._hook(place, server, clock)
+        token = take_lease(self.engine, box.member_id, DEAD_RUNNER)
+        copy_mailbox(
+            account_at(self.old, box.source_user),
+            account_at(self.new, box.target_user),
+            Ledger(self.engine, box.member_id, token),
+            CopyOptions(),
+        )
+
+    def appends(self, box: Box) -> int:
+        return len(self.new.commands("APPEND", box.target_user))
+
+    def _hook(self, place: str, server: ImapServer, clock: Clock) -> Callable[[Received], None]:
+        def hook(entry: Received) -> None:
+            if clock.tick(place, entry.verb):
+                server.behaviour.faults.append(Fault(entry.verb.removeprefix("UID "), clock.action))
+
+        return hook
+
+
+@pytest.fixture
+def world(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    old: ImapServer,
+    new: ImapServer,
+    engine: Engine,
+    clock: Callable[[Clock], None],
+) -> World:
+    """Servers of one profile; batches are small, so that a folder has several."""
+    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 4)
+    old.behaviour.capabilities = new.behaviour.capabilities = request.param
+    return World(old, new, engine, clock)
+
+
+def undisturbed(world: World) -> dict[str, list[str]]:
+    """Run once without a fault; returns the steps by place."""
+    box, clock = world.box(), Clock()
+    world.run(box, clock)
+    assert_arrived(world, box)
+    appends = world.appends(box)
+    world.run(box, Clock())
+    assert world.appends(box) == appends
+    assert min(map(len, clock.steps.values())) > 10
+    return clock.steps
+
+
+def end_and_go_on(world: World, clock: Clock) -> None:
+    """End a run at a step; the next one must arrive, and the one after it has nothing to do."""
+    box = world.box()
+    before = everything(world.old, box.source_user)
+    place, number = clock.strike_at
+    with suppress(Death, ServerError):
+        world.run(box, clock)
+    assert len(clock.steps[place]) >= number, "the step must have been reached"
+    step = f"{clock.action.value} step {number} of {place}: {clock.steps[place][number - 1]}"
+    world.run(box, Clock())
+    try:
+        assert_arrived(world, box)
+        assert everything(world.old, box.source_user) == before
+        if number % 8 == 0:
+            appends = world.appends(box)
+            world.run(box, Clock())
+            assert world.appends(box) == appends
+    except AssertionError as wrong:
+        raise AssertionError(f"ended {step}") from wrong
+
+
+def assert_arrived(world: World, box: Box) -> None:
+    """The target holds the source's mail once, and its own; the ledger knows all of it."""
+    expected = everything(world.old, box.source_user)
+    expected["INBOX", mail(100), moment(11), frozenset()] += 1
+    assert everything(world.new, box.target_user) == expected
+    rows = box.ledger.folders()
+    assert sorted(row.source_name for row in rows) == ["INBOX", "Work", "已发送"]
+    assert sum(row.source_messages for row in rows) == 12
+    assert not sum(row.issues for row in rows)
+    box.assert_counted()
+
+
+@pytest.mark.parametrize("world", list(PROFILES.values()), ids=list(PROFILES), indirect=True)
+def test_a_process_that_died_after_any_step_is_followed_by_one_that_completes_its_work(world: World) -> None:
+    """Every step in turn; for the lesser servers those that change the target or the ledger, for what a process that
+    died leaves behind is the same after a command that only reads as before it.
+    """
+    full = "MULTIAPPEND" in world.new.behaviour.capabilities
+    for place, found in undisturbed(world).items():
+        for number, step in enumerate(found, start=1):
+            if full or step in {*WRITING, LEDGER}:
+                clock = Clock((place, number), Action.DROP_AFTER, deadly=True)
+                end_and_go_on(world, clock)
+                assert clock.dead
+    Box(world.engine, world.old, world.new, 0).assert_untouched()
+
+
+@pytest.mark.parametrize("world", list(PROFILES.values()), ids=list(PROFILES), indirect=True)
+def test_a_connection_that_broke_at_any_command_loses_and_doubles_nothing(world: World) -> None:
+    """Every command of the run, one after the other; those that change something also with only the answer lost."""
+    steps = undisturbed(world)
+    for place in ("old", "new"):
+        # The source's side is the same for every target: once is enough.
+        if place != "old" or "MULTIAPPEND" in world.new.behaviour.capabilities:
+            for number, verb in enumerate(steps[place], start=1):
+                end_and_go_on(world, Clock((place, number), Action.DROP_BEFORE, deadly=False))
+                if verb in WRITING:
+                    end_and_go_on(world, Clock((place, number), Action.DROP_AFTER, deadly=False))
+    Box(world.engine, world.old, world.new, 0).assert_untouched()
+
+
+@pytest.mark.parametrize("world", list(PROFILES.values()), ids=list(PROFILES), indirect=True)
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_run_recovers_by_itself_from_a_lost_answer_to_append(world: World, nth: int) -> None:
+    steps = undisturbed(world)["new"]
+    number = [at for at, verb in enumerate(steps, start=1) if verb == "APPEND"][nth - 1]
+    box = world.box()
+    world.run(box, Clock(("new", number), Action.DROP_AFTER, deadly=False))
+    assert_arrived(world, box)
+    sent = world.appends(box)
+    assert sent == steps.count("APPEND"), "what had arrived must not be sent again"

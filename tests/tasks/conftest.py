@@ -1,0 +1,44 @@
+"""A BANJIA_HOME of its own for every test, opened in this process, and two mail servers."""
+
+from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import pytest
+
+from tasks import policy
+from tasks.settings import settings
+from tasks.store import log, store
+from tests.tasks.office import Office, opened_office
+
+
+def forget_everything() -> None:
+    """Make this process open its settings, database and log anew."""
+    if store.cache_info().currsize:
+        store().engine.dispose()
+    store.cache_clear()
+    settings.cache_clear()
+    for handler in [*log.handlers]:
+        if isinstance(handler, RotatingFileHandler):
+            log.removeHandler(handler)
+            handler.close()
+    log.propagate = True
+    policy.STOP.clear()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home, and a working directory without a banjia.toml."""
+    forget_everything()
+    directory = tmp_path / "home"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("BANJIA_HOME", str(directory))
+    yield directory
+    forget_everything()
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    with opened_office() as found:
+        yield found

@@ -1,0 +1,98 @@
+"""Our own Prefect server: started once, found again, ended, and started anew after a crash."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import prefect_server
+from tasks.prefect_server import (
+    PrefectUnreachable,
+    RunningServer,
+    ensure_server,
+    running_server,
+    stop_server,
+    use_prefect,
+)
+from tests.servers.dovecot import wait_until
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What use_prefect sets is undone afterwards."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    for name in (*prefect_server.CLIENT_ENVIRONMENT, "PREFECT_API_URL", "PREFECT_HOME"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.prefect
+def test_a_server_is_started_reused_survives_a_crash_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test, because a start costs seconds."""
+    assert running_server(tmp_path) is None
+    assert not stop_server(tmp_path)
+    try:
+        first = ensure_server(tmp_path)
+        assert running_server(tmp_path) == first
+        assert ensure_server(tmp_path) == first
+        assert use_prefect(tmp_path) == first.url
+        assert os.environ["PREFECT_API_URL"] == first.url
+        assert first.ui == first.url.removesuffix("/api")
+
+        os.killpg(first.pid, signal.SIGKILL)
+        os.waitpid(first.pid, 0)
+        assert running_server(tmp_path) is None
+        monkeypatch.delenv("PREFECT_API_URL")
+        second = ensure_server(tmp_path)
+        assert second.pid != first.pid
+        assert second.url == first.url, "bookmarks of Prefect's pages stay good"
+    finally:
+        stopped = stop_server(tmp_path)
+    assert stopped
+    assert running_server(tmp_path) is None
+    assert not stop_server(tmp_path)
+    assert (tmp_path / "prefect" / "prefect.db").exists(), "its history stays"
+    wait_until(lambda: not Path(f"/proc/{second.pid}/cwd").exists(), "the server to be gone")
+
+
+def test_a_server_of_the_admin_s_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of our own is started instead."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    with pytest.raises(PrefectUnreachable, match=r"127\.0\.0\.1:1/api \(PREFECT_API_URL\) does not answer"):
+        use_prefect(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_does_not_start_points_to_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(PrefectUnreachable, match=r"server\.log"):
+        ensure_server(tmp_path)
+    assert running_server(tmp_path) is None
+
+
+@pytest.mark.parametrize("noted", ["", "{}", "no JSON", '{"pid": "x", "url": "y"}', '{"pid": 1}'])
+def test_a_note_that_cannot_be_read_is_no_server(tmp_path: Path, noted: str) -> None:
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "server.json").write_text(noted)
+    assert running_server(tmp_path) is None
+    assert not stop_server(tmp_path)
+
+
+def test_another_program_that_got_the_number_of_our_server_is_not_ended(tmp_path: Path) -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True) as stranger:
+        (tmp_path / "prefect").mkdir()
+        note = f'{{"pid": {stranger.pid}, "url": "http://127.0.0.1:1/api"}}'
+        (tmp_path / "prefect" / "server.json").write_text(note)
+        assert running_server(tmp_path) is None
+        assert not stop_server(tmp_path)
+        assert stranger.poll() is None
+
+
+def test_no_process_of_ours_calls_home_or_runs_a_server_that_forgets() -> None:
+    assert prefect_server.CLIENT_ENVIRONMENT["DO_NOT_TRACK"] == "1"
+    assert prefect_server.CLIENT_ENVIRONMENT["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert prefect_server.CLIENT_ENVIRONMENT["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "false"
+    assert RunningServer(1, "http://127.0.0.1:4210/api").ui == "http://127.0.0.1:4210"
