@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def main(
     for names, known in ((_words(shape), SHAPES), (_words(peers), PEERS), ([target], CAPABILITIES)):
         if unknown := set(names) - set(known):
             raise SystemExit(f"unknown: {', '.join(unknown)}; there is {', '.join(known)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped as after Ctrl-C
     console = Console(width=132)
     console.print(f"{platform.python_version()} on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     outcomes: list[Outcome] = []
@@ -143,10 +145,14 @@ class _Bench:
             with subprocess.Popen(
                 [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             ) as process:
-                found = [
-                    self._pass(process, line, users)
-                    for line in [json.dumps(asdict(job)) + "\n\n"] + ["\n"] * (passes - 1)
-                ]
+                try:
+                    found = [
+                        self._pass(process, line, users)
+                        for line in [json.dumps(asdict(job)) + "\n\n"] + ["\n"] * (passes - 1)
+                    ]
+                except BaseException:
+                    process.kill()
+                    raise
         for user in users:
             forget_mail(self._target, user)
         return found

@@ -16,6 +16,7 @@ from models.causes import cause
 from models.columns import now
 from models.progress import MemberProgress, WaveProgress
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, ShortState
+from reports.texts import human_bytes
 
 SHOWN = 10
 SECONDS_BETWEEN_LINES = 0.5
@@ -124,14 +125,6 @@ def state_text(member: MemberProgress, language: Language) -> RichText:
     if member.resume_at:
         text += f" ({member.resume_at:%H:%M:%S} UTC)"
     return RichText(text, style=COLOURS[member.short_state])
-
-
-def human_bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1000
-    raise AssertionError("GB is the last unit")
 
 
 def plain(text: str) -> RichText:

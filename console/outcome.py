@@ -6,12 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as RichText
 
-from console.live import COLOURS, human_bytes, plain
+from console.live import COLOURS, plain
 from models.bilingual import Language, Text
 from models.causes import OWNERS
 from models.states import MEMBER_STATE_NAMES
 from reports.export import result_sentence
 from reports.summary import GRADE_NAMES, InvalidRowSummary, MemberSummary, WaveSummary
+from reports.texts import human_bytes
 
 
 class Exit(IntEnum):

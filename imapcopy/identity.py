@@ -36,6 +36,8 @@ def core_digest(raw: bytes) -> bytes:
     """
     header = _header(raw)
     fields = sorted((name.lower(), b"".join(value.split())) for name, value in _OWN_FIELD.findall(header))
+    if not fields:
+        return tolerant_digest(raw)
     told = b"\n".join(name + b":" + value for name, value in fields)
     body = _without_nul(raw[len(header) :])
     return blake2b(told.translate(_HEADER_8BIT) + b"\n\n" + body, digest_size=DIGEST_BYTES).digest()

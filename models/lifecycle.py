@@ -197,9 +197,12 @@ def finish_wave(engine: Engine, name: str, *, checked_only: bool = False) -> Wav
         wave = find_wave(session, name)
         members = session.exec(select(Member).where(Member.wave_id == wave.id)).all()
         for member in members:
-            # Left behind by a runner that died. One that lives still moves its member, and the wave is running.
-            if SHORT_STATES[member.state] == ShortState.ACTIVE and not has_runner(member):
+            # Left behind by a runner that died, or that was stopped before the time to go on. One that lives still
+            # moves its member, and the wave is running.
+            under_way = SHORT_STATES[member.state] == ShortState.ACTIVE or member.state == MemberState.THROTTLED
+            if under_way and not has_runner(member):
                 change_state(session, member, MemberState.PAUSED, who="runner", why="its runner has ended")
+                _forget_failure(member)
         invalid = session.exec(select(func.count(col(InvalidRow.id))).where(InvalidRow.wave_id == wave.id)).one()
         wave.state = wave_state([m.state for m in members], bool(invalid))
         if checked_only and wave.state != WaveState.RUNNING and not _ever_moved(session, _id(wave.id)):

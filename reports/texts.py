@@ -12,6 +12,7 @@ from importlib.resources import files
 from zoneinfo import ZoneInfo
 
 from models.bilingual import Language, Text
+from models.states import MEMBER_STATE_NAMES, WAVE_STATE_NAMES
 
 # Controls, bidi overrides, zero-width and line separators, tag characters, lone surrogates: all that can make a text
 # look like another text. ZWNJ and ZWJ stay, names in some scripts and emoji need them.
@@ -31,6 +32,14 @@ def texts() -> dict[str, Text]:
 def alterations() -> dict[str, Text]:
     """What a server may change in a message, by the name that the ledger gives it."""
     return {name: Text(**row) for name, row in _catalogue()["alteration"].items()}
+
+
+@cache
+def happenings() -> dict[str, Text]:
+    """Who and what a timeline names: people, commands, states of members and waves."""
+    own = {name: Text(**row) for name, row in _catalogue()["happening"].items()}
+    states = {str(state): name for state, name in [*WAVE_STATE_NAMES.items(), *MEMBER_STATE_NAMES.items()]}
+    return states | own
 
 
 def _catalogue() -> dict[str, dict[str, dict[str, str]]]:
@@ -64,6 +73,15 @@ def sentence(name: str, /, **values: object) -> Text:
     return texts()[name].format(**counted) if counted else texts()[name]
 
 
+def human_bytes(value: float) -> str:
+    """Write bytes in the unit that leaves one to three digits before the point."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TB"
+
+
 @dataclass(frozen=True, slots=True)
 class Wording:
     """One language and one time zone; the templates speak through it."""
@@ -81,6 +99,12 @@ class Wording:
         known = alterations().get(name)
         return self.of(known) if known else name
 
+    def happening(self, what: str) -> str:
+        """Say an event in words; `queued > syncing` names both states."""
+        parts = what.split(" > ")
+        known = [happenings().get(part) for part in parts]
+        return " → ".join(self.of(text) if text else part for text, part in zip(known, parts, strict=True))
+
     def number(self, value: int) -> str:
         return f"{value:,}"
 
@@ -88,12 +112,7 @@ class Wording:
         return f"{value:+,}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
     def size(self, value: float) -> str:
-        """Write bytes in the unit that leaves one to three digits before the point."""
-        for unit in ("B", "KB", "MB", "GB"):
-            if abs(value) < 1000:
-                return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-            value /= 1024
-        return f"{value:,.1f} TB"
+        return human_bytes(value)
 
     def moment(self, at: datetime) -> str:
         """Write a time to the minute, in the report's zone, which the page names once."""

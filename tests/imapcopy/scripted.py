@@ -11,7 +11,7 @@ from tests.imapcopy.world import LIN, PASSWORD
 
 CAPABILITY = b"IMAP4rev1 UIDPLUS MULTIAPPEND LITERAL+ AUTH=PLAIN SASL-IR"
 
-# Verb -> the untagged lines before the tagged answer, or a function of the arguments that returns all of it after the tag.
+# Verb -> the untagged lines before a tagged OK, or a function of the arguments that returns the whole answer.
 Answers = dict[str, bytes | Callable[[bytes], bytes]]
 
 

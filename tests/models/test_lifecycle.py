@@ -253,15 +253,18 @@ def test_a_member_that_another_process_still_moves_keeps_the_wave_running(
     assert company.member(member_id).state == state
 
 
-@pytest.mark.parametrize("state", ACTIVE)
+@pytest.mark.parametrize("state", [*ACTIVE, M.THROTTLED])
 def test_a_member_whose_runner_died_is_paused_when_the_wave_finishes(
     engine: Engine, company: Company, state: MemberState
 ) -> None:
-    nobodys, dead = company.add("a@new.example", state), company.add("b@new.example", state)
+    later = now() + timedelta(hours=1)
+    nobodys = company.add("a@new.example", state, resume_at=later, cause="timeout")
+    dead = company.add("b@new.example", state)
     take_lease(engine, dead, "another-machine/boot/1/1")
     company.expire_lease(dead)
     assert finish_wave(engine, "first") == WaveState.PAUSED
     assert [company.member(each).state for each in (nobodys, dead)] == [M.PAUSED, M.PAUSED]
+    assert company.member(nobodys).resume_at is None, "nobody goes on by itself then"
 
 
 def test_a_check_of_a_new_wave_leaves_it_a_draft(engine: Engine, company: Company) -> None:

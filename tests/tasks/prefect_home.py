@@ -4,7 +4,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tasks.prefect_server import ensure_server, settle, stop_server
+from tasks.prefect_server import ensure_server, running_server, settle, stop_server
 
 
 @cache
@@ -16,7 +16,12 @@ def prefect_home() -> Path:
 
 
 def end_prefect() -> None:
-    """Stop the server; the first to call does it for all."""
-    if prefect_home.cache_info().currsize:
-        settle()
-        stop_server(prefect_home())
+    """Stop the server; the first to call does it for all. Its history stays, as an admin's does."""
+    home = prefect_home()
+    if running_server(home) is None:
+        return
+    settle()
+    assert stop_server(home)
+    assert running_server(home) is None
+    assert not stop_server(home)
+    assert (home / "prefect" / "prefect.db").exists()

@@ -1,0 +1,91 @@
+"""The pipe between the reading and the writing thread."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from imapcopy.pipe import BytePipe, PipeClosed
+
+
+def in_thread(act: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_items_come_out_in_order_and_the_end_after_them() -> None:
+    pipe: BytePipe[int] = BytePipe(100)
+    for number in range(5):
+        pipe.put(number, 10)
+    pipe.end()
+    assert list(pipe) == [0, 1, 2, 3, 4]
+    assert list(pipe) == []
+
+
+def test_a_failure_comes_after_what_was_put_before_it() -> None:
+    pipe: BytePipe[int] = BytePipe(100)
+    pipe.put(1, 1)
+    pipe.end(KeyError("x"))
+    pipe.end(ValueError("a later one is not the reason"))
+    taken = []
+    with pytest.raises(KeyError):
+        taken.extend(pipe)
+    assert next(iter(BytePipe[int](1)), None) is None if pipe.ended is False else pipe.ended
+
+
+def test_no_more_than_the_limit_waits_and_a_larger_item_goes_alone() -> None:
+    pipe: BytePipe[int] = BytePipe(10)
+    most = waiting = 0
+    lock = threading.Lock()
+
+    def produce() -> None:
+        nonlocal waiting, most
+        for size in [4, 4, 4, 50, 10, 1, 1]:
+            pipe.put(size, size)
+            with lock:
+                waiting += size
+                most = max(most, waiting) if size <= 10 else most
+        pipe.end()
+
+    producer = in_thread(produce)
+    taken = []
+    for size in pipe:
+        with lock:
+            waiting -= size
+        taken.append(size)
+    producer.join(10)
+    assert taken == [4, 4, 4, 50, 10, 1, 1]
+    assert most <= 10 + 4, "what has just been taken may still be counted"
+
+
+def test_a_producer_that_waits_is_woken_when_nobody_takes_any_more() -> None:
+    pipe: BytePipe[int] = BytePipe(1)
+    closed = threading.Event()
+
+    def produce() -> None:
+        try:
+            pipe.put(1, 1)
+            pipe.put(2, 1)
+        except PipeClosed:
+            closed.set()
+
+    producer = in_thread(produce)
+    assert next(iter(pipe)) == 1
+    pipe.put(3, 0)
+    pipe.end()
+    producer.join(10)
+    assert not producer.is_alive()
+    with pytest.raises(PipeClosed):
+        pipe.put(4, 1)
+
+
+def test_a_taker_that_waits_is_woken_by_the_end() -> None:
+    pipe: BytePipe[int] = BytePipe(1)
+    taken: list[int] = []
+    taker = in_thread(lambda: taken.extend(pipe))
+    assert not pipe.ended
+    pipe.end()
+    taker.join(10)
+    assert not taker.is_alive()
+    assert pipe.ended
