@@ -22,7 +22,7 @@ demo: setup ## move twelve mailboxes between two mail servers on this machine
 
 test: setup ## run every test, against real mail servers that are installed and started here
 	tests/setup/install_servers
-	$(RUN)/pytest
+	$(RUN)/pytest --numprocesses 2 --dist loadfile
 
 check: setup ## the quick checks before a commit: style, types, import contract, documentation
 	$(RUN)/ruff check .

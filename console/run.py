@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -159,9 +159,13 @@ def _run(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, moving: 
             following(lambda: wave_progress(kept.engine, wave), screen(as_json=as_json), language()),
             _signals(_Stopper()),
             # In a thread of its own, so that the signals stay ours: Prefect would turn SIGTERM into a crash.
-            ThreadPoolExecutor(1) as beside,
+            futures.ThreadPoolExecutor(1) as beside,
         ):
-            state = beside.submit(flow).result()
+            running = beside.submit(flow)
+            # In short turns: a signal that another thread was given is handled when this one wakes.
+            while not futures.wait([running], timeout=0.5).done:
+                pass
+            state = running.result()
     if policy.STOP.is_set():
         raise fail(_INTERRUPTED.in_language(language()), Exit.INTERRUPTED)
     if state.is_failed() or state.is_crashed():

@@ -203,9 +203,9 @@ class _FolderPass:
         scan = {e.uid: e for e in wanted(everything.values(), self._options.since)}
         for transfer in range(1, TRANSFERS + 1):
             # Before a second transfer too: what is not under its UID may be there under another.
-            if todo := self._missing(scan):
-                self._adopt(todo)
-            self._copy(self._missing(scan))
+            todo = self._missing(scan)
+            adopted = self._adopt(todo)
+            self._copy([envelope for envelope in todo if envelope.uid not in adopted])
             lost = self._verify(scan)
             if not lost:
                 break
@@ -228,12 +228,14 @@ class _FolderPass:
             for envelope, raw in self._reader.load(batch).letters:
                 yield envelope.uid, raw
 
-    def _adopt(self, todo: Sequence[Envelope]) -> None:
-        """Recognise mail that was at the target before us, so that nothing arrives twice."""
+    def _adopt(self, todo: Sequence[Envelope]) -> set[int]:
+        """Recognise mail that was at the target before us, so that nothing arrives twice; returns its source UIDs."""
+        if not todo:
+            return set()
         target = self._target.connection
         strangers = [e for e in target.scan() if e.uid not in self._delivery.claimed]
         if not strangers:
-            return
+            return set()
         # The content is compared only where the Message-ID or both size and moment of arrival are the same: servers
         # disagree about the header of a broken message.
         there = target.message_ids([e.uid for e in strangers])
@@ -252,6 +254,7 @@ class _FolderPass:
         found.sort(key=lambda entry: entry.source_uid)
         self._ledger.adopt(self._folder_id, found)
         self._delivery.claimed.update(entry.target_uid for entry in found)
+        return {entry.source_uid for entry in found}
 
     def _copy(self, todo: Sequence[Envelope]) -> None:
         """Read in one thread, write in this one."""

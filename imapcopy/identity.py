@@ -6,27 +6,25 @@ touch, and a difference gets a name.
 """
 
 import re
-from hashlib import blake2b
+from hashlib import sha256
 
 from models.ledger import DIGEST_BYTES
 
 _HEADER_8BIT = bytes(range(0x80)) + b"X" * 0x80
 _NUL_AS_80 = bytes([0x80, *range(1, 256)])
-_HEADER_END = re.compile(rb"\r?\n\r?\n")
 _OWN_FIELD = re.compile(
     rb"^(message-id|subject|from|to|date)[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE
 )
-_BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 def digest(raw: bytes) -> bytes:
     """The identity of a message: 16 bytes, the same however its lines end."""
-    return blake2b(raw.translate(None, b"\r\n"), digest_size=DIGEST_BYTES).digest()
+    return _hash(raw.translate(None, b"\r\n"))
 
 
 def tolerant_digest(raw: bytes) -> bytes:
     """The same for a message and for what any server we know makes of it."""
-    return blake2b(_tolerant(raw), digest_size=DIGEST_BYTES).digest()
+    return _hash(_tolerant(raw))
 
 
 def core_digest(raw: bytes) -> bytes:
@@ -40,7 +38,7 @@ def core_digest(raw: bytes) -> bytes:
         return tolerant_digest(raw)
     told = b"\n".join(name + b":" + value for name, value in fields)
     body = _without_nul(raw[len(header) :])
-    return blake2b(told.translate(_HEADER_8BIT) + b"\n\n" + body, digest_size=DIGEST_BYTES).digest()
+    return _hash(told.translate(_HEADER_8BIT) + b"\n\n" + body)
 
 
 def alteration(sent: bytes, stored: bytes) -> str:
@@ -60,14 +58,22 @@ def alteration(sent: bytes, stored: bytes) -> str:
 
 def is_hazardous(raw: bytes) -> bool:
     """Whether some server is known to alter such a message, so that it must be read back."""
-    if b"\0" in raw or not raw.endswith(b"\r\n") or _BARE_LINE_END.search(raw):
+    # Counting is fifteen times as fast as a regular expression that looks for a bare line end.
+    pairs = raw.count(b"\r\n")
+    if b"\0" in raw or not raw.endswith(b"\r\n") or raw.count(b"\n") != pairs or raw.count(b"\r") != pairs:
         return True
     return not _header(raw).isascii()
 
 
+def _hash(data: bytes) -> bytes:
+    # SHA-256 has instructions of its own in today's processors.
+    return sha256(data).digest()[:DIGEST_BYTES]
+
+
 def _header(raw: bytes) -> bytes:
-    end = _HEADER_END.search(raw)
-    return raw[: end.end()] if end else raw
+    """Up to and with the first empty line, whichever line ends it has."""
+    ends = [(raw.find(empty), len(empty)) for empty in (b"\n\r\n", b"\n\n")]
+    return raw[: min((at + size for at, size in ends if at >= 0), default=len(raw))]
 
 
 def _without_nul(raw: bytes) -> bytes:

@@ -19,7 +19,7 @@ from tests.tasks.office import Office, opened_office
 from tests.tasks.prefect_home import end_prefect, prefect_home
 
 PROGRAM = Path(sys.executable).with_name("banjia")
-LONGEST_RUN = 300.0
+LONGEST_RUN = 120.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Program:
         ):
             process = subprocess.Popen(
                 [PROGRAM, *arguments],
-                env={**os.environ, "PREFECT_API_URL": self._url, **environment},
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", "PREFECT_API_URL": self._url, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -108,6 +108,9 @@ class Program:
         number = self._started.index(process)
         try:
             process.wait(LONGEST_RUN)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # where its threads are goes to stderr
+            process.wait()
         finally:
             self.close(process)
         texts = [(self._directory / f"{number}.{kind}").read_text() for kind in ("stdout", "stderr")]

@@ -217,6 +217,16 @@ def test_parts_of_a_message_can_be_fetched(server: ImapServer, inbox: Folder) ->
     assert b"BODY[]<999> {0}\r\n)" in beyond
 
 
+def test_an_unreadable_message_is_listed_and_its_body_is_nil(server: ImapServer, inbox: Folder) -> None:
+    inbox.deliver(MAIL)
+    inbox.deliver(b"Subject: bad\r\n\r\n")
+    server.behaviour.unreadable = lambda raw: b"bad" in raw
+    with wire(server, folder="INBOX") as client:
+        first, second, _ = client.ask(b"UID FETCH 1:2 (BODY.PEEK[] RFC822.SIZE)")
+        assert first.startswith(b"* 1 FETCH (UID 1 BODY[] {%d}" % len(MAIL))
+        assert second == b"* 2 FETCH (UID 2 BODY[] NIL RFC822.SIZE 16)\r\n"
+
+
 def test_only_fetching_a_body_in_a_folder_open_for_writing_marks_it_read(server: ImapServer, inbox: Folder) -> None:
     inbox.deliver(MAIL)
     with wire(server) as client:

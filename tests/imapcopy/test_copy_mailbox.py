@@ -136,7 +136,7 @@ def test_folders_that_differ_in_case_stay_two_on_a_target_that_folds_case(mailbo
         mailbox.deliver(number, name)
     mailbox.copy()
     names = {folder.name for folder in mailbox.target.folders}
-    assert names == {"INBOX", "Project", "project (2)", "PROJECT (3)"} or len({n.casefold() for n in names}) == 4
+    assert len({name.casefold() for name in names}) == 4
     mailbox.deliver(7, "project")
     mailbox.copy()
     assert {folder.name for folder in mailbox.target.folders} == names
@@ -265,17 +265,14 @@ def test_of_equal_messages_only_as_many_are_adopted_as_are_there(mailbox: Box) -
     assert (mailbox.row().already_there, mailbox.row().copied) == (1, 2)
 
 
-def test_a_copy_is_recognised_though_the_servers_disagree_about_its_message_id(mailbox: Box) -> None:
+def test_a_copy_is_recognised_though_the_servers_disagree_about_its_message_id(
+    mailbox: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The target's server reads no header at all in it: size and moment of arrival bring the two together."""
     mailbox.deliver(1)
     mailbox.target.folder("INBOX").deliver(mail(1), moment(2))
-    mailbox.later(mailbox.new, "FETCH", lambda: None)
-    strange = TargetConnection.message_ids
-    try:
-        TargetConnection.message_ids = lambda self, uids: dict.fromkeys(uids, "<other>")  # type: ignore[method-assign]
-        mailbox.copy()
-    finally:
-        TargetConnection.message_ids = strange  # type: ignore[method-assign]
+    monkeypatch.setattr(TargetConnection, "message_ids", lambda self, uids: dict.fromkeys(uids, "<other>"))
+    mailbox.copy()
     assert mailbox.arrived() == [mail(1)]
 
 
