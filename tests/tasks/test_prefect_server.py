@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from tasks.prefect_server import (
     stop_server,
     use_prefect,
 )
-from tests.tasks.prefect_home import end_prefect, prefect_home
 
 
 @pytest.fixture(autouse=True)
@@ -30,36 +28,30 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def shared_home() -> Iterator[Path]:
-    """The server that all tests share: a start costs seconds. How it ends is asserted in end_prefect."""
-    yield prefect_home()
-    ensure_server(prefect_home())
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    if prefect_home.cache_info().currsize:
-        end_prefect()
-
-
 @pytest.mark.prefect
-def test_a_server_is_used_again_and_after_a_crash_another_takes_its_place(shared_home: Path) -> None:
-    first = ensure_server(shared_home)
-    assert running_server(shared_home) == first
-    assert use_prefect(shared_home) == first.url == os.environ["PREFECT_API_URL"]
-    assert first.ui == first.url.removesuffix("/api")
+def test_a_server_is_used_again_replaced_after_a_crash_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One test, because a start costs seconds."""
+    try:
+        first = ensure_server(tmp_path)
+        assert running_server(tmp_path) == first
+        assert ensure_server(tmp_path) == first
+        assert use_prefect(tmp_path) == first.url == os.environ["PREFECT_API_URL"]
 
-    os.killpg(first.pid, signal.SIGKILL)
-    os.waitpid(first.pid, 0)
-    assert running_server(shared_home) is None
-    with pytest.raises(PrefectUnreachable):
-        use_prefect(shared_home)
-    second = ensure_server(shared_home)
-    assert second.pid != first.pid
-    assert second.url == first.url, "bookmarks of Prefect's pages stay good"
-    assert use_prefect(shared_home) == second.url
+        os.killpg(first.pid, signal.SIGKILL)
+        os.waitpid(first.pid, 0)
+        assert running_server(tmp_path) is None
+        monkeypatch.delenv("PREFECT_API_URL")
+        second = ensure_server(tmp_path)
+        assert second.pid != first.pid
+        assert use_prefect(tmp_path) == second.url
+    finally:
+        stopped = stop_server(tmp_path)
+    assert stopped
+    assert running_server(tmp_path) is None
+    assert not stop_server(tmp_path)
+    assert (tmp_path / "prefect" / "prefect.db").exists(), "its history stays"
 
 
 def test_a_server_of_the_admin_s_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
