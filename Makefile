@@ -31,5 +31,9 @@ check: setup ## the quick checks before a commit: style, types, import contract,
 	$(RUN)/lint-imports --no-cache
 	$(RUN)/pytest -q tests/docs
 
+bench: setup ## compare the copier with mbsync over distance (half an hour; docs/performance.md)
+	tests/setup/install_servers
+	$(RUN)/python -m benchmarks.run --shape small,real,folders --latency 0,20,60 --runs 5
+
 clean: ## remove what the targets above made
 	rm -rf .uv .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,14 +5,25 @@ Imports are late, because Prefect and pandas cost seconds that `banjia --help` d
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from console.terminal import language, say
+from console.terminal import in_plain_words, language, say
+
+
+class Commands(TyperGroup):
+    """Commands whose failures are said in one sentence, with the exit code that each means."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with in_plain_words():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="banjia",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -175,11 +175,15 @@ class _Story:
         began = time.monotonic()
         # With --json, stdout belongs to the one document at the end.
         quiet = contextlib.redirect_stdout(io.StringIO()) if self._console.stderr else contextlib.nullcontext()
-        with quiet, contextlib.suppress(typer.Exit):
-            if name == "retry":
-                run.retry("demo", self._roster, as_json=False)
-            else:
-                run.move(run.enrol(self._roster, "demo", None, as_json=False), as_json=False)
+        try:
+            with quiet:
+                if name == "retry":
+                    run.retry("demo", self._roster, as_json=False)
+                else:
+                    run.move(run.enrol(self._roster, "demo", None, as_json=False), as_json=False)
+        except typer.Exit as ended:
+            if ended.exit_code not in (Exit.DONE, Exit.PARTIAL):
+                raise
         self._seconds += time.monotonic() - began
         published = publish_report("demo")
         document = summary_document(published.summary)

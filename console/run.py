@@ -17,7 +17,7 @@ from sqlmodel import col, select
 
 from console.live import following, plain, state_text, totals
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
-from console.terminal import fail, in_plain_words, language, say, screen
+from console.terminal import fail, language, say, screen
 from models.bilingual import Text
 from models.database import reading, writing
 from models.enrol import DefaultServers, problems_without_server
@@ -63,7 +63,6 @@ _INTERRUPTED = Text(
 )
 
 
-@in_plain_words()
 def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -> str:
     """Take a roster into its wave; returns the wave's name. Ends the command when no row can be used."""
     roster = _read(path)
@@ -87,7 +86,6 @@ def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -
     return name
 
 
-@in_plain_words()
 def check_roster(path: Path, *, as_json: bool) -> None:
     """Show what a roster holds and every problem in it."""
     roster = _read(path)
@@ -111,7 +109,6 @@ def check_roster(path: Path, *, as_json: bool) -> None:
         raise typer.Exit(Exit.ROSTER_REFUSED if roster.refused else Exit.PARTIAL)
 
 
-@in_plain_words()
 def move(wave: str, *, as_json: bool, only: list[str] | None = None, reopen_issues: bool = False) -> WaveSummary:
     """Run the migrate flow here, show it, and end the command with the code that its outcome means."""
 
@@ -123,7 +120,6 @@ def move(wave: str, *, as_json: bool, only: list[str] | None = None, reopen_issu
     return _run(wave, flow, as_json=as_json)
 
 
-@in_plain_words()
 def check(wave: str, *, as_json: bool) -> None:
     """Run the check flow here."""
 
@@ -135,7 +131,6 @@ def check(wave: str, *, as_json: bool) -> None:
     _run(wave, flow, as_json=as_json, moving=False)
 
 
-@in_plain_words()
 def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
     """Move only what is left to move."""
     kept = store()
@@ -230,7 +225,6 @@ def _finish(kept: Store, wave: str, *, as_json: bool, note: Text | None = None, 
     return summary
 
 
-@in_plain_words()
 def show_status(wave: str, *, as_json: bool) -> None:
     """Show how far every member is."""
     kept = store()
@@ -256,7 +250,6 @@ def show_status(wave: str, *, as_json: bool) -> None:
     console.print(totals(progress, language()))
 
 
-@in_plain_words()
 def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
     """Write the report and say where it is."""
     kept = store()
@@ -272,7 +265,6 @@ def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
     say({name: str(path) if path else None for name, path in dataclasses.asdict(files).items()}, as_json=as_json)
 
 
-@in_plain_words()
 def print_failures(wave: str, *, as_json: bool) -> None:
     """Print the failures as a roster, or as JSON."""
     kept = store()
@@ -288,7 +280,6 @@ def print_failures(wave: str, *, as_json: bool) -> None:
     print_causes(summary, screen(as_json=True), language())
 
 
-@in_plain_words()
 def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
     """Show one member of one wave (the latest, unless told)."""
     kept = store()
@@ -325,7 +316,6 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
         console.print(plain(f"  {event.at:%Y-%m-%d %H:%M:%S} {event.who} {event.what} {event.why}"))
 
 
-@in_plain_words()
 def verify(wave: str, *, deep: bool, as_json: bool) -> None:
     """Compare every member's new mailbox with the ledger."""
     from tasks.verify_member import verify_member

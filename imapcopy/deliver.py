@@ -189,7 +189,8 @@ class Delivery:
         """Note what an OK means; returns the letters that are not there all the same."""
         taken = self._claimed | outcome.target_uids
         # APPENDUID is believed where it says what must be; otherwise mail came from elsewhere too, or it lies.
-        if list(uids) != list(range(self._uidnext, self._uidnext + len(letters))) or taken.intersection(uids):
+        first = max(self._uidnext, max(outcome.target_uids, default=0) + 1)
+        if list(uids) != list(range(first, first + len(letters))) or taken.intersection(uids):
             self._target.connection.refresh()
             scan = {e.uid: e.size for e in self._target.connection.scan(self._uidnext) if e.uid not in taken}
             uids = uids or sorted(scan)

@@ -115,7 +115,7 @@ def _recorded(kept: Store, member_id: int, email: str, token: int, work: Work) -
         failure = error
     except VaultClosed as closed:
         log.error("%s: %s", email, closed)
-        failure = MemberError("password_missing", "source", str(closed))
+        failure = MemberError("vault_closed", "source", str(closed))
     except Exception as error:  # noqa: BLE001  (written into the row, and raised again without its text)
         # Ours, not the server's. Its text may quote mail or secrets, so only the log under BANJIA_HOME gets the place.
         log.error("%s: %s", email, places(error))

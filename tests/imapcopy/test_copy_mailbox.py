@@ -782,3 +782,14 @@ def test_what_appears_under_another_uid_than_it_was_given_is_not_sent_again(mail
     mailbox.copy()
     assert sorted(mailbox.arrived()) == [mail(1), mail(2)]
     mailbox.assert_counted()
+
+
+def test_a_truthful_appenduid_costs_no_second_look(mailbox: Box) -> None:
+    """One APPEND a message and nothing between two of them, on a server that takes one message a command."""
+    mailbox.new.behaviour.capabilities = UIDPLUS
+    for number in range(20):
+        mailbox.deliver(number)
+    mailbox.copy()
+    verbs = [entry.verb for entry in mailbox.new.log]
+    first = verbs.index("APPEND")
+    assert verbs[first : first + 20] == ["APPEND"] * 20

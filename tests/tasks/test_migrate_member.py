@@ -240,7 +240,7 @@ def test_a_closed_vault_is_said_and_holds_no_lease(li: Enrolled, monkeypatch: py
 
     monkeypatch.setattr(type(li.store.vault), "get", closed)
     assert "can be read by others" in failure(li).server_text
-    assert_at_rest(li, M.AWAITING_PASSWORD, "password_missing")
+    assert_at_rest(li, M.FAILED, "vault_closed")
 
 
 # -- defects of ours
