@@ -56,8 +56,9 @@ WRITE_BYTES = 65536
 """The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
 COMMANDS_IN_FLIGHT = 50
 """Some servers read the next command only after the last answer: keep what is under way below their buffers."""
-UIDS_PER_COMMAND = 500
-"""Dovecot refuses command lines above 64 KB, Courier ends the session at about 9,500 UIDs."""
+UIDS_PER_COMMAND = 5000
+SET_OCTETS = 1000
+"""How long a UID set may be: Dovecot refuses command lines above 64 KB, Courier ends the session long before."""
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
 
@@ -217,7 +218,8 @@ class Connection:
         user, password = self.account.user, self.account.password
         if any(c in "\r\n\0" for c in user + password):
             raise MemberError("bad_credentials", self.side, "user name or password contains a control character")
-        self._read_capabilities()
+        # The library has asked when it connected, and once more after STARTTLS.
+        self.capabilities = frozenset(str(name).upper() for name in self._client._imap.capabilities)
         plain_first = "AUTH=PLAIN" in self.capabilities
         ways: list[Callable[[], object]] = [
             lambda: self._client.plain_login(user, password),
@@ -392,8 +394,8 @@ class Connection:
         """The same for these UIDs; those that are gone are absent."""
         wanted = set(uids)
         found: list[Envelope] = []
-        for chunk in _chunks(sorted(wanted)):
-            found += [e for e in self._scan_set(format_uids(chunk).encode()) if e.uid in wanted]
+        for uid_set, _ in _uid_sets(wanted):
+            found += [e for e in self._scan_set(uid_set) if e.uid in wanted]
         return found
 
     def _scan_set(self, uid_set: bytes) -> list[Envelope]:
@@ -419,9 +421,8 @@ class Connection:
 
         A refusal is raised as Refused: only the caller can tell whether it means one message or the whole folder.
         """
-        for chunk in _chunks(sorted(uids)):
-            due = set(chunk)
-            command = b"UID FETCH " + format_uids(chunk).encode() + b" (UID BODY.PEEK[])"
+        for uid_set, due in _uid_sets(uids):
+            command = b"UID FETCH " + uid_set + b" (UID BODY.PEEK[])"
             for uid, values in self._fetch(command):
                 # A server that answers for a message nobody asked for, or twice, is not believed.
                 if uid in due and b"BODY[]" in values:
@@ -432,8 +433,8 @@ class Connection:
     def message_ids(self, uids: Sequence[int]) -> dict[int, str]:
         """Message-ID by UID, "" for a message without one. Never by SEARCH: several servers ignore it."""
         found: dict[int, str] = {}
-        for chunk in _chunks(sorted(uids)):
-            command = b"UID FETCH " + format_uids(chunk).encode() + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])"
+        for uid_set, _ in _uid_sets(uids):
+            command = b"UID FETCH " + uid_set + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])"
             for uid, values in self._fetch_all(command):
                 name = next((key for key in values if key.startswith(b"BODY[")), None)
                 if name is None:
@@ -792,8 +793,22 @@ def _told_apart(folders: Iterable[Folder]) -> list[Folder]:
     return list(found.values())
 
 
-def _chunks(items: Sequence[T], size: int = 0) -> Iterator[Sequence[T]]:
-    size = size or UIDS_PER_COMMAND
+def _uid_sets(uids: Iterable[int]) -> Iterator[tuple[bytes, set[int]]]:
+    """Ascending UID sets (Tencent refuses others) short enough for a command, each with the UIDs that it names."""
+    some: list[int] = []
+    octets = 0
+    for uid in sorted(uids):
+        # A UID that only makes a run longer costs nothing; the estimate is never too low.
+        octets += 0 if some and uid == some[-1] + 1 else 2 * len(str(uid)) + 2
+        if some and (octets > SET_OCTETS or len(some) >= UIDS_PER_COMMAND):
+            yield format_uids(some).encode(), set(some)
+            some, octets = [], 2 * len(str(uid)) + 2
+        some.append(uid)
+    if some:
+        yield format_uids(some).encode(), set(some)
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

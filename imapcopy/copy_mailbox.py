@@ -7,6 +7,7 @@ Everything that is true afterwards is in the ledger; running again does only wha
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date
 
@@ -24,7 +25,7 @@ from imapcopy.read_source import Loaded, SourceReader, read_batches
 from imapcopy.verify import Delivered, verify_folder
 from models.ledger import BatchKind, BatchState, Entry, FolderCopy, FolderTally, GivenUp, Ledger
 
-BATCH_MESSAGES = 100
+BATCH_MESSAGES = 250
 BATCH_BYTES = 4 << 20
 AHEAD_BYTES = 16 << 20
 """How much one mailbox may have read and not yet written."""
@@ -62,6 +63,7 @@ def copy_mailbox(
     """Bring the target up to the source, folder by folder; raise what stopped it, after all that could be done."""
     watch = watch or Watch()
     with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
+        _sign_in(from_source, to_target)
         pairs = pair_folders(from_source.connection, to_target.connection, options)
         source_statuses = from_source.connection.statuses([pair.source.raw for pair in pairs])
         watch.found(sum(status.messages for status in source_statuses.values()))
@@ -86,6 +88,14 @@ def copy_mailbox(
         if failures:
             raise _all_of(failures)
         ledger.supersede_all_but(seen)
+
+
+def _sign_in(source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> None:
+    """Open both connections at once: each costs several round trips. The source's failure is told first."""
+    with ThreadPoolExecutor(1) as other:
+        opening = other.submit(lambda: target.connection)
+        source.connection  # noqa: B018  (opens it)
+        opening.result()
 
 
 def _copy_folder(
@@ -231,6 +241,8 @@ class _FolderPass:
     def _adopt(self, todo: Sequence[Envelope]) -> set[int]:
         """Recognise mail that was at the target before us, so that nothing arrives twice; returns its source UIDs."""
         if not todo:
+            return set()
+        if not self._landed.messages and not self._delivery.claimed:
             return set()
         target = self._target.connection
         strangers = [e for e in target.scan() if e.uid not in self._delivery.claimed]
