@@ -59,6 +59,7 @@ COMMANDS_IN_FLIGHT = 50
 UIDS_PER_COMMAND = 5000
 SET_OCTETS = 1000
 """How long a UID set may be: Dovecot refuses command lines above 64 KB, Courier ends the session long before."""
+IDENTITY = b'ID ("name" "Banjia")'
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
 
@@ -81,6 +82,15 @@ class FolderStatus:
     uidnext: int
     uidvalidity: int
     highestmodseq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The folders of a mailbox, and the prefix and separator under which new ones are made."""
+
+    prefix: str
+    separator: str
+    folders: tuple[Folder, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +254,13 @@ class Connection:
         if failure:
             # Raised out here, because the library's exception may quote the password and would stay its context.
             raise failure
-        self._read_capabilities()
-        if "ID" in self.capabilities:
-            # NetEase and Coremail refuse SELECT until they have been told who we are (RFC 2971).
-            with contextlib.suppress(Refused):
-                self._command(b'ID ("name" "Banjia")', stage="login")
+        offered = self._send(b"CAPABILITY")
+        # NetEase and Coremail refuse SELECT until they have been told who we are (RFC 2971).
+        told = self._send(IDENTITY) if "ID" in self.capabilities else None
+        self._note_capabilities(self._unless_refused(offered))
+        if told is None and "ID" in self.capabilities:
+            told = self._send(IDENTITY)
+        self._unless_refused(told)
 
     def _login_failed(self, error: Exception) -> MigrationError:
         text = _library_text(error)
@@ -260,73 +272,54 @@ class Connection:
             return ServerError(found, self.side, self._redacted(text), where=self.account.user)
         return error_of_reach(found, self.side, self._redacted(text), where=self.account.user)
 
-    def _read_capabilities(self) -> None:
+    def _note_capabilities(self, responses: Iterable[Response]) -> None:
+        """Take over what the server offers now; one that refuses to tell is believed in what it said before."""
         found: set[str] = set()
-        try:
-            for response in self._command(b"CAPABILITY", stage="login")[1]:
-                words = response.text.upper().split()
-                if words[:1] == ["CAPABILITY"]:
-                    found.update(words[1:])
-        except Refused:
-            found = set(self.capabilities)
-        self.capabilities = frozenset(found)
+        for response in responses:
+            words = response.text.upper().split()
+            if words[:1] == ["CAPABILITY"]:
+                found.update(words[1:])
+        self.capabilities = frozenset(found) or self.capabilities
 
     def has(self, capability: str) -> bool:
         return capability in self.capabilities
 
     # Reading
 
-    def prefix_and_separator(self) -> tuple[str, str]:
-        """The personal namespace (RFC 2342), or ("", the separator of the root) where the server has none."""
-        if self.has("NAMESPACE"):
-            with contextlib.suppress(Refused, grammar.GrammarError):
-                for response in self._command(b"NAMESPACE", stage="list")[1]:
-                    tokens = response.tokens()
-                    personal = tokens[1] if tokens[:1] == [b"NAMESPACE"] and len(tokens) > 1 else None
-                    first = personal[0] if isinstance(personal, list) and personal else None
-                    if isinstance(first, list) and len(first) > 1 and isinstance(first[0], bytes):
-                        separator = first[1] if isinstance(first[1], bytes) else b""
-                        return grammar.decode_mailbox(first[0]), separator.decode("latin-1")
-        with contextlib.suppress(Refused):
-            for folder in self._list(b'LIST "" ""'):
-                return "", folder.separator
-        return "", "/"
+    def listing(self) -> Listing:
+        """The namespace and every folder, each name once, asked for in one flight.
 
-    def folders(self) -> list[Folder]:
-        """Every folder, each name once; special use is asked for where it is offered (RFC 6154)."""
+        Special use is asked for where it is offered (RFC 6154); some servers refuse the question all the same.
+        """
+        namespace = self._send(b"NAMESPACE") if self.has("NAMESPACE") else None
+        everything = self._send(b'LIST "" "*"')
+        offered = self.has("SPECIAL-USE") and self.has("LIST-EXTENDED")
+        special = self._send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)') if offered else None
+        personal = _personal_namespace(self._unless_refused(namespace))
         found: dict[bytes, Folder] = {}
-        for folder in self._list(b'LIST "" "*"'):
+        try:
+            listed = self._collect(everything, stage="list")[1]
+        except Refused as refused:
+            raise self.failure(refused, "list") from None
+        for folder in _listed_folders(listed):
             found.setdefault(folder.raw, folder)
-        if self.has("SPECIAL-USE") and self.has("LIST-EXTENDED"):
-            with contextlib.suppress(Refused):
-                for folder in self._list(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)'):
-                    plain = found.get(folder.raw, folder)
-                    both = plain.attributes | folder.attributes
-                    found[folder.raw] = Folder(plain.raw, plain.name, plain.separator, both)
-        return _told_apart(found.values())
+        for folder in _listed_folders(self._unless_refused(special)):
+            plain = found.get(folder.raw, folder)
+            found[folder.raw] = replace(plain, attributes=plain.attributes | folder.attributes)
+        prefix, separator = personal or ("", self._root_separator())
+        return Listing(prefix, separator, tuple(_told_apart(found.values())))
 
-    def _list(self, command: bytes) -> list[Folder]:
-        folders = []
-        for response in self._checked(command, stage="list"):
-            try:
-                tokens = response.tokens()
-            except grammar.GrammarError:
-                continue
-            if len(tokens) < 4 or tokens[0] not in (b"LIST", b"XLIST"):
-                continue
-            attributes, separator, raw = tokens[1:4]
-            # An unquoted name may look like NIL; there is no other way to write the folder named so.
-            raw = b"NIL" if raw is None else raw
-            if isinstance(attributes, list) and isinstance(raw, bytes):
-                folders.append(
-                    Folder(
-                        raw=b"INBOX" if raw.upper() == b"INBOX" else raw,
-                        name="INBOX" if raw.upper() == b"INBOX" else grammar.decode_mailbox(raw),
-                        separator=separator.decode("latin-1") if isinstance(separator, bytes) else "",
-                        attributes=frozenset(a.decode("latin-1").lower() for a in attributes if isinstance(a, bytes)),
-                    )
-                )
-        return folders
+    def _unless_refused(self, tag: bytes | None) -> list[Response]:
+        """The answers to a question that a server may refuse."""
+        if tag is not None:
+            with contextlib.suppress(Refused):
+                return self._collect(tag, stage="list")[1]
+        return []
+
+    def _root_separator(self) -> str:
+        """The hierarchy separator, from the server without a namespace (RFC 9051 section 6.3.9)."""
+        found = _listed_folders(self._unless_refused(self._send(b'LIST "" ""')))
+        return found[0].separator if found else "/"
 
     def statuses(self, names: Sequence[bytes]) -> dict[bytes, FolderStatus]:
         """STATUS of many folders in one flight; a folder whose STATUS is refused is absent."""
@@ -782,6 +775,44 @@ def _can_quote(raw: bytes) -> bool:
     except grammar.GrammarError:
         return False
     return True
+
+
+def _personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:
+    """Prefix and separator of the first personal namespace (RFC 2342)."""
+    for response in responses:
+        with contextlib.suppress(grammar.GrammarError):
+            tokens = response.tokens()
+            personal = tokens[1] if tokens[:1] == [b"NAMESPACE"] and len(tokens) > 1 else None
+            first = personal[0] if isinstance(personal, list) and personal else None
+            if isinstance(first, list) and len(first) > 1 and isinstance(first[0], bytes):
+                separator = first[1] if isinstance(first[1], bytes) else b""
+                return grammar.decode_mailbox(first[0]), separator.decode("latin-1")
+    return None
+
+
+def _listed_folders(responses: Iterable[Response]) -> list[Folder]:
+    """The folders of LIST answers; one that cannot be read never costs the others."""
+    folders = []
+    for response in responses:
+        try:
+            tokens = response.tokens()
+        except grammar.GrammarError:
+            continue
+        if len(tokens) < 4 or tokens[0] not in (b"LIST", b"XLIST"):
+            continue
+        attributes, separator, raw = tokens[1:4]
+        # An unquoted name may look like NIL; there is no other way to write the folder named so.
+        raw = b"NIL" if raw is None else raw
+        if isinstance(attributes, list) and isinstance(raw, bytes):
+            folders.append(
+                Folder(
+                    raw=b"INBOX" if raw.upper() == b"INBOX" else raw,
+                    name="INBOX" if raw.upper() == b"INBOX" else grammar.decode_mailbox(raw),
+                    separator=separator.decode("latin-1") if isinstance(separator, bytes) else "",
+                    attributes=frozenset(a.decode("latin-1").lower() for a in attributes if isinstance(a, bytes)),
+                )
+            )
+    return folders
 
 
 def _told_apart(folders: Iterable[Folder]) -> list[Folder]:

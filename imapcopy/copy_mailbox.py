@@ -131,14 +131,13 @@ def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
 
 def pair_folders(source: SourceConnection, target: TargetConnection, options: CopyOptions) -> list[FolderPair]:
     """List both sides and decide which folder goes where."""
-    source_prefix, _ = source.prefix_and_separator()
-    target_prefix, target_separator = target.prefix_and_separator()
+    old, new = source.listing(), target.listing()
     return map_folders(
-        source.folders(),
-        target.folders(),
-        source_prefix=source_prefix,
-        target_prefix=target_prefix,
-        target_separator=target_separator,
+        old.folders,
+        new.folders,
+        source_prefix=old.prefix,
+        target_prefix=new.prefix,
+        target_separator=new.separator,
         root=options.root,
         exclude=options.exclude,
     )

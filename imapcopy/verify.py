@@ -47,7 +47,7 @@ def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bo
     """Re-read every folder of a mailbox that the ledger knows; writes nothing."""
     verdicts = []
     with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
-        raw_names = {folder.name: folder for folder in from_source.folders()}
+        raw_names = {folder.name: folder for folder in from_source.listing().folders}
         for copied in ledger.folders():
             recorded = [b for b in ledger.batches(copied.id or 0) if b.state != BatchState.INTENDED]
             landed = _opened(to_target, copied.target_name)

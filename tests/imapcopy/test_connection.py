@@ -122,7 +122,7 @@ def test_no_exception_shows_the_password_after_the_login_either() -> None:
         connection = SourceConnection(server.account)
         acts: list[Callable[[], object]] = [
             lambda: connection.examine(INBOX),
-            connection.folders,
+            connection.listing,
             connection.scan,
             lambda: list(connection.messages([1])),
         ]
@@ -260,12 +260,12 @@ def test_one_odd_name_does_not_cost_the_listing() -> None:
         b'* LIST () "/" {6}\r\na\r\n\0bc\r\n'
     )
     with Scripted({"LIST": lines}) as server, SourceConnection(server.account) as connection:
-        names = [folder.name for folder in connection.folders()]
+        names = [folder.name for folder in connection.listing().folders]
         assert names == [
             *("INBOX", "&broken", "日本", "中文", "中文 GBK", "lit (x) ", 'with "quotes" and \\', "NIL", "123", "50%*"),
             *("S", "a\r\n\0bc"),
         ]
-        odd = connection.folders()[-1]
+        odd = connection.listing().folders[-1]
         with pytest.raises(FolderError) as caught:
             connection.examine(odd)
         assert caught.value.cause_id == "folder_name_invalid"
@@ -276,7 +276,7 @@ def test_one_odd_name_does_not_cost_the_listing() -> None:
 def test_two_spellings_of_one_name_stay_two_folders() -> None:
     lines = b'* LIST () "/" "\xc3\xa9"\r\n* LIST () "/" "&AOk-"\r\n'
     with Scripted({"LIST": lines}) as server, SourceConnection(server.account) as connection:
-        found = connection.folders()
+        found = connection.listing().folders
         assert [folder.raw for folder in found] == [b"\xc3\xa9", b"&AOk-"]
         assert len({folder.name for folder in found}) == 2
 
@@ -287,8 +287,8 @@ def test_any_name_can_be_made_listed_opened_and_filled(new: ImapServer, name: st
         assert connection.create([name]) == {}
         opened = connection.select(name)
         assert connection.append(name, [Outgoing(mail(1), frozenset(), "")]) == [opened.uidnext]
-        assert name in [folder.name for folder in connection.folders()]
-        [folder] = [folder for folder in connection.folders() if folder.name == name]
+        assert name in [folder.name for folder in connection.listing().folders]
+        [folder] = [folder for folder in connection.listing().folders if folder.name == name]
         assert connection.statuses([folder.raw])[folder.raw].messages == 1
 
 
@@ -376,7 +376,8 @@ def test_an_answer_that_cannot_be_read_is_a_lost_connection_and_nothing_else(lin
 def test_a_namespace_that_says_nothing_leaves_the_roots_separator(answers: dict[str, Any]) -> None:
     answers |= {"CAPABILITY": b"* CAPABILITY IMAP4rev1 NAMESPACE\r\n", "LIST": b'* LIST (\\Noselect) "." ""\r\n'}
     with Scripted(answers) as server, SourceConnection(server.account) as connection:
-        assert connection.prefix_and_separator() == ("", ".")
+        listing = connection.listing()
+        assert (listing.prefix, listing.separator) == ("", ".")
 
 
 def test_a_folder_without_uidnext_gets_it_from_its_last_message() -> None:
@@ -411,7 +412,7 @@ def test_the_words_of_a_bye_are_kept_whatever_the_command_was() -> None:
     with Scripted({"LIST": lambda rest: b"* BYE [THROTTLED] slow down\r\n\r\n"}) as server:
         connection = SourceConnection(server.account)
         with pytest.raises(ConnectionLost) as caught:
-            connection.folders()
+            connection.listing()
         assert caught.value.cause_id == "throttled"
         connection.close()
 
@@ -446,7 +447,7 @@ def test_untagged_lines_without_end_are_a_lost_connection(monkeypatch: pytest.Mo
     with Scripted({"LIST": b"* OK still here\r\n" * 200}) as server:
         connection = SourceConnection(server.account)
         with pytest.raises(ConnectionLost, match="no end"):
-            connection.folders()
+            connection.listing()
         connection.close()
 
 
@@ -454,11 +455,11 @@ def test_an_answer_is_bounded_in_its_bytes_too(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(connection_module, "MAX_COLLECTED_BYTES", 10_000)
     with Scripted({"LIST": b'* LIST () "/" {1000}\r\n' + b"x" * 1000 + b"\r\n"}) as server:
         with SourceConnection(server.account) as connection:
-            assert len(connection.folders()) == 1
+            assert len(connection.listing().folders) == 1
         server.answers["LIST"] = b'* LIST () "/" {1000}\r\n' + b"x" * 1000 + b"\r\n" + b"* OK more\r\n" * 2000
         connection = SourceConnection(server.account)
         with pytest.raises(ConnectionLost, match="no end"):
-            connection.folders()
+            connection.listing()
         connection.close()
 
 
@@ -467,7 +468,7 @@ def test_a_server_that_takes_too_long_over_one_command_is_left(monkeypatch: pyte
         connection = SourceConnection(server.account)
         monkeypatch.setattr(connection_module.time, "monotonic", iter(range(0, 10**6, 400)).__next__)
         with pytest.raises(ConnectionLost) as caught:
-            connection.folders()
+            connection.listing()
         assert caught.value.cause_id == "timeout"
         monkeypatch.undo()
         connection.close()
@@ -478,7 +479,7 @@ def test_a_silent_server_is_left(old: ImapServer, monkeypatch: pytest.MonkeyPatc
     old.behaviour.faults.append(Fault("LIST", Action.HANG))
     connection = SourceConnection(account_at(old, LIN))
     with pytest.raises(ConnectionLost) as caught:
-        connection.folders()
+        connection.listing()
     assert caught.value.cause_id == "timeout"
     connection.close()
 
