@@ -17,7 +17,7 @@ from sqlmodel import col, select
 
 from console.live import following, plain, state_text, totals
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
-from console.terminal import fail, language, say, screen
+from console.terminal import INTERRUPTED, fail, language, say, screen
 from models.bilingual import Text
 from models.database import reading, writing
 from models.enrol import DefaultServers, problems_without_server
@@ -57,9 +57,6 @@ _NOTHING_TO_RETRY = Text("没有需要重试的成员。", "No member needs a re
 _STOPPING = Text(
     "正在停止：每个成员完成当前一批后暂停。再按一次立即结束。",
     "Stopping: every member pauses after the batch under way. Once more ends at once.",
-)
-_INTERRUPTED = Text(
-    "已中断，进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
 )
 
 
@@ -162,7 +159,7 @@ def _run(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, moving: 
                 pass
             state = running.result()
     if policy.STOP.is_set():
-        raise fail(_INTERRUPTED.in_language(language()), Exit.INTERRUPTED)
+        raise fail(INTERRUPTED.in_language(language()), Exit.INTERRUPTED)
     if state.is_failed() or state.is_crashed():
         state.result()  # raises what the flow ended with
     return _finish(kept, wave, as_json=as_json, moving=moving)

@@ -31,7 +31,7 @@ _VAULT = Text("密码库无法打开：{what}", "The vault of passwords stays cl
 _PREFECT = Text("Prefect 服务不可用：{what}", "Prefect is not available: {what}")
 _DATABASE = Text("数据库无法使用：{what}", "The database cannot be used: {what}")
 _FILE = Text("文件或目录无法使用：{what}", "A file or folder cannot be used: {what}")
-_INTERRUPTED = Text(
+INTERRUPTED = Text(
     "已中断，进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
 )
 _UNEXPECTED = Text(
@@ -79,7 +79,7 @@ def in_plain_words() -> Iterator[None]:
     except (typer.Exit, typer.Abort, TyperException, BrokenPipeError):
         raise  # said already, or nobody listens any more
     except KeyboardInterrupt:
-        raise fail(_INTERRUPTED.in_language(language()), Exit.INTERRUPTED) from None
+        raise fail(INTERRUPTED.in_language(language()), Exit.INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001  (the last place that can say anything)
         text, what, code = _meaning(error)
         place = ""

@@ -19,7 +19,8 @@ from tests.servers.dovecot import wait_until
 from tests.tasks.office import Office
 
 pytestmark = pytest.mark.prefect
-MESSAGES = 500
+MESSAGES = 1500
+"""Several batches a member: each interrupted run still sends the one under way."""
 
 
 @pytest.fixture
