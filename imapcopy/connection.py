@@ -1,10 +1,12 @@
 """The one door to IMAP: opens a connection, speaks the commands a copy needs, and names what goes wrong.
 
-imapclient connects, negotiates TLS and signs in. After that the copier speaks over the same socket itself: the
-library's FETCH, LIST and APPEND copy each literal several times, rewrite bare line ends, lose a whole answer to one odd
-name, never look at the status of MULTIAPPEND and cannot overlap commands. One connection serves one thread.
+imapclient connects and negotiates TLS, and signs in where a server cannot take the password with the command. After
+that the copier speaks over the same socket itself: the library rewrites bare line ends, loses a whole answer to one
+odd name, never looks at the status of MULTIAPPEND and cannot overlap commands. One connection serves one thread.
 
-`SourceConnection` has no command that changes anything: the source is opened with EXAMINE and read with BODY.PEEK.
+A *flight* is what costs one round trip: commands sent together, whose answers are then read in their order (RFC 9051
+section 5.5). `SourceConnection` has no command that changes anything: the source is opened with EXAMINE and read with
+BODY.PEEK.
 """
 
 import ast
@@ -13,7 +15,7 @@ import contextlib
 import re
 import socket
 import ssl
-import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
@@ -21,7 +23,7 @@ from typing import Any, Self, TypeVar
 import imapclient
 from imapclient.exceptions import CapabilityError, IMAPClientError, LoginError
 
-from imapcopy import grammar
+from imapcopy import grammar, responses
 from imapcopy.account import Account, Server
 from imapcopy.answers import Stage, classify, classify_exception
 from imapcopy.errors import (
@@ -38,50 +40,36 @@ from imapcopy.errors import (
     redact,
 )
 from imapcopy.folders import Folder
-from imapcopy.grammar import Token
 from imapcopy.plan import Envelope
+from imapcopy.responses import FolderStatus, Message, Selected
+from imapcopy.wire import Deadline, Response, Wire, WireBroken
 from models.uid_sets import format_uids, parse_uids
 
 CONNECT_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
 """How long a server may say nothing while an answer is due."""
-COMMAND_SECONDS = 600.0
-"""How long one command may take besides its bytes; a server that drips or chatters for ever ends here."""
-SLOWEST_BYTES_PER_SECOND = 10_000
-MAX_LITERAL_BYTES = 1 << 30
-MAX_UNTAGGED = 2_000_000
 MAX_COLLECTED_BYTES = 64 << 20
 """How large the whole answer to a command without message content may be."""
-WRITE_BYTES = 65536
-"""The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
 COMMANDS_IN_FLIGHT = 50
 """Some servers read the next command only after the last answer: keep what is under way below their buffers."""
+FETCH_AHEAD_BYTES = 4 << 20
+"""How much message content may be asked for and not yet read, besides the answer that is being read."""
 UIDS_PER_COMMAND = 5000
 SET_OCTETS = 1000
 """How long a UID set may be: Dovecot refuses command lines above 64 KB, Courier ends the session long before."""
 IDENTITY = b'ID ("name" "Banjia")'
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
+SCAN_ITEMS = b"(UID FLAGS INTERNALDATE RFC822.SIZE)"
+BODY_ITEMS = b"(UID BODY.PEEK[])"
 
 _STATUS = re.compile(rb"(OK|NO|BAD)\b ?(.*)", re.IGNORECASE | re.DOTALL)
 _APPENDUID = re.compile(r"\[APPENDUID (\d+) (\d+(?::\d+)?(?:,\d+(?::\d+)?)*)\]", re.IGNORECASE)
-_MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)", re.IGNORECASE | re.MULTILINE)
-_SYSTEM_FLAGS = {"\\seen": "\\Seen", "\\answered": "\\Answered", "\\flagged": "\\Flagged", "\\deleted": "\\Deleted"}
-_SYSTEM_FLAGS["\\draft"] = "\\Draft"
 _OF_THE_NAME = {"client_bug", "protocol_unsupported", "message_too_large", "unclassified"}
 """How a server's words read that chokes on the name of one folder (`BAD Invalid characters in atom`)."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class FolderStatus:
-    """STATUS of a folder; `highestmodseq` is 0 without CONDSTORE (RFC 7162)."""
-
-    messages: int
-    uidnext: int
-    uidvalidity: int
-    highestmodseq: int = 0
+Sent = TypeVar("Sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +79,8 @@ class Listing:
     prefix: str
     separator: str
     folders: tuple[Folder, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """What SELECT or EXAMINE told. `keywords` is None when any keyword may be stored."""
-
-    uidvalidity: int
-    uidnext: int
-    messages: int
-    keywords: frozenset[str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message as the server delivered it; `raw` is None when it delivered nothing (gone, or unreadable)."""
-
-    uid: int
-    raw: bytes | None
+    statuses: Mapping[bytes, FolderStatus] | None
+    """By raw name, where the server tells them with its folders (RFC 5819); None where each must be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +92,63 @@ class Outgoing:
     internal_date: str
 
 
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """What is to be fetched from one folder, named as on the wire."""
+
+    raw: bytes
+    bodies: Sequence[int]
+    """UIDs whose content is wanted."""
+    octets: int
+    """What the bodies should weigh."""
+    scan: Sequence[int] = ()
+    """UIDs whose flags, date and size are wanted."""
+    anew: bool = False
+    """Open the folder even if it is open: some servers show a session what was stored only then."""
+
+
 @dataclass(slots=True)
-class Response:
-    """One answer of the server: its text cut at the literals, and the literals."""
+class Fetched:
+    """What came of a request; what is missing was not delivered."""
 
-    segments: list[bytes]
-    literals: list[bytes] = field(default_factory=list)
+    request: FetchRequest
+    uidvalidity: int = 0
+    keywords: frozenset[str] | None = None
+    scan: list[Envelope] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    failure: MigrationError | None = None
+    """Why the folder could not be opened."""
+    refused: Refused | None = None
+    """The answer to the last FETCH that was refused."""
 
-    def tokens(self) -> list[Token]:
-        return grammar.parse(self.segments, self.literals)
 
-    @property
-    def text(self) -> str:
-        return self.segments[0].decode("utf-8", "backslashreplace").strip()
+class _Visit:
+    """One opening of a folder, the FETCHes sent under it, and what of their answers is still to come."""
+
+    def __init__(self, raw: bytes, opened: Selected | None = None) -> None:
+        self.raw = raw
+        self.opened = opened
+        self.failure: MigrationError | None = None
+        self.bodies: dict[int, Fetched] = {}
+        self.scan: dict[int, Fetched] = {}
+
+    def take(self, response: Response) -> None:
+        """Give an answer to the request that waits for it: what nobody asked for, or twice, is not believed."""
+        if self.failure or not self.opened:
+            return
+        if (message := responses.message(response)) and message.uid in self.bodies:
+            self.bodies.pop(message.uid).messages.append(message)
+        elif (envelope := responses.envelope(response)) and envelope.uid in self.scan:
+            self.scan.pop(envelope.uid).scan.append(envelope)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Commands under way for one request."""
+
+    fetched: Fetched
+    visit: _Visit
+    tags: set[bytes]
 
 
 class Connection:
@@ -144,9 +160,11 @@ class Connection:
         self.account = account
         self.capabilities: frozenset[str] = frozenset()
         self.selected = b""
-        self._uidvalidity = 0
+        self.uidvalidity = 0
+        """Of the folder that is open."""
         self._sent = 0
         self._client = self._connect()
+        self._wire = Wire(self._client.socket(), self._client._imap.file)
         try:
             self._sign_in()
         except BaseException:
@@ -164,10 +182,10 @@ class Connection:
         return self.account.server
 
     def close(self) -> None:
-        """Say goodbye; a connection that is already gone is no failure."""
+        """Say goodbye and wait for no answer; a connection that is already gone is no failure."""
         try:
-            with contextlib.suppress(MigrationError, Refused):
-                self._command(b"LOGOUT", stage="list", seconds=5)
+            with contextlib.suppress(MigrationError):
+                self._send(b"LOGOUT")
         finally:
             self.drop()
 
@@ -230,150 +248,168 @@ class Connection:
             raise MemberError("bad_credentials", self.side, "user name or password contains a control character")
         # The library has asked when it connected, and once more after STARTTLS.
         self.capabilities = frozenset(str(name).upper() for name in self._client._imap.capabilities)
-        plain_first = "AUTH=PLAIN" in self.capabilities
-        ways: list[Callable[[], object]] = [
-            lambda: self._client.plain_login(user, password),
-            lambda: self._client.login(user, password),
-        ]
-        if not plain_first:
+        plain = self._plain_at_once if self.has("SASL-IR") else lambda: self._client.plain_login(user, password)
+        ways: list[Callable[[], object]] = [plain, lambda: self._client.login(user, password)]
+        if not self.has("AUTH=PLAIN"):
             ways.reverse()
         failure: MigrationError | None = MemberError("auth_mechanism", self.side, "", where=self.server.host)
+        told: frozenset[str] | None = None
         for number, way in enumerate(ways):
             try:
-                way()
+                told = _told_capabilities(way())
                 failure = None
                 break
             except UnicodeEncodeError:
                 # LOGIN cannot carry it; the exception's own text would show the password.
                 continue
-            except (LoginError, IMAPClientError, OSError) as error:
-                failure = self._login_failed(error)
+            except Refused as refused:
+                failure = self._login_failed(f"{refused.status} {refused.text}")
+                if number or refused.status != "BAD":
+                    break
+            except ConnectionLost as lost:
+                failure = self._login_failed(lost.server_text, lost.cause_id)
+                break
+            except (LoginError, IMAPClientError) as error:
+                failure = self._login_failed(_library_text(error))
                 # BAD means "not this mechanism", NO means "not this password": only BAD may be tried otherwise.
                 if number or " BAD [" not in f" {error}":
                     break
+            except OSError as error:
+                failure = self._login_failed(
+                    _library_text(error),
+                    classify_exception(error, stage="login", side=self.side, host=self.server.host),
+                )
+                break
         if failure:
             # Raised out here, because the library's exception may quote the password and would stay its context.
             raise failure
-        offered = self._send(b"CAPABILITY")
-        # NetEase and Coremail refuse SELECT until they have been told who we are (RFC 2971).
-        told = self._send(IDENTITY) if "ID" in self.capabilities else None
-        self._note_capabilities(self._unless_refused(offered))
-        if told is None and "ID" in self.capabilities:
-            told = self._send(IDENTITY)
-        self._unless_refused(told)
+        self._introduce(told)
 
-    def _login_failed(self, error: Exception) -> MigrationError:
-        text = _library_text(error)
-        if isinstance(error, OSError):
-            found = classify_exception(error, stage="login", side=self.side, host=self.server.host)
-        else:
-            found = classify(text, stage="login", side=self.side, host=self.server.host)
+    def _plain_at_once(self) -> str:
+        """AUTHENTICATE PLAIN with the answer in the command (SASL-IR, RFC 4959): a round trip less."""
+        answer = f"\0{self.account.user}\0{self.account.password}".encode()
+        return self._collect(self._send(b"AUTHENTICATE PLAIN " + base64.b64encode(answer)))[0]
+
+    def _login_failed(self, text: str, found: str = "") -> MigrationError:
+        text = self._redacted(text)
+        told = classify(text, stage="login", side=self.side, host=self.server.host)
+        # A connection that ends without a word about the login says nothing about the password.
+        found = found if found and told in {"unclassified", "ambiguous_login"} else told
         if found in {"timeout", "connection_dropped"}:
-            return ServerError(found, self.side, self._redacted(text), where=self.account.user)
-        return error_of_reach(found, self.side, self._redacted(text), where=self.account.user)
+            return ServerError(found, self.side, text, where=self.account.user)
+        return error_of_reach(found, self.side, text, where=self.account.user)
 
-    def _note_capabilities(self, responses: Iterable[Response]) -> None:
-        """Take over what the server offers now; one that refuses to tell is believed in what it said before."""
-        found: set[str] = set()
-        for response in responses:
+    def _introduce(self, told: frozenset[str] | None) -> None:
+        """Learn what is offered after the login, if the login did not tell, and say who we are.
+
+        NetEase and Coremail refuse SELECT until they have been told (ID, RFC 2971).
+        """
+        if told:
+            self.capabilities = told
+            if self.has("ID"):
+                self._unawaited = [self._send(IDENTITY)]
+            return
+        offered = self._send(b"CAPABILITY")
+        introduced = self._send(IDENTITY) if self.has("ID") else None
+        for response in self._unless_refused(offered):
             words = response.text.upper().split()
             if words[:1] == ["CAPABILITY"]:
-                found.update(words[1:])
-        self.capabilities = frozenset(found) or self.capabilities
+                self.capabilities = frozenset(words[1:])
+        if introduced is None and self.has("ID"):
+            introduced = self._send(IDENTITY)
+        self._unless_refused(introduced)
 
     def has(self, capability: str) -> bool:
         return capability in self.capabilities
 
     # Reading
 
-    def listing(self) -> Listing:
+    def listing(self, *, statuses: bool = False) -> Listing:
         """The namespace and every folder, each name once, asked for in one flight.
 
-        Special use is asked for where it is offered (RFC 6154); some servers refuse the question all the same.
+        Special use is asked for where it is offered (RFC 6154), `statuses` where they come with the folders (RFC
+        5819); some servers offer what they refuse.
         """
         namespace = self._send(b"NAMESPACE") if self.has("NAMESPACE") else None
-        everything = self._send(b'LIST "" "*"')
-        offered = self.has("SPECIAL-USE") and self.has("LIST-EXTENDED")
-        special = self._send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)') if offered else None
-        personal = _personal_namespace(self._unless_refused(namespace))
-        found: dict[bytes, Folder] = {}
+        marked = self.has("SPECIAL-USE") and self.has("LIST-EXTENDED")
+        special = None
+        statuses = statuses and self.has("LIST-STATUS")
+        if statuses:
+            uses = b"SPECIAL-USE " if marked else b""
+            everything = self._send(b'LIST "" "*" RETURN (' + uses + b"STATUS (" + self._status_items + b"))")
+        else:
+            everything = self._send(b'LIST "" "*"')
+            special = self._send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)') if marked else None
+        personal = responses.personal_namespace(self._unless_refused(namespace))
         try:
-            listed = self._collect(everything, stage="list")[1]
+            listed = self._collect(everything)[1]
         except Refused as refused:
+            if statuses:
+                return self.listing()
             raise self.failure(refused, "list") from None
-        for folder in _listed_folders(listed):
+        found: dict[bytes, Folder] = {}
+        for folder in responses.listed_folders(listed):
             found.setdefault(folder.raw, folder)
-        for folder in _listed_folders(self._unless_refused(special)):
-            plain = found.get(folder.raw, folder)
-            found[folder.raw] = replace(plain, attributes=plain.attributes | folder.attributes)
+        for folder in responses.listed_folders(self._unless_refused(special)):
+            known = found.get(folder.raw, folder)
+            found[folder.raw] = replace(known, attributes=known.attributes | folder.attributes)
         prefix, separator = personal or ("", self._root_separator())
-        return Listing(prefix, separator, tuple(_told_apart(found.values())))
+        folders = tuple(responses.told_apart(found.values()))
+        return Listing(prefix, separator, folders, responses.statuses(listed) if statuses else None)
 
     def _unless_refused(self, tag: bytes | None) -> list[Response]:
         """The answers to a question that a server may refuse."""
         if tag is not None:
             with contextlib.suppress(Refused):
-                return self._collect(tag, stage="list")[1]
+                return self._collect(tag)[1]
         return []
 
     def _root_separator(self) -> str:
         """The hierarchy separator, from the server without a namespace (RFC 9051 section 6.3.9)."""
-        found = _listed_folders(self._unless_refused(self._send(b'LIST "" ""')))
+        found = responses.listed_folders(self._unless_refused(self._send(b'LIST "" ""')))
         return found[0].separator if found else "/"
 
-    def statuses(self, names: Sequence[bytes]) -> dict[bytes, FolderStatus]:
-        """STATUS of many folders in one flight; a folder whose STATUS is refused is absent."""
-        items = b"MESSAGES UIDNEXT UIDVALIDITY" + (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"")
+    @property
+    def _status_items(self) -> bytes:
+        return b"MESSAGES UIDNEXT UIDVALIDITY" + (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"")
+
+    def statuses(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
+        """STATUS of many folders in flight; a folder whose STATUS is refused is absent."""
         found: dict[bytes, FolderStatus] = {}
+        items = b" (" + self._status_items + b")"
         askable = [name for name in names if _can_quote(name)]
-        for some in _chunks(askable, COMMANDS_IN_FLIGHT):
-            flight = [(name, self._send(b"STATUS " + grammar.quote(name) + b" (" + items + b")")) for name in some]
-            for name, tag in flight:
-                try:
-                    untagged = self._collect(tag, stage="list")[1]
-                except Refused:
-                    continue
-                for response in untagged:
-                    with contextlib.suppress(grammar.GrammarError):
-                        tokens = response.tokens()
-                        if tokens[:1] == [b"STATUS"]:
-                            values = grammar.pairs(tokens[-1])
-                            found[name] = FolderStatus(
-                                messages=grammar.number(values.get(b"MESSAGES")),
-                                uidnext=grammar.number(values.get(b"UIDNEXT")),
-                                uidvalidity=grammar.number(values.get(b"UIDVALIDITY")),
-                                highestmodseq=grammar.number(values.get(b"HIGHESTMODSEQ", b"0")),
-                            )
+        for name, tag in self._in_flight(askable, lambda name: self._send(b"STATUS " + grammar.quote(name) + items)):
+            for status in responses.statuses(self._unless_refused(tag)).values():
+                found[name] = status
+        return found
+
+    def _opening(self, verb: bytes, raw: bytes) -> bytes:
+        """Send EXAMINE or SELECT; the tag."""
+        if not _can_quote(raw):
+            where = grammar.decode_mailbox(raw)
+            raise FolderError("folder_name_invalid", self.side, "a line end or NUL in the name", where=where)
+        return self._send(verb + b" " + grammar.quote(raw))
+
+    def _opened(self, tag: bytes, raw: bytes) -> Selected:
+        """The answer to `_opening`."""
+        self.selected, self.uidvalidity = b"", 0
+        found = responses.selected(self._collected(tag, "select", grammar.decode_mailbox(raw)))
+        self.selected, self.uidvalidity = raw, found.uidvalidity
         return found
 
     def _open(self, verb: bytes, raw: bytes) -> Selected:
-        uidvalidity = uidnext = messages = 0
-        keywords: frozenset[str] | None = frozenset()
-        self.selected = b""
-        where = grammar.decode_mailbox(raw)
-        if not _can_quote(raw):
-            raise FolderError("folder_name_invalid", self.side, "a line end or NUL in the name", where=where)
-        for response in self._checked(verb + b" " + grammar.quote(raw), stage="select", where=where):
-            text = response.text
-            if match := re.match(r"(\d+) EXISTS", text, re.IGNORECASE):
-                messages = int(match[1])
-            elif match := re.match(r"OK \[UIDVALIDITY (\d+)", text, re.IGNORECASE):
-                uidvalidity = int(match[1])
-            elif match := re.match(r"OK \[UIDNEXT (\d+)", text, re.IGNORECASE):
-                uidnext = int(match[1])
-            elif match := re.match(r"OK \[PERMANENTFLAGS \(([^)]*)\)", text, re.IGNORECASE):
-                flags = match[1].split()
-                keywords = None if "\\*" in flags else frozenset(f.lower() for f in flags if not f.startswith("\\"))
-        self.selected, self._uidvalidity = raw, uidvalidity
-        if not uidnext:
-            # Servers older than UIDNEXT: the largest UID tells (RFC 3501 section 2.3.1.1).
-            last = [e.uid for e in self._scan_set(b"*")] if messages else []
-            uidnext = max(last, default=0) + 1
-        return Selected(uidvalidity, uidnext, messages, keywords)
+        return self._with_uidnext(self._opened(self._opening(verb, raw), raw))
+
+    def _with_uidnext(self, opened: Selected) -> Selected:
+        if opened.uidnext:
+            return opened
+        # Servers older than UIDNEXT: the largest UID tells (RFC 3501 section 2.3.1.1).
+        last = [e.uid for e in self._scan_set(b"*")] if opened.messages else []
+        return replace(opened, uidnext=max(last, default=0) + 1)
 
     def refresh(self) -> None:
         """Let the server tell what changed in the opened folder; until then some show it as it was."""
-        self._checked(b"NOOP", stage="list", where=self._where)
+        self._collected(self._send(b"NOOP"), "list", self._where)
 
     @property
     def _where(self) -> str:
@@ -383,7 +419,7 @@ class Connection:
         """Flags, arrival date and size of every message of the opened folder from that UID up."""
         return [e for e in self._scan_set(b"%d:*" % first) if e.uid >= first]
 
-    def scan_uids(self, uids: Sequence[int]) -> list[Envelope]:
+    def scan_uids(self, uids: Iterable[int]) -> list[Envelope]:
         """The same for these UIDs; those that are gone are absent."""
         wanted = set(uids)
         found: list[Envelope] = []
@@ -392,58 +428,125 @@ class Connection:
         return found
 
     def _scan_set(self, uid_set: bytes) -> list[Envelope]:
+        return self._scanned(self._send(b"UID FETCH " + uid_set + b" " + SCAN_ITEMS))
+
+    def _scanned(self, tag: bytes) -> list[Envelope]:
+        """The answers to a scan by ascending UID; a refusal means the folder."""
         found: dict[int, Envelope] = {}
-        command = b"UID FETCH " + uid_set + b" (UID FLAGS INTERNALDATE RFC822.SIZE)"
-        for uid, values in self._fetch_all(command):
-            # An unsolicited FETCH of a flag change has no date: it is not an answer to us.
-            if b"RFC822.SIZE" not in values:
-                continue
-            date = values.get(b"INTERNALDATE")
-            text = date.decode("latin-1") if isinstance(date, bytes) else ""
-            found[uid] = Envelope(
-                uid=uid,
-                flags=_flags(values.get(b"FLAGS")),
-                internal_date=text,
-                arrived=grammar.parse_date_time(text),
-                size=self._number(values[b"RFC822.SIZE"]),
-            )
+        with self._of_the_folder():
+            for envelope in self._answers(tag, responses.envelope):
+                found[envelope.uid] = envelope
         return sorted(found.values(), key=lambda e: e.uid)
 
-    def messages(self, uids: Sequence[int]) -> Iterator[Message]:
+    def messages(self, uids: Iterable[int]) -> Iterator[Message]:
         """The messages with these UIDs, one after the other as they come in; a missing one is absent.
 
         A refusal is raised as Refused: only the caller can tell whether it means one message or the whole folder.
         """
         for uid_set, due in _uid_sets(uids):
-            command = b"UID FETCH " + uid_set + b" (UID BODY.PEEK[])"
-            for uid, values in self._fetch(command):
+            for message in self._answers(self._send(b"UID FETCH " + uid_set + b" " + BODY_ITEMS), responses.message):
                 # A server that answers for a message nobody asked for, or twice, is not believed.
-                if uid in due and b"BODY[]" in values:
-                    due.remove(uid)
-                    raw = values[b"BODY[]"]
-                    yield Message(uid, raw if isinstance(raw, bytes) else None)
+                if message.uid in due:
+                    due.remove(message.uid)
+                    yield message
 
-    def message_ids(self, uids: Sequence[int]) -> dict[int, str]:
+    def _fetch_each(self, verb: bytes, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:
+        """Open folders where another one is open, and fetch, many requests under way.
+
+        Dovecot answers a FETCH before it has ended the one before: answers are told apart by what they bring.
+        """
+        last = _Visit(self.selected, Selected(self.uidvalidity, 0, 0, None))
+        openings: dict[bytes, _Visit] = {}
+        fetches: dict[bytes, _Asked] = {}
+        current = last
+
+        def ask(request: FetchRequest) -> _Asked:
+            nonlocal last
+            tags = set()
+            if request.anew or request.raw != last.raw:
+                last = _Visit(request.raw)
+                opening = self._opening(verb, request.raw)
+                openings[opening] = last
+                tags.add(opening)
+            asked = _Asked(Fetched(request), last, tags)
+            last.scan.update(dict.fromkeys(request.scan, asked.fetched))
+            last.bodies.update(dict.fromkeys(request.bodies, asked.fetched))
+            for items, uids in ((SCAN_ITEMS, request.scan), (BODY_ITEMS, request.bodies)):
+                for uid_set, _ in _uid_sets(uids):
+                    tag = self._send(b"UID FETCH " + uid_set + b" " + items)
+                    fetches[tag] = asked
+                    tags.add(tag)
+            return asked
+
+        def read(deadline: Deadline, untagged: list[Response]) -> None:
+            """Read one response and do with it what it calls for."""
+            nonlocal current
+            response = self._read(deadline)
+            tag = response.segments[0].split(b" ", 1)[0] + b" "
+            try:
+                ended = self._finish(response, tag if tag in openings or tag in fetches else b"?")
+            except Refused as refused:
+                if tag in openings:
+                    current = openings.pop(tag)
+                    current.failure = self.failure(refused, "select", grammar.decode_mailbox(current.raw))
+                    self.selected, self.uidvalidity = b"", 0
+                else:
+                    fetches.pop(tag).fetched.refused = refused
+            else:
+                if ended is None:
+                    try:
+                        current.take(response)
+                    except grammar.GrammarError as error:
+                        raise self._lost(f"unreadable FETCH: {error}") from None
+                    if openings and not response.literals:
+                        untagged.append(response)
+                elif tag in openings:
+                    current = openings.pop(tag)
+                    current.opened = responses.selected(untagged)
+                    self.selected, self.uidvalidity = current.raw, current.opened.uidvalidity
+                    untagged.clear()
+                else:
+                    fetches.pop(tag)
+
+        untagged: list[Response] = []
+        in_flight = self._in_flight(
+            requests,
+            ask,
+            weight=lambda request: request.octets,
+            limit=FETCH_AHEAD_BYTES,
+            at_once=COMMANDS_IN_FLIGHT // 3,
+        )
+        for request, asked in in_flight:
+            deadline = Deadline()
+            wanted = len(request.bodies) + len(request.scan)
+            fetched = asked.fetched
+            while asked.tags & (openings.keys() | fetches.keys()) and (
+                not wanted or len(fetched.messages) + len(fetched.scan) < wanted
+            ):
+                read(deadline, untagged)
+            fetched.failure = asked.visit.failure
+            if asked.visit.opened:
+                fetched.uidvalidity, fetched.keywords = asked.visit.opened.uidvalidity, asked.visit.opened.keywords
+            yield fetched
+        deadline = Deadline()
+        while openings or fetches:
+            read(deadline, untagged)
+
+    def message_ids(self, uids: Iterable[int]) -> dict[int, str]:
         """Message-ID by UID, "" for a message without one. Never by SEARCH: several servers ignore it."""
         found: dict[int, str] = {}
         for uid_set, _ in _uid_sets(uids):
-            command = b"UID FETCH " + uid_set + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])"
-            for uid, values in self._fetch_all(command):
-                name = next((key for key in values if key.startswith(b"BODY[")), None)
-                if name is None:
-                    continue
-                header = values[name]
-                # Some servers answer with the whole header, some with NIL where there is none.
-                match = _MESSAGE_ID.search(header) if isinstance(header, bytes) else None
-                found[uid] = match[1].decode("latin-1") if match else ""
+            tag = self._send(b"UID FETCH " + uid_set + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
+            with self._of_the_folder():
+                found.update(self._answers(tag, responses.message_id))
         return found
 
     def quota(self) -> tuple[int, int] | None:
         """Bytes used and allowed (RFC 9208), or None where the server does not tell."""
         if not self.has("QUOTA"):
             return None
-        with contextlib.suppress(Refused, grammar.GrammarError):
-            for response in self._command(b'GETQUOTAROOT "INBOX"', stage="list")[1]:
+        with contextlib.suppress(grammar.GrammarError):
+            for response in self._unless_refused(self._send(b'GETQUOTAROOT "INBOX"')):
                 tokens = response.tokens()
                 if tokens[:1] == [b"QUOTA"] and isinstance(tokens[-1], list):
                     items = tokens[-1]
@@ -454,42 +557,62 @@ class Connection:
 
     # Commands and answers
 
-    def _fetch(self, command: bytes) -> Iterator[tuple[int, dict[bytes, Token]]]:
-        """Every FETCH answer that names its UID."""
-        tag = self._send(command)
-        deadline = _Deadline()
+    _unawaited: Sequence[bytes] = ()
+    """Tags of commands whose answers come before those to anything sent later, and interest nobody."""
+
+    def _in_flight(
+        self,
+        items: Iterable[T],
+        send: Callable[[T], Sent],
+        *,
+        weight: Callable[[T], int] = lambda item: 0,
+        limit: int = 0,
+        at_once: int = COMMANDS_IN_FLIGHT,
+    ) -> Iterator[tuple[T, Sent]]:
+        """Send for several items ahead; yield each with what `send` returned when all its answers are to be read.
+
+        Under way besides the one that is yielded are at most `at_once` others, and of weight at most `limit`.
+        """
+        under_way: deque[tuple[T, Sent, int]] = deque()
+        ahead = 0
+        for item in items:
+            weighs = weight(item)
+            while under_way and (len(under_way) > at_once or (ahead and ahead + weighs > limit)):
+                first, sent, weighed = under_way.popleft()
+                ahead -= weighed
+                yield first, sent
+            under_way.append((item, send(item), weighs))
+            ahead += weighs
+        while under_way:
+            first, sent, _ = under_way.popleft()
+            yield first, sent
+
+    def _answers(self, tag: bytes, read: Callable[[Response], T | None]) -> Iterator[T]:
+        """What `read` makes of the untagged answers to a command, without what it makes nothing of."""
+        deadline = Deadline()
         while True:
             response = self._read(deadline)
             if self._finish(response, tag) is not None:
                 return
-            if b"FETCH" not in response.segments[0][:40].upper():
-                continue
             try:
-                tokens = response.tokens()
-                verb = tokens[1] if len(tokens) == 3 else None
-                values = grammar.pairs(tokens[2]) if isinstance(verb, bytes) and verb.upper() == b"FETCH" else {}
+                found = read(response)
             except grammar.GrammarError as error:
                 raise self._lost(f"unreadable FETCH: {error}") from None
-            if b"UID" in values:
-                yield self._number(values[b"UID"]), values
+            if found is not None:
+                yield found
 
-    def _fetch_all(self, command: bytes) -> Iterator[tuple[int, dict[bytes, Token]]]:
-        """FETCH over a whole folder, where a refusal that elsewhere means one message means the folder."""
+    @contextlib.contextmanager
+    def _of_the_folder(self) -> Iterator[None]:
+        """A FETCH over a whole folder, where a refusal that elsewhere means one message means the folder."""
         try:
-            yield from self._fetch(command)
+            yield
         except Refused as refused:
             raise self._failure_of_folder(refused) from None
 
-    def _number(self, token: Token) -> int:
+    def _collected(self, tag: bytes, stage: Stage, where: str = "") -> list[Response]:
+        """The untagged answers of a command whose refusal is a failure."""
         try:
-            return grammar.number(token)
-        except grammar.GrammarError as error:
-            raise self._lost(f"unreadable FETCH: {error}") from None
-
-    def _checked(self, command: bytes, *, stage: Stage, where: str = "") -> list[Response]:
-        """Run a command whose refusal is a failure."""
-        try:
-            return self._command(command, stage=stage)[1]
+            return self._collect(tag)[1]
         except Refused as refused:
             raise self.failure(refused, stage, where) from None
 
@@ -504,12 +627,9 @@ class Connection:
             return FolderError(failure.cause_id, self.side, failure.server_text, where=failure.where)
         return failure
 
-    def _command(self, command: bytes, *, stage: Stage, seconds: float = COMMAND_SECONDS) -> tuple[str, list[Response]]:
-        return self._collect(self._send(command), stage=stage, seconds=seconds)
-
-    def _collect(self, tag: bytes, *, stage: Stage, seconds: float = COMMAND_SECONDS) -> tuple[str, list[Response]]:
+    def _collect(self, tag: bytes) -> tuple[str, list[Response]]:
         """The tagged text and the untagged answers of a command; Refused on NO and BAD."""
-        deadline = _Deadline(seconds)
+        deadline = Deadline()
         untagged: list[Response] = []
         collected = 0
         while True:
@@ -517,7 +637,7 @@ class Connection:
             text = self._finish(response, tag)
             if text is not None:
                 return text, untagged
-            collected += sum(map(len, response.segments)) + sum(map(len, response.literals))
+            collected += response.octets
             if collected > MAX_COLLECTED_BYTES:
                 raise self._lost("the server's answer has no end")
             untagged.append(response)
@@ -525,6 +645,12 @@ class Connection:
     def _finish(self, response: Response, tag: bytes) -> str | None:
         """The text of the tagged OK, None while the command goes on; BYE and refusals raise."""
         line = response.segments[0]
+        if line.startswith(b"* "):
+            if line[2:5].upper() == b"BYE":
+                response.segments[0] = line[2:]
+                raise self._lost(response.text)
+            response.segments[0] = line[2:]
+            return None
         if line.startswith(tag):
             match = _STATUS.match(line[len(tag) :])
             if not match:
@@ -533,69 +659,37 @@ class Connection:
             if status != "OK":
                 raise Refused(status, text)
             return text
-        if line.startswith(b"* "):
-            if line[2:5].upper() == b"BYE":
-                raise self._lost(response.text)
-            response.segments[0] = line[2:]
-            return None
         if line.startswith(b"+"):
+            return None
+        if any(line.startswith(other) for other in self._unawaited):
+            response.segments[0] = b""
             return None
         raise self._lost(f"answer to a command nobody sent: {response.text}")
 
     def _send(self, command: bytes) -> bytes:
         """Send a whole command; returns its tag with the blank that follows."""
-        self._sent += 1
-        tag = b"B%d " % self._sent
+        tag = self._tag()
         self._write(tag + command + b"\r\n")
         return tag
 
-    def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
+    def _tag(self) -> bytes:
+        self._sent += 1
+        return b"B%d " % self._sent
+
+    def _write(self, data: bytes | bytearray) -> None:
         try:
-            for start in range(0, len(view), WRITE_BYTES):
-                self._client._imap.send(view[start : start + WRITE_BYTES])
+            self._wire.send(data)
         except OSError as error:
             raise self._lost_by(error) from None
 
-    def _read(self, deadline: "_Deadline") -> Response:
-        """Read one answer with its literals."""
-        response = Response([])
-        while True:
-            deadline.check(self)
-            line = self._read_line()
-            literal = grammar.LITERAL_AT_END.search(line)
-            if not literal:
-                response.segments.append(line.rstrip(b"\r\n"))
-                return response
-            response.segments.append(line[: literal.start()])
-            response.literals.append(self._read_literal(int(literal[1]), deadline))
-
-    def _read_line(self) -> bytes:
+    def _read(self, deadline: Deadline) -> Response:
         try:
-            line: bytes = self._client._imap.readline()
-        except (OSError, IMAPClientError) as error:
+            return self._wire.read(deadline)
+        except WireBroken as broken:
+            raise self._lost(str(broken)) from None
+        except (OSError, ValueError) as error:
+            # ValueError: another thread has closed the file.
             raise self._lost_by(error) from None
-        if not line.endswith(b"\n"):
-            raise self._lost("the server closed the connection")
-        return line
-
-    def _read_literal(self, size: int, deadline: "_Deadline") -> bytes:
-        if size > MAX_LITERAL_BYTES:
-            raise self._lost(f"the server announced {size} bytes at once")
-        deadline.allow(size)
-        chunks: list[bytes] = []
-        left = size
-        while left:
-            deadline.check(self)
-            try:
-                chunk: bytes = self._client._imap.read(min(left, 1 << 20))
-            except (OSError, IMAPClientError) as error:
-                raise self._lost_by(error) from None
-            if not chunk:
-                raise self._lost("the server closed the connection within a message")
-            chunks.append(chunk)
-            left -= len(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _lost(self, text: str) -> ConnectionLost:
         self.drop()
@@ -615,6 +709,14 @@ class Connection:
         return redact(text, [password, base64.b64encode(f"\0{user}\0{password}".encode()).decode()])
 
 
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """A source folder as EXAMINE and a scan of all of it show it."""
+
+    opened: Selected
+    scan: Sequence[Envelope]
+
+
 class SourceConnection(Connection):
     """A connection that can only read."""
 
@@ -623,6 +725,41 @@ class SourceConnection(Connection):
     def examine(self, folder: Folder) -> Selected:
         """Open a folder read-only (EXAMINE): nothing that is read gets marked as seen."""
         return self._open(b"EXAMINE", folder.raw)
+
+    def survey(self, folders: Iterable[Folder]) -> Iterator[tuple[Folder, Surveyed | MigrationError]]:
+        """EXAMINE and scan many folders in flight; a folder that fails comes with its error, the others go on."""
+        askable: list[Folder] = []
+        for folder in folders:
+            if _can_quote(folder.raw):
+                askable.append(folder)
+            else:
+                error = FolderError("folder_name_invalid", self.side, "a line end or NUL in the name")
+                yield folder, FolderError(error.cause_id, self.side, error.server_text, where=folder.name)
+
+        def ask(folder: Folder) -> tuple[bytes, bytes]:
+            opening = self._opening(b"EXAMINE", folder.raw)
+            return opening, self._send(b"UID FETCH 1:* " + SCAN_ITEMS)
+
+        for folder, (opening, scanning) in self._in_flight(askable, ask, at_once=COMMANDS_IN_FLIGHT // 2):
+            try:
+                opened = self._opened(opening, folder.raw)
+            except ConnectionLost:
+                raise
+            except MigrationError as error:
+                # Whatever is scanned now is not this folder.
+                self._unless_refused(scanning)
+                yield folder, error
+                continue
+            try:
+                yield folder, Surveyed(opened, self._scanned(scanning))
+            except ConnectionLost:
+                raise
+            except MigrationError as error:
+                yield folder, error
+
+    def stream(self, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:
+        """Fetch from folder after folder, in the order of the requests, with the next ones already under way."""
+        return self._fetch_each(b"EXAMINE", requests)
 
 
 class TargetConnection(Connection):
@@ -634,95 +771,143 @@ class TargetConnection(Connection):
         """Open a folder for reading back. EXAMINE would show no PERMANENTFLAGS, and block APPEND on Courier."""
         return self._open(b"SELECT", grammar.encode_mailbox(name))
 
-    def read_back(self, uids: Sequence[int]) -> Iterator[Message]:
-        """messages(), where a refusal is a failure of the folder: nothing may be concluded from what is missing."""
-        try:
-            yield from self.messages(uids)
-        except Refused as refused:
-            raise self._failure_of_folder(refused) from None
+    def select_each(self, names: Iterable[str]) -> Iterator[tuple[str, Selected | MigrationError]]:
+        """SELECT many folders in flight; one that is refused comes with its error. The last one stays open."""
+        for name, tag in self._in_flight(names, lambda name: self._opening(b"SELECT", grammar.encode_mailbox(name))):
+            try:
+                yield name, self._opened(tag, grammar.encode_mailbox(name))
+            except ConnectionLost:
+                raise
+            except MigrationError as error:
+                yield name, error
 
-    def create(self, names: Sequence[str]) -> Mapping[str, FolderError]:
+    def read_back(self, uids: Iterable[int]) -> Iterator[Message]:
+        """messages(), where a refusal is a failure of the folder: nothing may be concluded from what is missing."""
+        with self._of_the_folder():
+            yield from self.messages(uids)
+
+    def look_back(self, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:
+        """Re-read parts of many folders, in the order of the requests, with the next ones already under way."""
+        return self._fetch_each(b"SELECT", requests)
+
+    def create(self, names: Iterable[str]) -> Mapping[str, FolderError]:
         """Create and subscribe to folders; one that exists already is fine. Returns those that were refused."""
         refused: dict[str, FolderError] = {}
         stopped: MigrationError | None = None
-        for some in _chunks(names, COMMANDS_IN_FLIGHT // 2):
-            flight = [
-                (name, verb, self._send(verb + b" " + grammar.quote(grammar.encode_mailbox(name))))
-                for verb in (b"CREATE", b"SUBSCRIBE")
-                for name in some
-            ]
-            for name, verb, tag in flight:
-                try:
-                    self._collect(tag, stage="create")
-                except Refused as refusal:
-                    error = self.failure(refusal, "create", name)
-                    # A folder that cannot be subscribed to still holds its mail.
-                    if verb == b"SUBSCRIBE" or error.cause_id == "folder_exists":
-                        continue
-                    if isinstance(error, FolderError) or error.cause_id in _OF_THE_NAME:
-                        refused[name] = FolderError(error.cause_id, self.side, error.server_text, where=name)
-                    else:
-                        stopped = stopped or error
-            if stopped:
-                raise stopped
+        commands = [(verb, name) for name in names for verb in (b"CREATE", b"SUBSCRIBE")]
+
+        def ask(command: tuple[bytes, str]) -> bytes:
+            verb, name = command
+            return self._send(verb + b" " + grammar.quote(grammar.encode_mailbox(name)))
+
+        for (verb, name), tag in self._in_flight(commands, ask):
+            try:
+                self._collect(tag)
+            except Refused as refusal:
+                error = self.failure(refusal, "create", name)
+                # A folder that cannot be subscribed to still holds its mail.
+                if verb == b"SUBSCRIBE" or error.cause_id == "folder_exists":
+                    continue
+                if isinstance(error, FolderError) or error.cause_id in _OF_THE_NAME:
+                    refused[name] = FolderError(error.cause_id, self.side, error.server_text, where=name)
+                else:
+                    stopped = stopped or error
+        if stopped:
+            raise stopped
         return refused
 
-    def append(self, name: str, messages: Sequence[Outgoing]) -> list[int]:
+    @property
+    def can_stream(self) -> bool:
+        """Whether whole batches can be sent without waiting for anything, and their UIDs are told."""
+        return self.has("MULTIAPPEND") and self.has("LITERAL+") and self.has("UIDPLUS")
+
+    def append(self, name: str, messages: Sequence[Outgoing]) -> tuple[int, list[int]]:
         """Append messages in order, in one command when MULTIAPPEND (RFC 3502) is offered or there is only one.
 
-        Returns their new UIDs (APPENDUID, RFC 4315), or [] when the server does not tell. Raises Refused when the
-        server took none; ConnectionLost leaves open what it took.
+        Returns UIDVALIDITY and the new UIDs (APPENDUID, RFC 4315), or 0 and [] when the server does not tell. Raises
+        Refused when the server took none; ConnectionLost leaves open what it took.
         """
+        return self.appended(self.start_append(name, messages), len(messages))
+
+    def start_append(self, name: str, messages: Sequence[Outgoing]) -> bytes:
+        """Send an APPEND; the tag for `appended`. Waits only for leave to send a literal, where the server needs it."""
         if len(messages) > 1 and not self.has("MULTIAPPEND"):
             raise ValueError("this server takes one message a command")
-        self._sent += 1
-        tag = b"B%d " % self._sent
-        deadline = _Deadline()
+        tag = self._tag()
+        deadline = Deadline()
         out = bytearray(tag + b"APPEND " + grammar.quote(grammar.encode_mailbox(name)))
         for message in messages:
-            if message.flags:
-                out += b" " + grammar.flag_list(message.flags)
-            if message.internal_date:
-                out += b' "' + message.internal_date.encode("ascii") + b'"'
+            out += _append_arguments(message)
             size = len(message.raw)
             deadline.allow(size)
             if self._unannounced(size):
                 out += b" {%d+}\r\n" % size
             else:
                 out += b" {%d}\r\n" % size
-                self._write(bytes(out))
+                self._write(out)
                 out.clear()
                 self._await_continuation(tag, deadline)
             if size < 65536:
                 out += message.raw
             else:
-                self._write(bytes(out))
+                self._write(out)
                 out.clear()
                 self._write(message.raw)
             if len(out) > 262144:
-                self._write(bytes(out))
+                self._write(out)
                 out.clear()
-        self._write(bytes(out + b"\r\n"))
+        self._write(out + b"\r\n")
+        return tag
+
+    def appended(self, tag: bytes, count: int) -> tuple[int, list[int]]:
+        """The answer to an APPEND of `count` messages, as `append` returns and raises it."""
+        deadline = Deadline()
         while True:
             text = self._finish(self._read(deadline), tag)
             if text is not None:
-                return self._append_uids(text, len(messages))
+                return _append_uids(text, count)
 
-    def _append_uids(self, text: str, count: int) -> list[int]:
-        match = _APPENDUID.search(text)
-        if not match:
-            return []
-        if int(match[1]) != self._uidvalidity:
-            # Into another folder of that name than the one that is open: where it went must be looked up.
-            raise self._lost(f"UIDVALIDITY changed: {text}")
-        ends = [[int(uid) for uid in part.split(":")] for part in match[2].split(",")]
-        # Counted before it is written out: 1:4294967295 is short to say.
-        return parse_uids(match[2]) if sum(abs(run[-1] - run[0]) + 1 for run in ends) == count else []
+    def append_each(self, name: str, messages: Iterable[Outgoing]) -> Iterator[tuple[int, list[int]] | Refused]:
+        """Append messages one a command, the next one announced before the last is answered: one round trip each.
+
+        Yields for each what `append` would return or raise. ConnectionLost, and a BAD, after which the octets of a
+        message may be read as commands, leave open what became of the message and of the one after it.
+        """
+        head = b"APPEND " + grammar.quote(grammar.encode_mailbox(name))
+        answered: bytes | None = None
+        for message in messages:
+            tag = self._tag()
+            size = len(message.raw)
+            plus = b"+" if self._unannounced(size) else b""
+            self._write(tag + head + _append_arguments(message) + b" {%d%s}\r\n" % (size, plus))
+            if answered:
+                yield self._outcome(answered)
+            answered = tag
+            if not plus:
+                deadline = Deadline()
+                deadline.allow(size)
+                try:
+                    self._await_continuation(tag, deadline)
+                except Refused as refused:
+                    answered = None
+                    yield refused
+                    continue
+            self._write(message.raw + b"\r\n" if size < 65536 else message.raw)
+            if size >= 65536:
+                self._write(b"\r\n")
+        if answered:
+            yield self._outcome(answered)
+
+    def _outcome(self, tag: bytes) -> tuple[int, list[int]] | Refused:
+        try:
+            return self.appended(tag, 1)
+        except Refused as refused:
+            return refused
 
     def _unannounced(self, size: int) -> bool:
         return self.has("LITERAL+") or (size <= LITERAL_MINUS_BYTES and self.has("LITERAL-"))
 
-    def _await_continuation(self, tag: bytes, deadline: "_Deadline") -> None:
+    def _await_continuation(self, tag: bytes, deadline: Deadline) -> None:
         while True:
             response = self._read(deadline)
             if response.segments[0].startswith(b"+"):
@@ -731,42 +916,27 @@ class TargetConnection(Connection):
                 raise self._lost("the server said OK before it had the message")
 
 
-class _Deadline:
-    """The end of one command by the wall clock; a socket's own time-out starts anew with every byte."""
-
-    def __init__(self, seconds: float = COMMAND_SECONDS) -> None:
-        self._end = time.monotonic() + seconds
-        self._answers = 0
-
-    def allow(self, size: int) -> None:
-        """Give a literal of that size its time."""
-        self._end += size / SLOWEST_BYTES_PER_SECOND
-
-    def check(self, connection: Connection) -> None:
-        self._answers += 1
-        if time.monotonic() > self._end:
-            raise connection._lost("timed out: the server took too long over one command")
-        if self._answers > MAX_UNTAGGED:
-            raise connection._lost("the server's answer has no end")
+def _append_arguments(message: Outgoing) -> bytes:
+    flags = b" " + grammar.flag_list(message.flags) if message.flags else b""
+    return flags + (b' "' + message.internal_date.encode("ascii") + b'"' if message.internal_date else b"")
 
 
-def sendable_flags(flags: frozenset[str], keywords: frozenset[str] | None) -> frozenset[str]:
-    """The flags that the target's folder can store: system flags without \\Recent, and the keywords it allows."""
-    kept = set()
-    for flag in flags:
-        if flag.startswith("\\"):
-            if flag.lower() in _SYSTEM_FLAGS:
-                kept.add(_SYSTEM_FLAGS[flag.lower()])
-        elif (keywords is None or flag.lower() in keywords) and grammar.is_flag(flag.encode()):
-            kept.add(flag)
-    return frozenset(kept)
+def _append_uids(text: str, count: int) -> tuple[int, list[int]]:
+    """UIDVALIDITY and UIDs of an APPENDUID (RFC 4315) for so many messages; 0 and [] where there is none that fits."""
+    match = _APPENDUID.search(text)
+    if not match:
+        return 0, []
+    ends = [[int(uid) for uid in part.split(":")] for part in match[2].split(",")]
+    # Counted before it is written out: 1:4294967295 is short to say.
+    fits = sum(abs(run[-1] - run[0]) + 1 for run in ends) == count
+    return (int(match[1]), parse_uids(match[2])) if fits else (0, [])
 
 
-def _flags(token: Token) -> frozenset[str]:
-    if not isinstance(token, list):
-        return frozenset()
-    found = (f.decode("latin-1") for f in token if isinstance(f, bytes))
-    return frozenset(_SYSTEM_FLAGS.get(f.lower(), f) for f in found if f.lower() != "\\recent")
+def _told_capabilities(login: object) -> frozenset[str] | None:
+    """The capabilities that an answer to a login tells: `OK [CAPABILITY IMAP4rev1 ...] Logged in` (RFC 9051 7.1)."""
+    text = login.decode("latin-1") if isinstance(login, bytes) else str(login)
+    match = re.match(r"\[CAPABILITY ([^\]]*)\]", text, re.IGNORECASE)
+    return frozenset(match[1].upper().split()) if match else None
 
 
 def _can_quote(raw: bytes) -> bool:
@@ -775,53 +945,6 @@ def _can_quote(raw: bytes) -> bool:
     except grammar.GrammarError:
         return False
     return True
-
-
-def _personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:
-    """Prefix and separator of the first personal namespace (RFC 2342)."""
-    for response in responses:
-        with contextlib.suppress(grammar.GrammarError):
-            tokens = response.tokens()
-            personal = tokens[1] if tokens[:1] == [b"NAMESPACE"] and len(tokens) > 1 else None
-            first = personal[0] if isinstance(personal, list) and personal else None
-            if isinstance(first, list) and len(first) > 1 and isinstance(first[0], bytes):
-                separator = first[1] if isinstance(first[1], bytes) else b""
-                return grammar.decode_mailbox(first[0]), separator.decode("latin-1")
-    return None
-
-
-def _listed_folders(responses: Iterable[Response]) -> list[Folder]:
-    """The folders of LIST answers; one that cannot be read never costs the others."""
-    folders = []
-    for response in responses:
-        try:
-            tokens = response.tokens()
-        except grammar.GrammarError:
-            continue
-        if len(tokens) < 4 or tokens[0] not in (b"LIST", b"XLIST"):
-            continue
-        attributes, separator, raw = tokens[1:4]
-        # An unquoted name may look like NIL; there is no other way to write the folder named so.
-        raw = b"NIL" if raw is None else raw
-        if isinstance(attributes, list) and isinstance(raw, bytes):
-            folders.append(
-                Folder(
-                    raw=b"INBOX" if raw.upper() == b"INBOX" else raw,
-                    name="INBOX" if raw.upper() == b"INBOX" else grammar.decode_mailbox(raw),
-                    separator=separator.decode("latin-1") if isinstance(separator, bytes) else "",
-                    attributes=frozenset(a.decode("latin-1").lower() for a in attributes if isinstance(a, bytes)),
-                )
-            )
-    return folders
-
-
-def _told_apart(folders: Iterable[Folder]) -> list[Folder]:
-    """Two spellings on the wire may read the same; the ledger knows a folder by its name, so each gets its own."""
-    found: dict[str, Folder] = {}
-    for folder in folders:
-        name = folder.name if folder.name not in found else folder.raw.decode("latin-1")
-        found.setdefault(name, replace(folder, name=name))
-    return list(found.values())
 
 
 def _uid_sets(uids: Iterable[int]) -> Iterator[tuple[bytes, set[int]]]:
@@ -837,11 +960,6 @@ def _uid_sets(uids: Iterable[int]) -> Iterator[tuple[bytes, set[int]]]:
         some.append(uid)
     if some:
         yield format_uids(some).encode(), set(some)
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _tls_context(server: Server) -> ssl.SSLContext:

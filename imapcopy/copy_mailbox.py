@@ -1,36 +1,46 @@
-"""Copies one mailbox: pair the folders, then in each folder recover, plan, copy and verify, then count.
+"""Copies one mailbox: pair the folders, then for a group of them scan, recover, plan, copy, verify and count.
 
-Reading and writing overlap: a thread reads batches from the source while this one writes them to the target.
-Everything that is true afterwards is in the ledger; running again does only what is still missing.
+Every step asks for all folders of the group at once, so that distance costs by the step and not by the folder. A
+thread reads batches from the source while this one writes them to the target. Everything that is true afterwards is in
+the ledger; running again does only what is still missing.
 """
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from typing import TypeVar
 
 from imapcopy.account import Account
-from imapcopy.connection import FolderStatus, Selected, SourceConnection, TargetConnection
-from imapcopy.deliver import Delivery, fingerprints, match
+from imapcopy.connection import Listing, SourceConnection, TargetConnection
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, ServerError, Stopped
+from imapcopy.folder_pass import FolderPass
 from imapcopy.folders import FolderPair, map_folders
 from imapcopy.grammar import encode_mailbox
-from imapcopy.identity import digest, is_hazardous, tolerant_digest
-from imapcopy.pipe import BytePipe
-from imapcopy.plan import Envelope, batches, missing, wanted
-from imapcopy.read_source import Loaded, SourceReader, read_batches
-from imapcopy.verify import Delivered, verify_folder
-from models.ledger import BatchKind, BatchState, Entry, FolderCopy, FolderTally, GivenUp, Ledger
+from imapcopy.pipe import BytePipe, PipeClosed
+from imapcopy.plan import batches
+from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
+from imapcopy.responses import FolderStatus
+from imapcopy.send import Capacity, Writer, writer
+from imapcopy.verify import Due, verify_folders
+from models.ledger import FolderCopy, GivenUp, Ledger
 
 BATCH_MESSAGES = 250
-BATCH_BYTES = 4 << 20
-AHEAD_BYTES = 16 << 20
-"""How much one mailbox may have read and not yet written."""
+BATCH_BYTES = 2 << 20
+AHEAD_BYTES = 8 << 20
+"""How much one mailbox may have read and not yet handed to the target's connection."""
+GROUP_MESSAGES = 20_000
+GROUP_FOLDERS = 200
+"""Folders that are taken together: as many as may stand in memory with all that is known of their messages."""
 TRANSFERS = 2
 """How often a message that was not there when read back is sent, before it is an issue."""
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ class CopyOptions:
     since: date | None = None
     deep: bool = False
     """Read every byte back, not only the risky ones and a sample."""
+    capacity: Capacity = field(default_factory=Capacity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,78 +71,40 @@ class Watch:
 def copy_mailbox(
     source: Account, target: Account, ledger: Ledger, options: CopyOptions, watch: Watch | None = None
 ) -> None:
-    """Bring the target up to the source, folder by folder; raise what stopped it, after all that could be done."""
+    """Bring the target up to the source; raise what stopped it, after all that could be done."""
     watch = watch or Watch()
     with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
-        _sign_in(from_source, to_target)
-        pairs = pair_folders(from_source.connection, to_target.connection, options)
-        source_statuses = from_source.connection.statuses([pair.source.raw for pair in pairs])
-        watch.found(sum(status.messages for status in source_statuses.values()))
+        old, new = _both(
+            lambda: from_source.connection.listing(statuses=True), lambda: to_target.connection.listing(statuses=True)
+        )
+        pairs = _paired(old, new, options)
+        statuses = old.statuses
+        if statuses is None:
+            statuses = from_source.connection.statuses([pair.source.raw for pair in pairs])
+        watch.found(sum(statuses[pair.source.raw].messages for pair in pairs if pair.source.raw in statuses))
         refused = to_target.connection.create([pair.target_name for pair in pairs if pair.create])
         failures: list[MigrationError] = list(refused.values())
-        unchanged = _unchanged(pairs, source_statuses, to_target.connection, ledger, options)
+        unchanged = _unchanged(pairs, statuses, to_target.connection, new.statuses, ledger, options)
         seen: list[int] = list(unchanged.values())
-        for pair in pairs:
-            watch.check()
-            if pair.source.raw in unchanged or pair.target_name in refused:
-                continue
-            settled = _settled(source_statuses.get(pair.source.raw), options)
-            try:
-                seen.append(_copy_folder(pair, from_source, to_target, ledger, options, watch, settled))
-            except FolderError as error:
-                failures.append(error)
-            except ServerError as error:
-                # A folder that cannot be opened now says nothing of the others.
-                if error.cause_id != "mailbox_unavailable":
-                    raise
-                failures.append(error)
+        changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
+        for group in _groups(changed, statuses):
+            for folder in _Group(group, statuses, from_source, to_target, ledger, options, watch).run():
+                if folder.failed:
+                    failures.append(folder.failed)
+                else:
+                    seen.append(folder.id)
         if failures:
             raise _all_of(failures)
-        ledger.supersede_all_but(seen)
-
-
-def _sign_in(source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> None:
-    """Open both connections at once: each costs several round trips. The source's failure is told first."""
-    with ThreadPoolExecutor(1) as other:
-        opening = other.submit(lambda: target.connection)
-        source.connection  # noqa: B018  (opens it)
-        opening.result()
-
-
-def _copy_folder(
-    pair: FolderPair,
-    source: Endpoint[SourceConnection],
-    target: Endpoint[TargetConnection],
-    ledger: Ledger,
-    options: CopyOptions,
-    watch: "Watch",
-    settled: str,
-) -> int:
-    """Copy one folder, once more from the ledger when a connection broke; returns the folder's id in the ledger."""
-    try:
-        return _FolderPass(pair, source, target, ledger, options, watch).run(settled)
-    except ConnectionLost as lost:
-        # Either side may have ended a session that stood idle while the other was busy.
-        if lost.cause_id in HOST_BUSY:
-            raise
-    watch.check()
-    source.reopen()
-    target.reopen()
-    return _FolderPass(pair, source, target, ledger, options, watch).run(settled)
-
-
-def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
-    """One error for several folders: one that waiting mends first, and the names of the others."""
-    first, *others = sorted(failures, key=lambda error: not error.retryable)
-    if not others:
-        return first
-    names = ", ".join(repr(error.where) for error in others)
-    return type(first)(first.cause_id, first.side, f"{first.server_text} (also {names})", where=first.where)
+        if len(seen) != len(unchanged) or len(seen) != len(ledger.folders()):
+            ledger.supersede_all_but(seen)
 
 
 def pair_folders(source: SourceConnection, target: TargetConnection, options: CopyOptions) -> list[FolderPair]:
     """List both sides and decide which folder goes where."""
-    old, new = source.listing(), target.listing()
+    return _paired(source.listing(), target.listing(), options)
+
+
+def _paired(old: Listing, new: Listing, options: CopyOptions) -> list[FolderPair]:
     return map_folders(
         old.folders,
         new.folders,
@@ -143,10 +116,19 @@ def pair_folders(source: SourceConnection, target: TargetConnection, options: Co
     )
 
 
+def _both(at_source: Callable[[], A], at_target: Callable[[], B]) -> tuple[A, B]:
+    """Ask both servers at once; a failure at the source is told first."""
+    with ThreadPoolExecutor(1) as other:
+        asking = other.submit(at_target)
+        told = at_source()
+        return told, asking.result()
+
+
 def _unchanged(
     pairs: Sequence[FolderPair],
     statuses: Mapping[bytes, FolderStatus],
     target: TargetConnection,
+    told: Mapping[bytes, FolderStatus] | None,
     ledger: Ledger,
     options: CopyOptions,
 ) -> dict[bytes, int]:
@@ -159,10 +141,11 @@ def _unchanged(
         folder = known.get((pair.source.name, pair.target_name))
         if folder and folder.settled and folder.settled == _settled(statuses.get(pair.source.raw), options):
             candidates.append((pair, folder))
-    targets = target.statuses([encode_mailbox(pair.target_name) for pair, _ in candidates])
+    names = [encode_mailbox(pair.target_name) for pair, _ in candidates]
+    targets = target.statuses(names) if told is None else told
     found = {}
-    for pair, folder in candidates:
-        status = targets.get(encode_mailbox(pair.target_name))
+    for (pair, folder), name in zip(candidates, names, strict=True):
+        status = targets.get(name)
         if status and status.uidvalidity == folder.target_uidvalidity:
             found[pair.source.raw] = folder.id or 0
     return found
@@ -175,181 +158,243 @@ def _settled(status: FolderStatus | None, options: CopyOptions) -> str:
     return json.dumps(asdict(status) | {"since": str(options.since)}, sort_keys=True)
 
 
-class _FolderPass:
-    """One pass over one folder."""
+def _groups(pairs: Sequence[FolderPair], statuses: Mapping[bytes, FolderStatus]) -> Iterator[list[FolderPair]]:
+    group: list[FolderPair] = []
+    messages = 0
+    for pair in pairs:
+        status = statuses.get(pair.source.raw)
+        count = status.messages if status else 0
+        if group and (messages + count > GROUP_MESSAGES or len(group) >= GROUP_FOLDERS):
+            yield group
+            group, messages = [], 0
+        group.append(pair)
+        messages += count
+    if group:
+        yield group
+
+
+def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
+    """One error for several folders: one that waiting mends first, and the names of the others."""
+    first, *others = sorted(failures, key=lambda error: not error.retryable)
+    if not others:
+        return first
+    names = ", ".join(repr(error.where) for error in others)
+    return type(first)(first.cause_id, first.side, f"{first.server_text} (also {names})", where=first.where)
+
+
+class _Group:
+    """One pass over some folders."""
 
     def __init__(
         self,
-        pair: FolderPair,
+        pairs: Sequence[FolderPair],
+        statuses: Mapping[bytes, FolderStatus],
         source: Endpoint[SourceConnection],
         target: Endpoint[TargetConnection],
         ledger: Ledger,
         options: CopyOptions,
         watch: Watch,
     ) -> None:
-        self._pair = pair
+        self._pairs = pairs
+        self._statuses = statuses
         self._source = source
         self._target = target
         self._ledger = ledger
         self._options = options
         self._watch = watch
-        self._opened: Selected = source.connection.examine(pair.source)
-        self._landed: Selected = target.connection.select(pair.target_name)
-        self._folder = ledger.open_folder(
-            pair.source.name, self._opened.uidvalidity, pair.target_name, self._landed.uidvalidity
-        )
-        self._folder_id = self._folder.id or 0
-        self._delivery = Delivery(target, ledger, self._folder, self._landed)
-        self._reader = SourceReader(source, pair.source, self._opened.uidvalidity)
-        self._gone: set[int] = set()
-        self._sizes: dict[int, int] = {}
-        self._hazardous: set[int] = set()
+        self._folders: list[FolderPass] = []
 
-    def run(self, settled: str) -> int:
-        """Recover, plan, copy and verify; returns the folder's id in the ledger."""
-        everything = {e.uid: e for e in self._source.connection.scan()}
-        self._delivery.recover(lambda uids: self._source_bodies([everything[uid] for uid in uids if uid in everything]))
-        scan = {e.uid: e for e in wanted(everything.values(), self._options.since)}
+    def run(self) -> list[FolderPass]:
+        """Recover, plan, copy and verify; once more from the ledger, as long as broken connections let it get on."""
+        arrived = -1
+        while True:
+            self._watch.check()
+            try:
+                return self._run()
+            except ConnectionLost as lost:
+                # Either side may have ended a session that stood idle while the other was busy.
+                done = sum(folder.arrived for folder in self._folders)
+                if lost.cause_id in HOST_BUSY or done <= arrived:
+                    raise
+                arrived = done
+            self._watch.check()
+            self._source.reopen()
+            self._target.reopen()
+
+    def _run(self) -> list[FolderPass]:
+        self._folders = self._opened()
+        self._each(lambda folder: folder.recover(self._source))
         for transfer in range(1, TRANSFERS + 1):
+            self._watch.check()
             # Before a second transfer too: what is not under its UID may be there under another.
-            todo = self._missing(scan)
-            adopted = self._adopt(todo)
-            self._copy([envelope for envelope in todo if envelope.uid not in adopted])
-            lost = self._verify(scan)
+            self._each(lambda folder: folder.adopt(self._source, self._target))
+            self._copy()
+            lost = self._verify()
             if not lost:
                 break
             if transfer == TRANSFERS:
-                self._ledger.give_up(
-                    self._folder_id,
-                    [GivenUp(uid, "lost_at_target", "", scan[uid].size, scan[uid].arrived) for uid in lost],
-                )
-        self._tally(scan, settled)
-        return self._folder_id
+                self._give_up(lost)
+        self._ledger.finish_folders([folder.finished() for folder in self._going])
+        return self._folders
 
-    def _missing(self, scan: Mapping[int, Envelope]) -> list[Envelope]:
-        accounted = set(self._ledger.issues(self._folder_id)) | self._gone
-        for batch in self._ledger.batches(self._folder_id):
-            accounted.update(entry.source_uid for entry in batch.entries)
-        return missing(scan.values(), accounted)
+    @property
+    def _going(self) -> list[FolderPass]:
+        return [folder for folder in self._folders if not folder.failed]
 
-    def _source_bodies(self, envelopes: Sequence[Envelope]) -> Iterator[tuple[int, bytes]]:
-        for batch in batches(envelopes, BATCH_MESSAGES, BATCH_BYTES):
-            for envelope, raw in self._reader.load(batch).letters:
-                yield envelope.uid, raw
+    def _each(self, act: Callable[[FolderPass], object]) -> None:
+        """Do something folder by folder; one that fails does not stop the others."""
+        for folder in self._going:
+            with _of(folder):
+                act(folder)
 
-    def _adopt(self, todo: Sequence[Envelope]) -> set[int]:
-        """Recognise mail that was at the target before us, so that nothing arrives twice; returns its source UIDs."""
-        if not todo:
-            return set()
-        if not self._landed.messages and not self._delivery.claimed:
-            return set()
-        target = self._target.connection
-        strangers = [e for e in target.scan() if e.uid not in self._delivery.claimed]
-        if not strangers:
-            return set()
-        # The content is compared only where the Message-ID or both size and moment of arrival are the same: servers
-        # disagree about the header of a broken message.
-        there = target.message_ids([e.uid for e in strangers])
-        here = self._source.connection.message_ids([e.uid for e in todo])
-        names = set(there.values()) & set(here.values())
-        looks = {(e.size, e.arrived) for e in strangers} & {(e.size, e.arrived) for e in todo}
-
-        def is_alike(envelope: Envelope, message_ids: Mapping[int, str]) -> bool:
-            return message_ids.get(envelope.uid) in names or (envelope.size, envelope.arrived) in looks
-
-        candidates = fingerprints(target, [e.uid for e in strangers if is_alike(e, there)])
-        bodies = self._source_bodies([e for e in todo if is_alike(e, here)]) if candidates else ()
-        prints = {uid: (digest(raw), (tolerant_digest(raw),)) for uid, raw in bodies}
-        wishes = [Entry(uid, 0, exact) for uid, (exact, _) in prints.items()]
-        found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
-        found.sort(key=lambda entry: entry.source_uid)
-        self._ledger.adopt(self._folder_id, found)
-        self._delivery.claimed.update(entry.target_uid for entry in found)
-        return {entry.source_uid for entry in found}
-
-    def _copy(self, todo: Sequence[Envelope]) -> None:
-        """Read in one thread, write in this one."""
-        if not todo:
-            return
-        pipe: BytePipe[Loaded] = BytePipe(AHEAD_BYTES)
-        reader = threading.Thread(
-            target=read_batches,
-            args=(self._reader, batches(todo, BATCH_MESSAGES, BATCH_BYTES), pipe, self._watch.stop),
-            name=f"read {self._folder_id}",
-            daemon=True,
+    def _opened(self) -> list[FolderPass]:
+        """Open all folders on both sides, scan the source's, and find their rows in the ledger."""
+        pairs = {pair.source.raw: pair for pair in self._pairs}
+        surveyed, landed = _both(
+            lambda: dict(self._source.connection.survey(pair.source for pair in self._pairs)),
+            lambda: dict(self._target.connection.select_each(pair.target_name for pair in self._pairs)),
         )
-        reader.start()
-        unfinished = False
+        folders = []
+        for listed, survey in surveyed.items():
+            pair = pairs[listed.raw]
+            status = self._statuses.get(listed.raw)
+            found = FolderPass(pair, _settled(status, self._options), self._options.since, deep=self._options.deep)
+            folders.append(found)
+            with _of(found):
+                found.open(survey, landed[pair.target_name], self._target)
+        going = [folder for folder in folders if not folder.failed]
+        rows = self._ledger.open_folders([folder.key for folder in going])
+        recorded = self._ledger.batches_of([row.id or 0 for row in rows])
+        claimed = self._ledger.claimed_target_uids([row.target_name for row in rows])
+        for folder, row in zip(going, rows, strict=True):
+            claims = claimed.get((row.target_name, row.target_uidvalidity), ())
+            folder.enter(self._target, self._ledger, row, recorded[row.id or 0], claims)
+        return folders
+
+    def _copy(self) -> None:
+        """Read in one thread, write in this one."""
+        todo = {folder.source.raw: folder.todo() for folder in self._going}
+        if not any(todo.values()):
+            return
+        out = writer(self._target, self._ledger, self._options.capacity, BATCH_MESSAGES)
+        wishes = [
+            Wish(folder.source, folder.key.source_uidvalidity, batch)
+            for folder in self._going
+            for batch in batches(todo[folder.source.raw], out.batch_messages, BATCH_BYTES)
+        ]
+        pipe: BytePipe[list[Loaded]] = BytePipe(AHEAD_BYTES)
+        reader = SourceReader(self._source, lambda: pipe.ended)
+        reading = threading.Thread(target=self._read, args=(reader, wishes, pipe), name="read", daemon=True)
+        reading.start()
+        unfinished = True
         try:
-            for loaded in pipe:
-                self._write(loaded)
-                self._watch.check()
+            self._write(pipe, out)
+            unfinished = False
         finally:
             # The reader may be waiting for a slow server: nobody wants that answer any more.
-            unfinished = not pipe.ended
+            unfinished = unfinished or not pipe.ended
             pipe.end()
             if unfinished:
+                out.abandon()
                 self._source.interrupt()
-            reader.join()
+            reading.join()
             if unfinished:
                 self._source.forget()
         self._watch.check()
 
-    def _write(self, loaded: Loaded) -> None:
-        self._gone.update(loaded.gone)
-        self._ledger.give_up(self._folder_id, loaded.unreadable)
-        if loaded.letters:
-            for envelope, raw in loaded.letters:
-                self._sizes[envelope.uid] = len(raw)
-                if is_hazardous(raw):
-                    self._hazardous.add(envelope.uid)
-            self._delivery.send(loaded.letters)
+    def _read(self, reader: SourceReader, wishes: Iterable[Wish], pipe: BytePipe[list[Loaded]]) -> None:
+        """Fill the pipe until the wishes end, the taker goes, or a stop is asked for. Runs in a thread of its own."""
 
-    def _verify(self, scan: Mapping[int, Envelope]) -> set[int]:
-        """Re-read what has not been verified yet; what is not there loses its entry. Returns those source UIDs."""
-        recorded = self._ledger.batches(self._folder_id)
-        due = [b for b in recorded if b.state == BatchState.CONFIRMED or self._options.deep]
-        if not due:
-            return set()
-        verdict = verify_folder(
-            self._source.connection,
-            self._target.connection,
-            due,
-            scan,
-            self._landed.keywords,
-            Delivered(self._sizes, self._hazardous, self._delivery.keywords_dropped),
-            deep=self._options.deep,
-        )
-        fresh = {e.source_uid for b in due if b.state == BatchState.CONFIRMED for e in b.entries}
-        # A message that had been verified before and is gone now was removed by the member: that is not ours to undo.
-        lost = verdict.lost & fresh
-        if lost:
-            self._ledger.disown(self._folder_id, lost)
-        kept = [b.id for b in due if any(entry.source_uid not in lost for entry in b.entries)]
-        self._ledger.mark_verified(self._folder_id, kept, verdict.altered, verdict.read_back, afresh=self._options.deep)
-        return lost & set(scan)
+        def wanted() -> Iterator[Wish]:
+            for wish in wishes:
+                if self._watch.stop.is_set():
+                    return
+                yield wish
 
-    def _tally(self, scan: Mapping[int, Envelope], settled: str) -> None:
-        present = {uid: e for uid, e in scan.items() if uid not in self._gone}
-        copied = adopted = 0
-        for batch in self._ledger.batches(self._folder_id):
-            count = sum(entry.source_uid in present for entry in batch.entries)
-            if batch.kind == BatchKind.COPIED:
-                copied += count
-            else:
-                adopted += count
-        issues = sum(uid in present for uid in self._ledger.issues(self._folder_id))
-        moments = [e.arrived for e in present.values() if e.arrived]
-        complete = copied + adopted + issues == len(present)
-        self._ledger.finish_folder(
-            self._folder_id,
-            FolderTally(
-                source_messages=len(present),
-                copied=copied,
-                already_there=adopted,
-                issues=issues,
-                oldest=min(moments, default=None),
-                newest=max(moments, default=None),
-                settled=settled if complete else "",
-            ),
-        )
+        try:
+            for parcel, size in _parcels(reader.read(wanted())):
+                pipe.put(parcel, size)
+                if self._watch.stop.is_set():
+                    break
+        except (PipeClosed, NobodyListens):
+            pass
+        except BaseException as error:  # noqa: BLE001  (handed to the writing thread, which raises it)
+            pipe.end(error)
+        else:
+            pipe.end()
+
+    def _write(self, pipe: BytePipe[list[Loaded]], out: Writer) -> None:
+        by_name = {folder.source.raw: folder for folder in self._folders}
+        try:
+            for parcel in pipe:
+                taken = [(by_name[loaded.folder.raw], loaded) for loaded in parcel]
+                for folder, loaded in taken:
+                    folder.take(loaded)
+                out.send([(folder.delivery, loaded.letters) for folder, loaded in taken if loaded.letters])
+                self._watch.check()
+        except (MigrationError, Stopped):
+            # What is under way is known best now; a second failure has nothing to add.
+            with contextlib.suppress(MigrationError):
+                out.finish()
+            raise
+        out.finish()
+
+    def _verify(self) -> dict[int, set[int]]:
+        """Re-read what has not been verified yet; what is not there loses its entry. Lost source UIDs by folder id."""
+        dues: list[Due] = []
+        folders: list[FolderPass] = []
+        for folder in self._going:
+            if due := folder.due():
+                dues.append(due)
+                folders.append(folder)
+        lost: dict[int, set[int]] = {}
+        if not dues:
+            return lost
+        source, target = self._source.connection, self._target.connection
+        for folder, (due, verdict) in zip(
+            folders, verify_folders(source, target, dues, deep=self._options.deep), strict=True
+        ):
+            with _of(folder):
+                if isinstance(verdict, MigrationError):
+                    raise verdict
+                if gone := folder.judged(due, verdict):
+                    lost[folder.id] = gone
+        return lost
+
+    def _give_up(self, lost: Mapping[int, set[int]]) -> None:
+        for folder in self._going:
+            left_behind = [
+                GivenUp(uid, "lost_at_target", "", folder.scan[uid].size, folder.scan[uid].arrived)
+                for uid in sorted(lost.get(folder.id, ()))
+            ]
+            self._ledger.give_up(folder.id, left_behind)
+            folder.issues.update(message.source_uid for message in left_behind)
+
+
+@contextlib.contextmanager
+def _of(folder: FolderPass) -> Iterator[None]:
+    """A failure in here that reaches no further than the folder is noted; the others go on."""
+    try:
+        yield
+    except FolderError as error:
+        folder.failed = error
+    except ServerError as error:
+        # A folder that cannot be opened now says nothing of the others.
+        if error.cause_id != "mailbox_unavailable":
+            raise
+        folder.failed = error
+
+
+def _parcels(batches: Iterable[Loaded]) -> Iterator[tuple[list[Loaded], int]]:
+    """Batches of small folders together, with their octets: what is handed over and written down at once."""
+    parcel: list[Loaded] = []
+    messages = size = 0
+    for loaded in batches:
+        if parcel and (messages + len(loaded.letters) > BATCH_MESSAGES or size + loaded.size > BATCH_BYTES):
+            yield parcel, size
+            parcel, messages, size = [], 0, 0
+        parcel.append(loaded)
+        messages += len(loaded.letters)
+        size += loaded.size
+    if parcel:
+        yield parcel, size

@@ -2,26 +2,31 @@
 
 The ledger knows a batch before its first byte goes out. Whatever then happens - a refusal, a lost reply, a broken
 connection, a killed process - what the target really holds is looked up before anything is sent again: among the UIDs
-from the recorded UIDNEXT up, by digest, as a multiset.
+from the recorded UIDNEXT up, by digest, as a multiset. `send.py` says in which way batches go out when all is well.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from imapcopy.connection import Outgoing, Selected, TargetConnection, sendable_flags
+from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, Side
-from imapcopy.grammar import format_date_time
-from imapcopy.identity import core_digest, digest, tolerant_digest
+from imapcopy.grammar import encode_mailbox, format_date_time
+from imapcopy.identity import core_digest, digest, is_hazardous, tolerant_digest
 from imapcopy.plan import Envelope
-from models.ledger import BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Ledger
+from imapcopy.responses import Selected, sendable_flags
+from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Intended, Ledger, Settled
 
 TRIES = 3
 """A message that breaks this many connections alone is left behind."""
 FAILURES_IN_A_ROW = 3
 """So many messages one after the other that break every connection are the server's fault, not theirs."""
+SETTLE_SECONDS = 1.0
+"""How long a server gets to finish what a broken connection had still handed to it, each time that more appears."""
+SETTLE_TRIES = 20
 
 SourceBodies = Callable[[Sequence[int]], Iterable[tuple[int, bytes]]]
 
@@ -38,11 +43,32 @@ class Letter:
     envelope: Envelope
     raw: bytes
     digest: bytes
-    flags: frozenset[str]
+    hazardous: bool
+    """Some server is known to alter such a message."""
 
     @property
     def uid(self) -> int:
         return self.envelope.uid
+
+
+def letter(envelope: Envelope, raw: bytes) -> Letter:
+    return Letter(envelope, raw, digest(raw), is_hazardous(raw))
+
+
+@dataclass(slots=True)
+class Sent:
+    """A batch that the ledger knows as intended."""
+
+    id: int
+    letters: Sequence[Letter]
+    octets: int
+    tag: bytes = b""
+    uids: Sequence[int] = ()
+    """What the server gave to its messages, if it said so."""
+    arrived: Sequence[Entry] = ()
+    """What is known to be there."""
+    certain: bool = False
+    """Nothing of it is there but what is known to be."""
 
 
 @dataclass(slots=True)
@@ -65,106 +91,240 @@ class Delivery:
     """Writes one folder of one member."""
 
     def __init__(
-        self, target: Endpoint[TargetConnection], ledger: Ledger, folder: FolderCopy, opened: Selected
+        self,
+        target: Endpoint[TargetConnection],
+        ledger: Ledger,
+        folder: FolderCopy,
+        landed: Selected,
+        recorded: Sequence[BatchRecord] = (),
+        claimed: Iterable[int] = (),
     ) -> None:
         self._target = target
         self._ledger = ledger
-        self._folder = folder
-        self._folder_id = folder.id or 0
-        self._opened = opened
-        self._uidnext = opened.uidnext
-        self._claimed = ledger.claimed_target_uids(folder.target_name, folder.target_uidvalidity)
+        self.folder_id = folder.id or 0
+        self.name = folder.target_name
+        self.uidvalidity = folder.target_uidvalidity
+        self.landed = landed
+        self._uidnext = landed.uidnext
+        self.claimed = set(claimed)
+        """Target UIDs that stand for a source message."""
+        self._batches = {batch.id: batch for batch in recorded}
         self._broken_in_a_row = 0
+        self.failed: MigrationError | None = None
+        """What this folder cannot be written for, while others can."""
+        self.given_up: set[int] = set()
+        """Source UIDs of what this run could not bring here."""
         self.keywords_dropped: set[int] = set()
         """Source UIDs whose keywords the target refused."""
 
     @property
-    def claimed(self) -> set[int]:
-        """Target UIDs that stand for a source message."""
-        return self._claimed
+    def recorded(self) -> list[BatchRecord]:
+        """The folder's batches as the ledger has them."""
+        return list(self._batches.values())
 
     def recover(self, source_bodies: SourceBodies) -> None:
         """Settle the batches whose outcome an earlier run did not learn."""
-        for batch in self._ledger.batches(self._folder_id):
-            if batch.state == BatchState.INTENDED:
-                arrived, size = self._found(batch, source_bodies)
-                self._ledger.confirm(batch.id, arrived, size=size)
-                self._claim(arrived)
+        open_batches = [batch for batch in self.recorded if batch.state == BatchState.INTENDED]
+        if not open_batches:
+            return
+        uidnext = min(batch.target_uidnext_before for batch in open_batches)
+        entries = [entry for batch in open_batches for entry in batch.entries]
+        candidates = self._settled_candidates(entries, {}, uidnext)
+        found = match(entries, {}, candidates)
+        there = {entry.source_uid for entry in found}
+        left = [entry.source_uid for entry in entries if entry.source_uid not in there]
+        if left and len(found) < len(candidates):
+            # The server may have altered what it stored: compare with the source's bytes, alteration by alteration.
+            looser = {uid: looser_digests(raw) for uid, raw in source_bodies(left)}
+            found = match(entries, looser, candidates)
+        sizes = {candidate.uid: candidate.size for candidate in candidates}
+        by_source = {entry.source_uid: entry for entry in found}
+        settled = []
+        for batch in open_batches:
+            arrived = [by_source[e.source_uid] for e in batch.entries if e.source_uid in by_source]
+            arrived.sort(key=lambda entry: entry.target_uid)
+            size = sum(sizes[entry.target_uid] for entry in arrived)
+            settled.append(self.note(batch.id, arrived, size))
+        self._ledger.advance(settled)
 
-    def send(self, messages: Sequence[tuple[Envelope, bytes]]) -> None:
-        """Deliver a batch and commit what became of each message."""
-        letters = [
-            Letter(envelope, raw, digest(raw), sendable_flags(envelope.flags, self._opened.keywords))
-            for envelope, raw in messages
-        ]
-        batch_id = self._ledger.intend(
-            self._folder_id,
+    def outgoing(self, letter: Letter) -> Outgoing:
+        # Spelled anew, because some servers write one digit for a day below ten and others refuse it. A date that is
+        # no date would be refused or replaced; without one the server takes the moment of arrival.
+        envelope = letter.envelope
+        date = format_date_time(envelope.arrived) if envelope.arrived else ""
+        flags = sendable_flags(envelope.flags, self.landed.keywords)
+        return Outgoing(letter.raw, _system_only(flags) if letter.uid in self.keywords_dropped else flags, date)
+
+    def intended(self, letters: Sequence[Letter]) -> Intended:
+        """What the ledger has to know before these go out."""
+        return Intended(
+            self.folder_id,
             [letter.uid for letter in letters],
             [letter.digest for letter in letters],
             sum(len(letter.raw) for letter in letters),
             self._uidnext,
         )
+
+    def expects(self, uids: Sequence[int], count: int) -> bool:
+        """Whether these are the UIDs that so many messages must have got when nobody else wrote to the folder."""
+        first = self._uidnext
+        return len(uids) == count and list(uids) == list(range(first, first + count))
+
+    def note(
+        self,
+        batch_id: int,
+        arrived: Sequence[Entry],
+        size: int,
+        given_up: Sequence[GivenUp] = (),
+        *,
+        others_write: bool = False,
+    ) -> Settled:
+        """Take over what became of a batch; it is for the caller to commit what this returns.
+
+        While `others_write` too, their messages may get lower UIDs and not be known yet.
+        """
+        if arrived:
+            self._batches[batch_id] = BatchRecord(
+                batch_id, BatchKind.COPIED, BatchState.CONFIRMED, tuple(arrived), self._uidnext
+            )
+        else:
+            self._batches.pop(batch_id, None)
+        self.claimed.update(entry.target_uid for entry in arrived)
+        self.given_up.update(message.source_uid for message in given_up)
+        if not others_write:
+            self._uidnext = max(self._uidnext, max((entry.target_uid + 1 for entry in arrived), default=0))
+        return Settled(batch_id, self.folder_id, arrived, size, given_up)
+
+    def note_expected(self, sent: Sent) -> Settled:
+        """`note` for a batch that got the UIDs it was expected to get."""
+        entries = [Entry(m.uid, uid, m.digest) for m, uid in zip(sent.letters, sent.uids, strict=True)]
+        return self.note(sent.id, entries, sent.octets)
+
+    def adopt(self, found: Sequence[Entry]) -> None:
+        """Commit that these messages were at the target before us."""
+        batch_id = self._ledger.adopt(self.folder_id, found)
+        if batch_id:
+            self._batches[batch_id] = BatchRecord(
+                batch_id, BatchKind.ADOPTED, BatchState.CONFIRMED, tuple(found), self._uidnext
+            )
+            self.claimed.update(entry.target_uid for entry in found)
+
+    def disown(self, source_uids: set[int]) -> None:
+        """Commit that these are not at the target after all; they are to be sent again."""
+        self._ledger.disown(self.folder_id, source_uids)
+        for batch in self.recorded:
+            kept = tuple(entry for entry in batch.entries if entry.source_uid not in source_uids)
+            self.claimed.difference_update(e.target_uid for e in batch.entries if e.source_uid in source_uids)
+            if kept:
+                self._batches[batch.id] = replace(batch, entries=kept)
+            else:
+                del self._batches[batch.id]
+
+    def send(self, letters: Sequence[Letter]) -> None:
+        """Deliver a batch and commit what became of each message, waiting for each answer."""
+        [batch_id] = self._ledger.advance([], [self.intended(letters)])
+        sent = Sent(batch_id, letters, sum(len(letter.raw) for letter in letters))
+        self._settle([sent], lambda outcome: self._deliver(letters, outcome))
+
+    def settle(self, batches: Sequence[Sent]) -> None:
+        """Find out what became of batches whose answers are missing, bring there what is not, and commit.
+
+        The first of them is the one that failed: its messages go alone, so that one that is refused, or breaks every
+        connection, is found.
+        """
+
+        def bring(outcome: _Outcome) -> None:
+            self._note([entry for sent in batches for entry in sent.arrived], outcome)
+            there = outcome.source_uids
+            missing = [m for sent in batches for m in sent.letters if m.uid not in there]
+            if not all(sent.certain for sent in batches):
+                missing = self._look_up(missing, outcome)
+            left = {letter.uid for letter in missing}
+            for number, sent in enumerate(batches):
+                rest = [letter for letter in sent.letters if letter.uid in left]
+                if number:
+                    self._deliver(rest, outcome)
+                else:
+                    self._deliver_each(rest, outcome)
+
+        self._settle(batches, bring)
+
+    def settle_answered(self, batches: Sequence[Sent]) -> None:
+        """Sort out batches that were taken under UIDs nobody expected, or without any being told, and commit."""
+
+        def bring(outcome: _Outcome) -> None:
+            letters = [letter for sent in batches for letter in sent.letters]
+            uids = [uid for sent in batches for uid in sent.uids]
+            self._deliver_each(self._arrived(letters, uids if len(uids) == len(letters) else [], outcome), outcome)
+
+        self._settle(batches, bring)
+
+    def _settle(self, batches: Sequence[Sent], bring: Callable[[_Outcome], None]) -> None:
         outcome = _Outcome()
         try:
-            self._deliver(letters, outcome)
+            bring(outcome)
         except MigrationError:
-            # Otherwise the batch stays intended and the next run looks it up.
+            # Otherwise the batches stay intended and the next run looks them up.
             if not outcome.uncertain:
-                self._commit(batch_id, letters, outcome)
+                self._commit(batches, outcome)
             raise
-        self._commit(batch_id, letters, outcome)
+        self._commit(batches, outcome)
 
-    def _commit(self, batch_id: int, letters: Sequence[Letter], outcome: _Outcome) -> None:
-        sizes = {letter.uid: len(letter.raw) for letter in letters}
-        arrived = sorted(outcome.arrived, key=lambda entry: entry.target_uid)
-        size = sum(sizes[entry.source_uid] for entry in arrived)
-        self._ledger.confirm(batch_id, arrived, outcome.given_up, size)
-        self._claim(arrived)
-
-    def _claim(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            self._claimed.add(entry.target_uid)
-            self._uidnext = max(self._uidnext, entry.target_uid + 1)
+    def _commit(self, batches: Sequence[Sent], outcome: _Outcome) -> None:
+        settled = []
+        for sent in batches:
+            sizes = {letter.uid: len(letter.raw) for letter in sent.letters}
+            arrived = sorted(
+                (entry for entry in outcome.arrived if entry.source_uid in sizes), key=lambda entry: entry.target_uid
+            )
+            given_up = [message for message in outcome.given_up if message.source_uid in sizes]
+            size = sum(sizes[entry.source_uid] for entry in arrived)
+            settled.append(self.note(sent.id, arrived, size, given_up))
+        self._ledger.advance(settled)
 
     def _deliver(self, letters: Sequence[Letter], outcome: _Outcome) -> None:
         """Send together where the server can; what is not there afterwards goes one by one."""
         rest: Sequence[Letter] = letters
         if len(letters) > 1 and self._target.connection.has("MULTIAPPEND"):
+            # Another runner may have taken over meanwhile, and look for what we are about to send.
+            self._ledger.keep_lease()
             outcome.uncertain = True
             try:
-                uids = self._target.connection.append(self._folder.target_name, [_outgoing(m) for m in letters])
+                uids = self._append(letters)
                 rest = self._arrived(letters, uids, outcome)
             except (Refused, ConnectionLost) as failure:
                 # With unannounced literals a refusal leaves the stream out of step: always a new connection.
                 self._reopen(failure)
                 rest = self._look_up(letters, outcome)
-        for letter in rest:
+        self._deliver_each(rest, outcome)
+
+    def _deliver_each(self, letters: Sequence[Letter], outcome: _Outcome) -> None:
+        for letter in letters:
             self._deliver_one(letter, outcome)
 
     def _deliver_one(self, letter: Letter, outcome: _Outcome) -> None:
         failure: MigrationError | None = None
         for _ in range(TRIES):
-            # Another runner may have taken over within this batch, and look for what we are about to send.
-            self._ledger.check_lease()
+            self._ledger.keep_lease()
             outcome.uncertain = True
             try:
-                uids = self._target.connection.append(self._folder.target_name, [_outgoing(letter)])
+                uids = self._append([letter])
                 if not self._arrived([letter], uids, outcome):
                     return
                 again = failure is None or failure.cause_id != "lost_at_target"
-                failure = MessageError("lost_at_target", _TARGET, "", where=self._folder.target_name)
+                failure = MessageError("lost_at_target", _TARGET, "", where=self.name)
                 if not again:
                     break
             except Refused as refused:
-                failure = self._target.connection.failure(refused, "append", self._folder.target_name)
+                failure = self._target.connection.failure(refused, "append", self.name)
                 if refused.status == "BAD":
                     # The octets of the message may still be read as commands.
                     self._reopen(refused)
                 if failure.cause_id == "append_ambiguous" and not self._look_up([letter], outcome):
                     return
                 outcome.uncertain = False
-                if failure.cause_id in _MAY_BE_A_KEYWORD and letter.flags != _system_only(letter.flags):
-                    letter = replace(letter, flags=_system_only(letter.flags))
+                flags = self.outgoing(letter).flags
+                if failure.cause_id in _MAY_BE_A_KEYWORD and flags != _system_only(flags):
                     self.keywords_dropped.add(letter.uid)
                     continue
                 if isinstance(failure, MessageError) or failure.cause_id in _OF_THE_MESSAGE:
@@ -185,14 +345,23 @@ class Delivery:
             GivenUp(letter.uid, failure.cause_id, failure.server_text, len(letter.raw), letter.envelope.arrived)
         )
 
+    def _append(self, letters: Sequence[Letter]) -> list[int]:
+        # Opened before, so that a look-up right afterwards knows what is new.
+        uidvalidity, uids = self._opened().append(self.name, [self.outgoing(letter) for letter in letters])
+        if uids and uidvalidity != self.uidvalidity:
+            # Into another folder of that name: where it went must be looked up.
+            raise ConnectionLost("connection_dropped", _TARGET, "UIDVALIDITY changed", where=self.name)
+        return uids
+
     def _arrived(self, letters: Sequence[Letter], uids: Sequence[int], outcome: _Outcome) -> list[Letter]:
         """Note what an OK means; returns the letters that are not there all the same."""
-        taken = self._claimed | outcome.target_uids
+        taken = self.claimed | outcome.target_uids
         # APPENDUID is believed where it says what must be; otherwise mail came from elsewhere too, or it lies.
         first = max(self._uidnext, max(outcome.target_uids, default=0) + 1)
         if list(uids) != list(range(first, first + len(letters))) or taken.intersection(uids):
-            self._target.connection.refresh()
-            scan = {e.uid: e.size for e in self._target.connection.scan(self._uidnext) if e.uid not in taken}
+            connection = self._opened()
+            connection.refresh()
+            scan = {e.uid: e.size for e in connection.scan(self._uidnext) if e.uid not in taken}
             uids = uids or sorted(scan)
             if [scan.get(uid) for uid in uids] != [len(letter.raw) for letter in letters]:
                 return self._sorted_out(letters, scan, outcome)
@@ -201,7 +370,7 @@ class Delivery:
 
     def _sorted_out(self, letters: Sequence[Letter], new: Collection[int], outcome: _Outcome) -> list[Letter]:
         """Tell by the content which of the new messages are ours; returns the letters that are not there."""
-        rest = self._look_up(letters, outcome)
+        rest = self._look_up(letters, outcome, may_be_late=False)
         strangers = sorted(set(new) - outcome.target_uids)
         if not rest:
             return []
@@ -214,14 +383,18 @@ class Delivery:
         self._reopen()
         return self._look_up(rest, outcome)
 
-    def _look_up(self, letters: Sequence[Letter], outcome: _Outcome) -> list[Letter]:
+    def _look_up(self, letters: Sequence[Letter], outcome: _Outcome, *, may_be_late: bool = True) -> list[Letter]:
         """Find at the target what an uncertain APPEND left; returns the letters that are not there."""
         outcome.uncertain = True
         # An earlier look-up may have found some before the connection broke again.
         sought = [letter for letter in letters if letter.uid not in outcome.source_uids]
         wanted = [Entry(letter.uid, 0, letter.digest) for letter in sought]
         looser = {letter.uid: looser_digests(letter.raw) for letter in sought}
-        self._note(match(wanted, looser, self._candidates(outcome.target_uids, self._uidnext)), outcome)
+        if may_be_late:
+            candidates = self._settled_candidates(wanted, looser, self._uidnext, outcome.target_uids)
+        else:
+            candidates = self._candidates(self._uidnext, outcome.target_uids)
+        self._note(match(wanted, looser, candidates), outcome)
         return [letter for letter in sought if letter.uid not in outcome.source_uids]
 
     def _note(self, entries: Sequence[Entry], outcome: _Outcome) -> None:
@@ -231,30 +404,55 @@ class Delivery:
         if entries:
             self._broken_in_a_row = 0
 
-    def _found(self, batch: BatchRecord, source_bodies: SourceBodies) -> tuple[list[Entry], int]:
-        candidates = self._candidates(set(), batch.target_uidnext_before)
-        found = match(batch.entries, {}, candidates)
-        there = {entry.source_uid for entry in found}
-        left = [entry.source_uid for entry in batch.entries if entry.source_uid not in there]
-        if left and len(found) < len(candidates):
-            # The server may have altered what it stored: compare with the source's bytes, alteration by alteration.
-            looser = {uid: looser_digests(raw) for uid, raw in source_bodies(left)}
-            found = match(batch.entries, looser, candidates)
-        sizes = {candidate.uid: candidate.size for candidate in candidates}
-        return sorted(found, key=lambda entry: entry.target_uid), sum(sizes[entry.target_uid] for entry in found)
+    def _settled_candidates(
+        self,
+        wanted: Sequence[Entry],
+        looser: Mapping[int, Sequence[bytes]],
+        uidnext: int,
+        arrived: Collection[int] = (),
+    ) -> list["Fingerprint"]:
+        """Candidates when no more of them appear, or all that is wanted is there.
 
-    def _candidates(self, arrived: Collection[int], uidnext: int) -> list["Fingerprint"]:
-        connection = self._target.connection
+        The session of a broken connection may still be storing what it had received; what is sent again before it is
+        through arrives twice.
+        """
+        candidates = self._candidates(uidnext, arrived)
+        for _ in range(SETTLE_TRIES):
+            if len(match(wanted, looser, candidates)) == len(wanted):
+                break
+            time.sleep(SETTLE_SECONDS)
+            known = {candidate.uid for candidate in candidates}
+            later = self._candidates(uidnext, known.union(arrived))
+            if not later:
+                break
+            candidates += later
+        return candidates
+
+    def _candidates(self, uidnext: int, arrived: Collection[int]) -> list["Fingerprint"]:
+        connection = self._opened()
         connection.refresh()
-        uids = [e.uid for e in connection.scan(uidnext) if e.uid not in self._claimed and e.uid not in arrived]
+        uids = [e.uid for e in connection.scan(uidnext) if e.uid not in self.claimed and e.uid not in arrived]
         return fingerprints(connection, uids)
 
+    def _opened(self) -> TargetConnection:
+        """The connection, with this folder open in it."""
+        connection = self._target.connection
+        if connection.selected != encode_mailbox(self.name):
+            opened = connection.select(self.name)
+            if opened.uidvalidity != self.uidvalidity:
+                raise FolderError("folder_missing", _TARGET, "UIDVALIDITY changed", where=self.name)
+        return connection
+
     def _reopen(self, reason: Exception | None = None) -> None:
-        if isinstance(reason, ConnectionLost) and reason.cause_id in HOST_BUSY:
-            raise reason
-        opened = self._target.reopen().select(self._folder.target_name)
-        if opened.uidvalidity != self._folder.target_uidvalidity:
-            raise FolderError("folder_missing", _TARGET, "UIDVALIDITY changed", where=self._folder.target_name)
+        reopen_target(self._target, reason)
+        self._opened()
+
+
+def reopen_target(target: Endpoint[TargetConnection], reason: Exception | None) -> None:
+    """A new connection, unless the server has asked to be left alone."""
+    if isinstance(reason, ConnectionLost) and reason.cause_id in HOST_BUSY:
+        raise reason
+    target.reopen()
 
 
 class Fingerprint(NamedTuple):
@@ -304,13 +502,6 @@ def match(
         used = {entry.target_uid for entry in found}
         free = [candidate for candidate in free if candidate.uid not in used]
     return found
-
-
-def _outgoing(letter: Letter) -> Outgoing:
-    # Spelled anew, because some servers write one digit for a day below ten and others refuse it. A date that is no
-    # date would be refused or replaced; without one the server takes the moment of arrival.
-    arrived = letter.envelope.arrived
-    return Outgoing(letter.raw, letter.flags, format_date_time(arrived) if arrived else "")
 
 
 def _system_only(flags: frozenset[str]) -> frozenset[str]:

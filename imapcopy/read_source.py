@@ -1,14 +1,19 @@
-"""Reads the planned messages of one source folder, batch by batch, and says what became of those it cannot get."""
+"""Reads the planned messages of a mailbox, batch by batch, and says what became of those it cannot get.
 
-from collections.abc import Iterable, Sequence
+Batches stream in, the next ones already asked for. What does not come so, or looks odd, is asked for again at the end,
+carefully: one command at a time, after two failures one message at a time.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from threading import Event
+from itertools import chain
 
-from imapcopy.connection import SourceConnection
+from imapcopy.connection import FetchRequest, SourceConnection
+from imapcopy.deliver import Letter, letter
 from imapcopy.endpoint import Endpoint
-from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused
+from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, ServerError
 from imapcopy.folders import Folder
-from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope
 from models.ledger import GivenUp
 
@@ -20,53 +25,128 @@ FAILURES_IN_A_ROW = 3
 _UNTELLING = {"mailbox_unavailable", "client_bug", "protocol_unsupported", "unclassified"}
 
 
+class NobodyListens(Exception):
+    """The taking side has gone: stop reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A batch to be read: messages of one source folder under the UIDVALIDITY of their scan."""
+
+    folder: Folder
+    uidvalidity: int
+    envelopes: Sequence[Envelope]
+
+
 @dataclass(slots=True)
 class Loaded:
-    """A batch with its content: messages to send, those gone from the source, those it cannot deliver."""
+    """What became of a wish: messages to send, those gone from the source, those it cannot deliver."""
 
-    letters: list[tuple[Envelope, bytes]] = field(default_factory=list)
+    folder: Folder
+    letters: list[Letter] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
     unreadable: list[GivenUp] = field(default_factory=list)
+    failure: MigrationError | None = None
+    """The folder cannot be read any more."""
 
     @property
     def size(self) -> int:
-        return sum(len(raw) for _, raw in self.letters)
-
-
-def read_batches(
-    reader: "SourceReader", batches: Iterable[Sequence[Envelope]], pipe: BytePipe[Loaded], stop: Event
-) -> None:
-    """Fill the pipe until the batches end, the taker goes, or `stop` is set. Runs in a thread of its own."""
-    try:
-        for batch in batches:
-            if stop.is_set():
-                break
-            loaded = reader.load(batch, pipe)
-            pipe.put(loaded, loaded.size)
-    except PipeClosed:
-        pass
-    except BaseException as error:  # noqa: BLE001  (handed to the writing thread, which raises it)
-        pipe.end(error)
-    else:
-        pipe.end()
+        return sum(len(each.raw) for each in self.letters)
 
 
 class SourceReader:
-    """Fetches messages of one folder whatever the server does with single ones."""
+    """Fetches messages whatever the server does with single ones. `unwanted` tells that nobody takes them any more."""
 
-    def __init__(self, source: Endpoint[SourceConnection], folder: Folder, uidvalidity: int) -> None:
+    def __init__(self, source: Endpoint[SourceConnection], unwanted: Callable[[], bool] = lambda: False) -> None:
         self._source = source
-        self._folder = folder
-        self._uidvalidity = uidvalidity
+        self._unwanted = unwanted
         self._failed_in_a_row = 0
+        self._sizes_are_estimates = False
+        self._failed: set[bytes] = set()
 
-    def load(self, batch: Sequence[Envelope], pipe: BytePipe[Loaded] | None = None) -> Loaded:
-        """Fetch a batch; after two failures without progress one message at a time, so that a poison one is found.
+    def read(self, wishes: Iterable[Wish]) -> Iterator[Loaded]:
+        """Everything that is wished; a folder that fails is told once, and its other wishes are passed over."""
+        again: list[Wish] = []
+        for loaded in self._streamed(iter(wishes), again):
+            yield from self._told_once(loaded)
+        for wish in again:
+            if wish.folder.raw not in self._failed:
+                yield from self._told_once(self._loaded(wish))
 
-        PipeClosed when the taker has gone while a connection was lost.
-        """
-        loaded = Loaded()
-        due = {envelope.uid: envelope for envelope in batch}
+    def _told_once(self, loaded: Loaded) -> Iterator[Loaded]:
+        if loaded.failure:
+            if loaded.folder.raw in self._failed:
+                return
+            self._failed.add(loaded.folder.raw)
+        yield loaded
+
+    def _loaded(self, wish: Wish) -> Loaded:
+        """`load`, with a failure of the folder as its result."""
+        try:
+            return self.load(wish)
+        except FolderError as error:
+            return Loaded(wish.folder, failure=error)
+        except ServerError as error:
+            # A folder that cannot be read now says nothing of the others.
+            if error.cause_id != "mailbox_unavailable":
+                raise
+            return Loaded(wish.folder, failure=error)
+
+    def _streamed(self, wishes: Iterator[Wish], again: list[Wish]) -> Iterator[Loaded]:
+        """What comes without any trouble; the rest is put into `again`."""
+        asked: deque[Wish] = deque()
+
+        def requests() -> Iterator[FetchRequest]:
+            for wish in wishes:
+                if self._sizes_are_estimates:
+                    again.append(wish)
+                elif wish.folder.raw not in self._failed:
+                    asked.append(wish)
+                    uids = [envelope.uid for envelope in wish.envelopes]
+                    yield FetchRequest(wish.folder.raw, uids, sum(envelope.size for envelope in wish.envelopes))
+
+        fruitless = 0
+        while True:
+            try:
+                for fetched in self._source.connection.stream(requests()):
+                    wish = asked.popleft()
+                    loaded = Loaded(wish.folder)
+                    due = {envelope.uid: envelope for envelope in wish.envelopes}
+                    if not fetched.failure and fetched.uidvalidity == wish.uidvalidity:
+                        for message in fetched.messages:
+                            if message.raw is not None:
+                                loaded.letters.append(letter(due.pop(message.uid), message.raw))
+                        fruitless = self._failed_in_a_row = 0
+                    yield self._sorted(wish, loaded, due, again)
+                return
+            except ConnectionLost as lost:
+                fruitless += 1
+                if fruitless > TRIES:
+                    raise
+                self._reopen(lost)
+                # The one that was being read goes last and alone: a message of it may be what breaks connections.
+                if asked:
+                    again.append(asked.popleft())
+                wishes = chain(list(asked), wishes)
+                asked.clear()
+
+    def _sorted(self, wish: Wish, loaded: Loaded, due: dict[int, Envelope], again: list[Wish]) -> Loaded:
+        """Keep what is beyond doubt; ask again for what did not come or has another size than it should have."""
+        odd = [each for each in loaded.letters if len(each.raw) != each.envelope.size]
+        if odd:
+            # Some servers only estimate sizes; others answer for a message that is gone with one of their own making.
+            self._sizes_are_estimates = 2 * len(odd) > len(loaded.letters)
+            loaded.letters = [each for each in loaded.letters if len(each.raw) == each.envelope.size]
+        missing = [*due.values(), *(each.envelope for each in odd)]
+        if missing:
+            again.append(Wish(wish.folder, wish.uidvalidity, sorted(missing, key=lambda envelope: envelope.uid)))
+        return loaded
+
+    def load(self, wish: Wish) -> Loaded:
+        """Fetch a batch; after two failures without progress one message at a time, so that a poison one is found."""
+        self._open(wish)
+        loaded = Loaded(wish.folder)
+        due = {envelope.uid: envelope for envelope in wish.envelopes}
         fruitless = 0
         while due and fruitless < 2:
             before = len(due)
@@ -74,17 +154,17 @@ class SourceReader:
                 self._fetch(due, loaded)
                 break
             except ConnectionLost as lost:
-                self._reopen(lost, pipe)
+                self._reopen(lost, wish)
             except Refused:
                 if len(due) == before:
                     break
             fruitless = 0 if len(due) < before else fruitless + 1
         for uid in list(due):
-            self._load_alone(due.pop(uid), loaded, pipe)
+            self._load_alone(due.pop(uid), loaded, wish)
         self._drop_substitutes(loaded)
         return loaded
 
-    def _load_alone(self, envelope: Envelope, loaded: Loaded, pipe: BytePipe[Loaded] | None) -> None:
+    def _load_alone(self, envelope: Envelope, loaded: Loaded, wish: Wish) -> None:
         failure: MigrationError | None = None
         for _ in range(TRIES):
             due = {envelope.uid: envelope}
@@ -95,9 +175,9 @@ class SourceReader:
                 return
             except ConnectionLost as lost:
                 failure = lost
-                self._reopen(lost, pipe)
+                self._reopen(lost, wish)
             except Refused as refused:
-                failure = self._source.connection.failure(refused, "fetch", self._folder.name)
+                failure = self._source.connection.failure(refused, "fetch", wish.folder.name)
                 if not isinstance(failure, MessageError) and failure.cause_id not in _UNTELLING:
                     raise failure from None
         if failure is None:
@@ -112,7 +192,7 @@ class SourceReader:
         """Take every message that comes out of `due`; one that does not come stays there."""
         for message in self._source.connection.messages(list(due)):
             if message.raw is not None:
-                loaded.letters.append((due.pop(message.uid), message.raw))
+                loaded.letters.append(letter(due.pop(message.uid), message.raw))
                 self._failed_in_a_row = 0
 
     def _absent(self, envelope: Envelope, loaded: Loaded, text: str) -> None:
@@ -124,22 +204,30 @@ class SourceReader:
 
     def _drop_substitutes(self, loaded: Loaded) -> None:
         # Courier answers for a message that was expunged meanwhile with one of its own making, and says OK.
-        doubtful = [envelope.uid for envelope, raw in loaded.letters if len(raw) != envelope.size]
+        doubtful = [each.uid for each in loaded.letters if len(each.raw) != each.envelope.size]
         if not doubtful:
             return
         gone = set(doubtful) - self._listed(doubtful)
         loaded.gone += sorted(gone)
-        loaded.letters = [(envelope, raw) for envelope, raw in loaded.letters if envelope.uid not in gone]
+        loaded.letters = [each for each in loaded.letters if each.uid not in gone]
 
     def _listed(self, uids: Sequence[int]) -> set[int]:
         self._source.connection.refresh()
         return {envelope.uid for envelope in self._source.connection.scan_uids(uids)}
 
-    def _reopen(self, lost: ConnectionLost, pipe: BytePipe[Loaded] | None) -> None:
-        if pipe and pipe.ended:
-            raise PipeClosed
+    def _open(self, wish: Wish) -> None:
+        """Have the wish's folder open, as it was when it was scanned."""
+        connection = self._source.connection
+        if connection.selected != wish.folder.raw:
+            connection.examine(wish.folder)
+        if connection.uidvalidity != wish.uidvalidity:
+            raise FolderError("folder_missing", "source", "UIDVALIDITY changed", where=wish.folder.name)
+
+    def _reopen(self, lost: ConnectionLost, wish: Wish | None = None) -> None:
+        if self._unwanted():
+            raise NobodyListens
         if lost.cause_id in HOST_BUSY:
             raise lost
-        opened = self._source.reopen().examine(self._folder)
-        if opened.uidvalidity != self._uidvalidity:
-            raise FolderError("folder_missing", "source", "UIDVALIDITY changed", where=self._folder.name)
+        self._source.reopen()
+        if wish:
+            self._open(wish)

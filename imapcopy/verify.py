@@ -1,21 +1,26 @@
-"""Re-reads the target: success is what is there, not what we sent.
+"""Re-reads the target and compares it with the ledger and the source: success is what is found there.
 
-Every message that was handed over is looked for by its UID, with its arrival date and flags; then the bytes of those
-that some server is known to alter, and of a random sample, are read back and compared by digest (`deep`: of all).
+OK, counts and sizes are no proof (Cyrus overwrites 8-bit header octets at equal size, Courier serves truncated bodies
+with an agreeing size). Every recorded message is looked for under its UID and compared in size, date and flags; those
+that some server is known to alter, those whose size differs, and a random sample are fetched back and compared by
+digest (`deep`: of all).
 """
 
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imapcopy.account import Account
-from imapcopy.connection import Selected, SourceConnection, TargetConnection, sendable_flags
-from imapcopy.errors import FolderError, Refused
+from imapcopy.connection import Fetched, FetchRequest, SourceConnection, TargetConnection
+from imapcopy.errors import FolderError, MessageError, MigrationError, Refused
+from imapcopy.folders import Folder
+from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import alteration, digest
 from imapcopy.plan import Envelope, batches
-from models.ledger import BatchKind, BatchRecord, BatchState, Entry, Ledger
+from imapcopy.responses import Message, sendable_flags
+from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy, Ledger
 
 SAMPLE_SHARE = 0.02
 SAMPLE_LEAST = 3
@@ -36,99 +41,231 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What this run knows of what it sent: octets by source UID, and the UIDs of messages worth reading back."""
+    """What this run knows of what it sent, by source UID."""
 
-    sizes: Mapping[int, int]
-    hazardous: Collection[int]
-    keywords_dropped: Collection[int]
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    """Octets."""
+    hazardous: Collection[int] = ()
+    """Messages worth reading back."""
+    keywords_dropped: Collection[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One folder to be verified: batches of the ledger, and the source folder's scan by UID."""
+
+    source: Folder | None
+    target_name: str
+    target_uidvalidity: int
+    recorded: Sequence[BatchRecord]
+    scan: Mapping[int, Envelope]
+    delivered: Delivered = field(default_factory=Delivered)
+
+    @property
+    def entries(self) -> list[tuple[BatchKind, Entry]]:
+        return [(batch.kind, entry) for batch in self.recorded for entry in batch.entries]
 
 
 def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bool) -> list[Verdict]:
     """Re-read every folder of a mailbox that the ledger knows; writes nothing."""
-    verdicts = []
     with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
-        raw_names = {folder.name: folder for folder in from_source.listing().folders}
-        for copied in ledger.folders():
-            recorded = [b for b in ledger.batches(copied.id or 0) if b.state != BatchState.INTENDED]
-            landed = _opened(to_target, copied.target_name)
-            if landed is None or landed.uidvalidity != copied.target_uidvalidity:
+        known = {folder.name: folder for folder in from_source.listing().folders}
+        copied = ledger.folders()
+        recorded = ledger.batches_of([folder.id or 0 for folder in copied])
+        dues = [_due(folder, recorded[folder.id or 0], from_source, known) for folder in copied]
+        verdicts = []
+        for due, verdict in verify_folders(from_source, to_target, dues, deep=deep, flags=False):
+            if isinstance(verdict, MigrationError):
+                if verdict.cause_id != "folder_missing":
+                    raise verdict
                 # Gone, or another folder under the same name: none of the recorded UIDs means anything in it.
-                lost = {entry.source_uid for batch in recorded for entry in batch.entries}
+                lost = {entry.source_uid for _, entry in due.entries}
                 verdicts.append(Verdict(lost=lost, checked=len(lost)))
-                continue
-            scan: dict[int, Envelope] = {}
-            if copied.source_name in raw_names:
-                opened = from_source.examine(raw_names[copied.source_name])
-                if opened.uidvalidity == copied.source_uidvalidity:
-                    scan = {e.uid: e for e in from_source.scan()}
-            nothing_known = Delivered(sizes={}, hazardous=(), keywords_dropped=())
-            verdicts.append(
-                verify_folder(
-                    from_source, to_target, recorded, scan, landed.keywords, nothing_known, deep=deep, flags=False
-                )
-            )
-    return verdicts
+            else:
+                verdicts.append(verdict)
+        return verdicts
 
 
-def _opened(target: TargetConnection, name: str) -> Selected | None:
-    try:
-        return target.select(name)
-    except FolderError as error:
-        if error.cause_id == "folder_missing":
-            return None
-        raise
+def _due(
+    copied: FolderCopy, recorded: Sequence[BatchRecord], source: SourceConnection, known: Mapping[str, Folder]
+) -> Due:
+    folder = known.get(copied.source_name)
+    scan: dict[int, Envelope] = {}
+    if folder and source.examine(folder).uidvalidity == copied.source_uidvalidity:
+        scan = {e.uid: e for e in source.scan()}
+    return Due(
+        source=folder,
+        target_name=copied.target_name,
+        target_uidvalidity=copied.target_uidvalidity,
+        recorded=[batch for batch in recorded if batch.state != BatchState.INTENDED],
+        scan=scan,
+    )
 
 
-def verify_folder(
-    source: SourceConnection,
-    target: TargetConnection,
-    recorded: Sequence[BatchRecord],
-    scan: Mapping[int, Envelope],
-    keywords: frozenset[str] | None,
-    delivered: Delivered,
-    *,
-    deep: bool = False,
-    flags: bool = True,
-) -> Verdict:
-    """Compare these batches with what the target's opened folder holds; `scan` is the source's, by UID.
+def verify_folders(
+    source: SourceConnection, target: TargetConnection, dues: Iterable[Due], *, deep: bool = False, flags: bool = True
+) -> Iterator[tuple[Due, Verdict | MigrationError]]:
+    """Compare batches with what the target holds, many folders in flight; a folder that cannot be read is its error.
 
     `flags` only right after the copy: later they are the member's own.
     """
-    verdict = Verdict(checked=sum(len(batch.entries) for batch in recorded))
-    entries = [(batch.kind, entry) for batch in recorded for entry in batch.entries]
-    stored = {e.uid: e for e in target.scan_uids([entry.target_uid for _, entry in entries])}
-    suspicious: list[Entry] = []
-    plain: list[Entry] = []
-    for kind, entry in entries:
-        found = stored.get(entry.target_uid)
-        if found is None:
-            verdict.lost.add(entry.source_uid)
-            continue
-        if kind == BatchKind.ADOPTED:
-            # Not ours: its content was compared when it was adopted, its flags belong to the member.
-            continue
-        sent = scan.get(entry.source_uid)
+    comparisons = [_Comparison(due, deep=deep, flags=flags) for due in dues]
+    looks = [(comparison, request) for comparison in comparisons for request in comparison.requests()]
+    answers = target.look_back(request for _, request in looks)
+    for (comparison, _), fetched in zip(looks, answers, strict=True):
+        if not comparison.failure:
+            try:
+                comparison.take(fetched, target)
+            except FolderError as error:
+                comparison.failure = error
+    for comparison in comparisons:
+        try:
+            yield comparison.due, comparison.conclude(source, target)
+        except FolderError as error:
+            yield comparison.due, error
+
+
+class _Comparison:
+    """What the ledger says of one folder against what its target holds."""
+
+    def __init__(self, due: Due, *, deep: bool, flags: bool) -> None:
+        self.due = due
+        self.failure: MigrationError | None = None
+        self._flags = flags
+        self._entries = due.entries
+        self._verdict = Verdict(checked=len(self._entries))
+        # What was adopted is not ours: its content was compared then, its flags belong to the member.
+        ours = [entry for kind, entry in self._entries if kind == BatchKind.COPIED]
+        hazardous = [entry for entry in ours if entry.source_uid in due.delivered.hazardous]
+        plain = [entry for entry in ours if entry.source_uid not in due.delivered.hazardous]
+        chosen = hazardous + (plain if deep else _sample(plain))
+        self._unread = {entry.target_uid: entry for entry in chosen}
+        self._doubtful: list[Entry] = []
+        """To be read (once more) together with the source's bytes."""
+        self._stored: dict[int, Envelope] = {}
+
+    def requests(self) -> Iterator[FetchRequest]:
+        """What is asked for in any case: a scan, and the chosen messages in pieces that memory can hold."""
+        raw = encode_mailbox(self.due.target_name)
+        yield FetchRequest(raw, [], 0, [entry.target_uid for _, entry in self._entries], anew=True)
+        uids: list[int] = []
+        octets = 0
+        for uid, entry in sorted(self._unread.items()):
+            size = self._size(entry) or 0
+            if uids and (octets + size > CHUNK_BYTES or len(uids) >= CHUNK_MESSAGES):
+                yield FetchRequest(raw, uids, octets)
+                uids, octets = [], 0
+            uids.append(uid)
+            octets += size
+        if uids:
+            yield FetchRequest(raw, uids, octets)
+
+    def take(self, fetched: Fetched, target: TargetConnection) -> None:
+        """Compare what came of the first look."""
+        name = self.due.target_name
+        if fetched.failure:
+            raise fetched.failure
+        if fetched.refused:
+            # Nothing may be concluded from what is missing.
+            failure = target.failure(fetched.refused, "fetch", name)
+            reach = FolderError if isinstance(failure, MessageError) else type(failure)
+            raise reach(failure.cause_id, failure.side, failure.server_text, where=name)
+        if fetched.uidvalidity != self.due.target_uidvalidity:
+            raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=name)
+        if fetched.request.anew:
+            self._take_scan(fetched)
+        for message in fetched.messages:
+            if message.raw is not None and message.uid in self._unread:
+                entry = self._unread.pop(message.uid)
+                if digest(message.raw) == entry.digest and self._size(entry) in (None, len(message.raw)):
+                    self._verdict.read_back += 1
+                else:
+                    # Not kept: they may be many and large, and are compared in pieces at the end.
+                    self._doubtful.append(entry)
+
+    def _take_scan(self, fetched: Fetched) -> None:
+        self._stored = {envelope.uid: envelope for envelope in fetched.scan}
+        for kind, entry in self._entries:
+            found = self._stored.get(entry.target_uid)
+            if found is None:
+                self._verdict.lost.add(entry.source_uid)
+                self._unread.pop(entry.target_uid, None)
+            elif kind == BatchKind.COPIED:
+                self._compare(entry, found, fetched.keywords)
+
+    def _compare(self, entry: Entry, found: Envelope, keywords: frozenset[str] | None) -> None:
+        sent = self.due.scan.get(entry.source_uid)
         if sent is not None:
-            dropped = entry.source_uid in delivered.keywords_dropped
-            if flags:
-                verdict.altered.update(_flag_changes(sent, found, keywords, dropped))
+            if self._flags:
+                dropped = entry.source_uid in self.due.delivered.keywords_dropped
+                self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped))
             if sent.arrived is None or sent.arrived != found.arrived:
-                verdict.altered["date"] += 1
-        # An earlier run may have sent it: then the source's own number is the best that is known.
-        size = delivered.sizes.get(entry.source_uid, sent.size if sent else None)
-        differs = size is not None and size != found.size
-        (suspicious if differs or entry.source_uid in delivered.hazardous else plain).append(entry)
-    to_read = suspicious + (plain if deep else _sample(plain))
-    by_target = {entry.target_uid: entry for entry in to_read}
-    # In pieces, because the bytes that differ are kept until the source's are there to compare.
-    for some in batches([stored[uid] for uid in sorted(by_target)], CHUNK_MESSAGES, CHUNK_BYTES):
-        _read_back(source, target, [by_target[e.uid] for e in some], delivered.sizes, scan, verdict)
-    return verdict
+                self._verdict.altered["date"] += 1
+        if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
+            self._doubtful.append(entry)
+
+    def _size(self, entry: Entry) -> int | None:
+        """What the message weighed; after an earlier run the source's own number is the best that is known."""
+        sent = self.due.scan.get(entry.source_uid)
+        return self.due.delivered.sizes.get(entry.source_uid, sent.size if sent else None)
+
+    def conclude(self, source: SourceConnection, target: TargetConnection) -> Verdict:
+        """Look again at what was not as expected."""
+        if self.failure:
+            raise self.failure
+        # What was asked for and did not come is doubtful too.
+        self._doubtful += self._unread.values()
+        if self._doubtful:
+            target.select(self.due.target_name)
+        by_target = {entry.target_uid: entry for entry in self._doubtful}
+        # In pieces, because the bytes that differ are kept until the source's are there to compare.
+        for some in batches([self._stored[uid] for uid in sorted(by_target)], CHUNK_MESSAGES, CHUNK_BYTES):
+            self._read_back(source, target, [by_target[envelope.uid] for envelope in some])
+        self._verdict.altered = +self._verdict.altered
+        return self._verdict
+
+    def _read_back(self, source: SourceConnection, target: TargetConnection, entries: Sequence[Entry]) -> None:
+        """Compare the bytes; only a difference needs the source's bytes once more, to be named."""
+        verdict = self._verdict
+        by_target = {entry.target_uid: entry for entry in entries}
+        different: dict[int, tuple[bytes, str]] = {}
+        for message in target.read_back(list(by_target)):
+            if message.raw is None:
+                continue
+            entry = by_target.pop(message.uid)
+            verdict.read_back += 1
+            if digest(message.raw) != entry.digest:
+                different[entry.source_uid] = message.raw, "content"
+            elif len(message.raw) != self.due.delivered.sizes.get(entry.source_uid, len(message.raw)):
+                different[entry.source_uid] = message.raw, "line_ends"
+        if by_target:
+            # Not delivered: gone meanwhile, or there and unreadable. To send the latter again would double it.
+            target.refresh()
+            listed = {e.uid for e in target.scan_uids(list(by_target))}
+            verdict.lost.update(entry.source_uid for uid, entry in by_target.items() if uid not in listed)
+            verdict.altered["content"] += len(listed)
+        for original in self._originals(source, different):
+            if original.raw is not None and (name := alteration(original.raw, different.pop(original.uid)[0])):
+                verdict.altered[name] += 1
+        # What the source refuses or has no more: the digest and the size alone tell in which way it is another.
+        verdict.altered.update(kind for _, kind in different.values())
+
+    def _originals(self, source: SourceConnection, wanted: Collection[int]) -> Iterator[Message]:
+        uids = [uid for uid in wanted if uid in self.due.scan]
+        if not uids or self.due.source is None:
+            return
+        with contextlib.suppress(Refused, FolderError):
+            if source.selected != self.due.source.raw:
+                source.examine(self.due.source)
+            yield from source.messages(uids)
 
 
 def _flag_changes(
     sent: Envelope, stored: Envelope, keywords: frozenset[str] | None, without_keywords: bool
 ) -> Iterable[str]:
+    if sent.flags == stored.flags and not without_keywords:
+        # By far the most: whatever is stored as it was sent could be sent.
+        return
     wished = frozenset(f for f in sent.flags if f.lower() != "\\recent")
     expected = sendable_flags(wished, keywords)
     if without_keywords or expected != wished:
@@ -137,41 +274,6 @@ def _flag_changes(
         expected = frozenset(f for f in expected if f.startswith("\\"))
     if _folded(expected) != _folded(stored.flags):
         yield "flags"
-
-
-def _read_back(
-    source: SourceConnection,
-    target: TargetConnection,
-    entries: Sequence[Entry],
-    sizes: Mapping[int, int],
-    scan: Mapping[int, Envelope],
-    verdict: Verdict,
-) -> None:
-    """Compare the bytes; only a difference needs the source's bytes once more, to be named."""
-    by_target = {entry.target_uid: entry for entry in entries}
-    different: dict[int, tuple[bytes, str]] = {}
-    for message in target.read_back(list(by_target)):
-        if message.raw is None:
-            continue
-        entry = by_target.pop(message.uid)
-        verdict.read_back += 1
-        if digest(message.raw) != entry.digest:
-            different[entry.source_uid] = message.raw, "content"
-        elif len(message.raw) != sizes.get(entry.source_uid, len(message.raw)):
-            different[entry.source_uid] = message.raw, "line_ends"
-    if by_target:
-        # Not delivered: gone meanwhile, or there and unreadable. To send the latter again would double it.
-        target.refresh()
-        listed = {e.uid for e in target.scan_uids(list(by_target))}
-        verdict.lost.update(entry.source_uid for uid, entry in by_target.items() if uid not in listed)
-        verdict.altered["content"] += len(listed)
-    with contextlib.suppress(Refused):
-        for original in source.messages([uid for uid in different if uid in scan]):
-            if original.raw is not None and (name := alteration(original.raw, different.pop(original.uid)[0])):
-                verdict.altered[name] += 1
-    # What the source refuses or has no more: the digest and the size alone tell in which way it is another.
-    verdict.altered.update(kind for _, kind in different.values())
-    verdict.altered = +verdict.altered
 
 
 def _sample(entries: Sequence[Entry]) -> list[Entry]:

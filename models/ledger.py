@@ -7,13 +7,16 @@ Every write checks the runner's fencing token first.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, insert, update
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
 from models.columns import now, stored_as_value
@@ -22,6 +25,11 @@ from models.member import renew_lease
 from models.uid_sets import format_uids, parse_uids
 
 DIGEST_BYTES = 16
+LEASE_FRESH_SECONDS = 30.0
+"""A lease that was renewed so recently cannot have gone to another runner: it lasts ten times as long."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while the machine sleeps, as the lease does."""
 
 
 class BatchState(StrEnum):
@@ -130,6 +138,37 @@ class GivenUp:
     arrived: datetime | None = None
 
 
+class FolderKey(NamedTuple):
+    """A pair of folders under one UIDVALIDITY of each."""
+
+    source_name: str
+    source_uidvalidity: int
+    target_name: str
+    target_uidvalidity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A batch that is about to be sent; `uidnext` is a UID below which nothing of it can arrive."""
+
+    folder_id: int
+    source_uids: Sequence[int]
+    digests: Sequence[bytes]
+    size: int
+    uidnext: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of an intended batch; what is in neither list is to be sent again. `size` is of what arrived."""
+
+    batch_id: int
+    folder_id: int
+    arrived: Sequence[Entry]
+    size: int
+    given_up: Sequence[GivenUp] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class FolderTally:
     """The numbers of one folder after a pass: its source messages by their end."""
@@ -143,6 +182,20 @@ class FolderTally:
     settled: str
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One folder after a pass: which batches were re-read, what the target's server had changed, and the numbers."""
+
+    folder_id: int
+    tally: FolderTally
+    verified: Collection[int] = ()
+    """Ids of batches."""
+    altered: Mapping[str, int] = field(default_factory=dict)
+    read_back: int = 0
+    afresh: bool = False
+    """All of the folder was read again: this replaces what earlier passes found."""
+
+
 class Ledger:
     """The ledger of one member, written by its one runner."""
 
@@ -150,48 +203,49 @@ class Ledger:
         self._engine = engine
         self._member_id = member_id
         self._token = token
+        self._renewed = float("-inf")
 
     @contextmanager
     def _fenced(self) -> Iterator[Session]:
         """A writing transaction that LeaseLost ends when another runner has taken over."""
+        moment = time.clock_gettime(_CLOCK)
         with writing(self._engine) as session:
             renew_lease(session, self._member_id, self._token)
             yield session
+        self._renewed = moment
 
     def check_lease(self) -> None:
         """Raise LeaseLost when another runner has taken over; renew the lease otherwise."""
         with self._fenced():
             pass
 
+    def keep_lease(self) -> None:
+        """check_lease(), unless it was renewed so recently that nobody else can have it: cheap before each message."""
+        if time.clock_gettime(_CLOCK) - self._renewed > LEASE_FRESH_SECONDS:
+            self.check_lease()
+
     def open_folder(
         self, source_name: str, source_uidvalidity: int, target_name: str, target_uidvalidity: int
     ) -> FolderCopy:
-        """The row of this folder pair under these UIDVALIDITYs; rows under others are superseded."""
+        """`open_folders` for one."""
+        return self.open_folders([FolderKey(source_name, source_uidvalidity, target_name, target_uidvalidity)])[0]
+
+    def open_folders(self, keys: Sequence[FolderKey]) -> list[FolderCopy]:
+        """The row of each folder pair; rows of the same source folder under other UIDVALIDITYs are superseded."""
+        wanted = {key.source_name: key for key in keys}
         with self._fenced() as session:
-            rows = session.exec(
-                select(FolderCopy).where(FolderCopy.member_id == self._member_id, FolderCopy.source_name == source_name)
-            ).all()
-            found = None
-            for row in rows:
-                same = (row.source_uidvalidity, row.target_name, row.target_uidvalidity) == (
-                    source_uidvalidity,
-                    target_name,
-                    target_uidvalidity,
-                )
-                row.superseded = not same
-                session.add(row)
-                found = row if same else found
-            if found is None:
-                found = FolderCopy(
-                    member_id=self._member_id,
-                    source_name=source_name,
-                    source_uidvalidity=source_uidvalidity,
-                    target_name=target_name,
-                    target_uidvalidity=target_uidvalidity,
-                )
-                session.add(found)
-                session.flush()
-            return found
+            found: dict[FolderKey, FolderCopy] = {}
+            for row in session.exec(select(FolderCopy).where(FolderCopy.member_id == self._member_id)):
+                if row.source_name in wanted:
+                    key = FolderKey(row.source_name, row.source_uidvalidity, row.target_name, row.target_uidvalidity)
+                    row.superseded = key != wanted[row.source_name]
+                    session.add(row)
+                    if not row.superseded:
+                        found[key] = row
+            fresh = {key: FolderCopy(member_id=self._member_id, **key._asdict()) for key in keys if key not in found}
+            session.add_all(fresh.values())
+            session.flush()
+            return [found.get(key) or fresh[key] for key in keys]
 
     def folders(self) -> list[FolderCopy]:
         """Every current folder of the member."""
@@ -214,24 +268,36 @@ class Ledger:
 
     def batches(self, folder_id: int) -> list[BatchRecord]:
         """Every batch of a folder, oldest first."""
-        with reading(self._engine) as session:
-            rows = session.exec(select(Batch).where(Batch.folder_copy_id == folder_id).order_by(col(Batch.id)))
-            return [_record(row) for row in rows]
+        return self.batches_of([folder_id])[folder_id]
 
-    def claimed_target_uids(self, target_name: str, target_uidvalidity: int) -> set[int]:
-        """Target UIDs that already stand for a source message, over all folders copied into that target folder."""
+    def batches_of(self, folder_ids: Collection[int]) -> dict[int, list[BatchRecord]]:
+        """Every batch of each folder, oldest first."""
+        found: dict[int, list[BatchRecord]] = {folder_id: [] for folder_id in folder_ids}
+        with reading(self._engine) as session:
+            rows = session.exec(select(Batch).where(col(Batch.folder_copy_id).in_(folder_ids)).order_by(col(Batch.id)))
+            for row in rows:
+                found[row.folder_copy_id].append(_record(row))
+        return found
+
+    def claimed_target_uids(self, target_names: Collection[str]) -> dict[tuple[str, int], set[int]]:
+        """Target UIDs that already stand for a source message, by target folder and its UIDVALIDITY.
+
+        Over all source folders that were ever copied there: a folder that was renamed at the source is another one.
+        """
+        found: dict[tuple[str, int], set[int]] = defaultdict(set)
         with reading(self._engine) as session:
             rows = session.exec(
-                select(Batch.target_uids)
-                .join(FolderCopy, col(FolderCopy.id) == col(Batch.folder_copy_id))
+                select(FolderCopy.target_name, FolderCopy.target_uidvalidity, Batch.target_uids)
+                .join(Batch, col(FolderCopy.id) == col(Batch.folder_copy_id))
                 .where(
                     FolderCopy.member_id == self._member_id,
-                    FolderCopy.target_name == target_name,
-                    FolderCopy.target_uidvalidity == target_uidvalidity,
+                    col(FolderCopy.target_name).in_(target_names),
                     col(FolderCopy.superseded).is_(False),
                 )
             )
-            return {uid for text in rows for uid in parse_uids(text)}
+            for name, uidvalidity, uids in rows:
+                found[name, uidvalidity].update(parse_uids(uids))
+        return found
 
     def issues(self, folder_id: int) -> dict[int, MessageIssue]:
         """Messages of a folder that were given up, by source UID."""
@@ -242,84 +308,79 @@ class Ledger:
     def intend(
         self, folder_id: int, source_uids: Sequence[int], digests: Sequence[bytes], size: int, uidnext: int
     ) -> int:
-        """Commit what is about to be sent; `uidnext` is the target's UIDNEXT now. Returns the batch's id."""
-        with self._fenced() as session:
-            batch = Batch(
-                folder_copy_id=folder_id,
-                state=BatchState.INTENDED,
-                source_uids=format_uids(source_uids),
-                digests=b"".join(digests),
-                bytes=size,
-                target_uidnext_before=uidnext,
-            )
-            session.add(batch)
-            session.flush()
-            return _id(batch.id)
+        """`advance` for one batch that is about to be sent; returns its id."""
+        return self.advance([], [Intended(folder_id, source_uids, digests, size, uidnext)])[0]
 
     def confirm(
         self, batch_id: int, arrived: Sequence[Entry], given_up: Sequence[GivenUp] = (), size: int | None = None
     ) -> None:
-        """Commit what the target took of an intended batch; what is in neither list is to be sent again.
-
-        `size` is the octets of what arrived; None where they are not known any more.
-        """
-        with self._fenced() as session:
+        """`advance` for one batch whose end is known; `size` is None where the octets are not known any more."""
+        with reading(self._engine) as session:
             batch = session.get_one(Batch, batch_id)
-            folder = session.get_one(FolderCopy, batch.folder_copy_id)
-            if arrived:
-                if size is None:
-                    size = _share(batch.bytes, len(arrived), len(parse_uids(batch.source_uids)))
-                batch.state = BatchState.CONFIRMED
-                batch.source_uids = format_uids(entry.source_uid for entry in arrived)
-                batch.target_uids = format_uids(entry.target_uid for entry in arrived)
-                batch.digests = b"".join(entry.digest for entry in arrived)
-                batch.bytes = size
-                session.add(batch)
-                folder.copied += len(arrived)
-                folder.bytes += batch.bytes
-            else:
-                session.delete(batch)
-            self._give_up(session, folder, given_up)
+        if size is None:
+            size = _share(batch.bytes, len(arrived), len(parse_uids(batch.source_uids)))
+        self.advance([Settled(batch_id, batch.folder_copy_id, arrived, size, given_up)])
 
-    def adopt(self, folder_id: int, entries: Sequence[Entry]) -> None:
-        """Commit that these source messages were at the target before us."""
+    def advance(self, settled: Sequence[Settled], intended: Sequence[Intended] = ()) -> list[int]:
+        """Commit what became of batches, and what is to be sent next; returns the ids of the latter, in order."""
+        with self._fenced() as session:
+            changed: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+            for each in settled:
+                numbers = changed[each.folder_id]
+                if each.arrived:
+                    session.exec(update(Batch).where(col(Batch.id) == each.batch_id).values(**_confirmed(each)))
+                    numbers[0] += len(each.arrived)
+                    numbers[1] += each.size
+                else:
+                    session.exec(delete(Batch).where(col(Batch.id) == each.batch_id))
+                numbers[2] += len(each.given_up)
+                session.add_all(_issue(each.folder_id, message) for message in each.given_up)
+            for folder_id, (copied, size, issues) in changed.items():
+                session.exec(
+                    update(FolderCopy)
+                    .where(col(FolderCopy.id) == folder_id)
+                    .values(
+                        copied=col(FolderCopy.copied) + copied,
+                        bytes=col(FolderCopy.bytes) + size,
+                        issues=col(FolderCopy.issues) + issues,
+                    )
+                )
+            if not intended:
+                return []
+            rows = session.scalars(
+                insert(Batch).returning(col(Batch.id), sort_by_parameter_order=True),
+                [_intended(each) for each in intended],
+            )
+            return [_id(batch_id) for batch_id in rows]
+
+    def adopt(self, folder_id: int, entries: Sequence[Entry]) -> int:
+        """Commit that these source messages were at the target before us; returns the batch's id, 0 for none."""
         if not entries:
-            return
+            return 0
         with self._fenced() as session:
             folder = session.get_one(FolderCopy, folder_id)
-            session.add(
-                Batch(
-                    folder_copy_id=folder_id,
-                    kind=BatchKind.ADOPTED,
-                    state=BatchState.CONFIRMED,
-                    source_uids=format_uids(entry.source_uid for entry in entries),
-                    target_uids=format_uids(entry.target_uid for entry in entries),
-                    digests=b"".join(entry.digest for entry in entries),
-                )
+            batch = Batch(
+                folder_copy_id=folder_id,
+                kind=BatchKind.ADOPTED,
+                state=BatchState.CONFIRMED,
+                source_uids=format_uids(entry.source_uid for entry in entries),
+                target_uids=format_uids(entry.target_uid for entry in entries),
+                digests=b"".join(entry.digest for entry in entries),
             )
+            session.add(batch)
             folder.already_there += len(entries)
             session.add(folder)
+            session.flush()
+            return _id(batch.id)
 
     def give_up(self, folder_id: int, messages: Sequence[GivenUp]) -> None:
         """Commit messages that stay behind, each with its reason."""
         if messages:
             with self._fenced() as session:
-                self._give_up(session, session.get_one(FolderCopy, folder_id), messages)
-
-    def _give_up(self, session: Session, folder: FolderCopy, messages: Sequence[GivenUp]) -> None:
-        for message in messages:
-            session.add(
-                MessageIssue(
-                    folder_copy_id=_id(folder.id),
-                    source_uid=message.source_uid,
-                    cause=message.cause,
-                    server_text=message.server_text,
-                    size=message.size,
-                    arrived=message.arrived,
-                )
-            )
-            folder.issues += 1
-        session.add(folder)
+                folder = session.get_one(FolderCopy, folder_id)
+                folder.issues += len(messages)
+                session.add(folder)
+                session.add_all(_issue(folder_id, message) for message in messages)
 
     def reopen_issues(self) -> int:
         """Forget every given-up message of the member, so that the next pass tries it again; returns how many."""
@@ -333,32 +394,6 @@ class Ledger:
                     session.add(folder)
                     reopened += gone.rowcount
             return reopened
-
-    def mark_verified(
-        self,
-        folder_id: int,
-        batch_ids: Sequence[int],
-        altered: Mapping[str, int],
-        read_back: int,
-        *,
-        afresh: bool = False,
-    ) -> None:
-        """Commit that these batches were re-read from the target, and what its server changed in them.
-
-        `afresh` replaces what earlier passes found: all of the folder was read again.
-        """
-        with self._fenced() as session:
-            folder = session.get_one(FolderCopy, folder_id)
-            for batch_id in batch_ids:
-                batch = session.get_one(Batch, batch_id)
-                batch.state = BatchState.VERIFIED
-                session.add(batch)
-            total = {} if afresh else json.loads(folder.altered)
-            for name, count in altered.items():
-                total[name] = total.get(name, 0) + count
-            folder.altered = json.dumps(total, sort_keys=True)
-            folder.read_back = read_back if afresh else folder.read_back + read_back
-            session.add(folder)
 
     def disown(self, folder_id: int, source_uids: set[int]) -> None:
         """Take messages out of their batches that are not at the target after all; the next plan sends them again."""
@@ -386,14 +421,70 @@ class Ledger:
                 else:
                     session.delete(batch)
 
-    def finish_folder(self, folder_id: int, tally: FolderTally) -> None:
-        """Commit the numbers of a folder after a pass."""
+    def finish_folders(self, finished: Sequence[Finished]) -> None:
+        """Commit folders after a pass: what was re-read from the target, and their numbers."""
+        if not finished:
+            return
         with self._fenced() as session:
-            folder = session.get_one(FolderCopy, folder_id)
-            for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled"):
-                setattr(folder, name, getattr(tally, name))
-            folder.updated_at = now()
-            session.add(folder)
+            verified = [batch_id for each in finished for batch_id in each.verified]
+            for some in _chunks(verified, 1000):
+                session.exec(update(Batch).where(col(Batch.id).in_(some)).values(state=BatchState.VERIFIED))
+            by_id = {each.folder_id: each for each in finished}
+            for some in _chunks(list(by_id), 1000):
+                for folder in session.exec(select(FolderCopy).where(col(FolderCopy.id).in_(some))):
+                    _finish(folder, by_id[_id(folder.id)])
+                    session.add(folder)
+
+
+def _finish(folder: FolderCopy, finished: Finished) -> None:
+    total = {} if finished.afresh else json.loads(folder.altered)
+    for name, count in finished.altered.items():
+        total[name] = total.get(name, 0) + count
+    folder.altered = json.dumps(total, sort_keys=True)
+    folder.read_back = finished.read_back + (0 if finished.afresh else folder.read_back)
+    for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled"):
+        setattr(folder, name, getattr(finished.tally, name))
+    folder.updated_at = now()
+
+
+def _intended(batch: Intended) -> dict[str, object]:
+    return {
+        "folder_copy_id": batch.folder_id,
+        "kind": BatchKind.COPIED,
+        "state": BatchState.INTENDED,
+        "source_uids": format_uids(batch.source_uids),
+        "target_uids": "",
+        "digests": b"".join(batch.digests),
+        "bytes": batch.size,
+        "target_uidnext_before": batch.uidnext,
+    }
+
+
+def _confirmed(batch: Settled) -> dict[str, object]:
+    return {
+        "state": BatchState.CONFIRMED,
+        "source_uids": format_uids(entry.source_uid for entry in batch.arrived),
+        "target_uids": format_uids(entry.target_uid for entry in batch.arrived),
+        "digests": b"".join(entry.digest for entry in batch.arrived),
+        "bytes": batch.size,
+    }
+
+
+def _issue(folder_id: int, message: GivenUp) -> MessageIssue:
+    return MessageIssue(
+        folder_copy_id=folder_id,
+        source_uid=message.source_uid,
+        cause=message.cause,
+        server_text=message.server_text,
+        size=message.size,
+        arrived=message.arrived,
+    )
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    # SQLite takes 32,766 values in one statement, some builds fewer.
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _share(size: int, part: int, whole: int) -> int:

@@ -8,8 +8,15 @@ import pytest
 from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
+from imapcopy import deliver
 from models.database import open_database
 from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, new_member
+
+
+@pytest.fixture(autouse=True)
+def prompt_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers here have stored what they store when they drop a connection: nobody has to wait for them."""
+    monkeypatch.setattr(deliver, "SETTLE_SECONDS", 0)
 
 
 @pytest.fixture

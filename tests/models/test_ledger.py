@@ -9,7 +9,20 @@ from sqlalchemy import Engine
 from sqlmodel import select
 
 from models.database import reading
-from models.ledger import Batch, BatchKind, BatchState, Entry, FolderCopy, FolderTally, GivenUp, Ledger, MessageIssue
+from models.ledger import (
+    Batch,
+    BatchKind,
+    BatchState,
+    Entry,
+    Finished,
+    FolderCopy,
+    FolderKey,
+    FolderTally,
+    GivenUp,
+    Ledger,
+    MessageIssue,
+    Settled,
+)
 from models.member import LeaseLost, take_lease
 from tests.models.company import Company
 
@@ -47,6 +60,10 @@ def intend(ledger: Ledger, folder: int, uids: list[int], size: int = 100) -> int
     return ledger.intend(folder, uids, [digest(uid) for uid in uids], size, uidnext=50)
 
 
+def claimed(ledger: Ledger) -> set[int]:
+    return ledger.claimed_target_uids(["INBOX"]).get(("INBOX", 1), set())
+
+
 def row(engine: Engine, folder: int) -> FolderCopy:
     with reading(engine) as session:
         return session.get_one(FolderCopy, folder)
@@ -63,7 +80,7 @@ def test_what_is_intended_is_known_before_anything_is_sent(ledger: Ledger, folde
     assert batch.state == BatchState.INTENDED
     assert batch.entries == tuple(entries({4: 0, 5: 0, 9: 0}))
     assert batch.target_uidnext_before == 50
-    assert ledger.claimed_target_uids("INBOX", 1) == set()
+    assert claimed(ledger) == set()
 
 
 def test_confirming_commits_the_uids_in_the_order_of_arrival(engine: Engine, ledger: Ledger, folder: int) -> None:
@@ -72,7 +89,7 @@ def test_confirming_commits_the_uids_in_the_order_of_arrival(engine: Engine, led
     (found,) = ledger.batches(folder)
     assert found.state == BatchState.CONFIRMED
     assert found.entries == tuple(entries({9: 50, 4: 51, 5: 52}))
-    assert ledger.claimed_target_uids("INBOX", 1) == {50, 51, 52}
+    assert claimed(ledger) == {50, 51, 52}
     assert (row(engine, folder).copied, row(engine, folder).bytes) == (3, 90)
 
 
@@ -109,7 +126,7 @@ def test_adopted_messages_count_as_already_there(engine: Engine, ledger: Ledger,
     (batch,) = ledger.batches(folder)
     assert (batch.kind, batch.state) == (BatchKind.ADOPTED, BatchState.CONFIRMED)
     assert (row(engine, folder).copied, row(engine, folder).already_there) == (0, 2)
-    assert ledger.claimed_target_uids("INBOX", 1) == {7, 8}
+    assert claimed(ledger) == {7, 8}
 
 
 def test_given_up_messages_keep_their_reason_until_they_are_reopened(
@@ -129,7 +146,7 @@ def test_given_up_messages_keep_their_reason_until_they_are_reopened(
 def test_reopening_makes_a_settled_folder_be_looked_at_again(engine: Engine, ledger: Ledger, folder: int) -> None:
     quiet = opened(ledger, "Quiet")
     for each in (folder, quiet):
-        ledger.finish_folder(each, FolderTally(1, 1, 0, 0, None, None, "both sides"))
+        ledger.finish_folders([Finished(each, FolderTally(1, 1, 0, 0, None, None, "both sides"))])
     ledger.give_up(folder, [GivenUp(3, "invalid_message")])
     ledger.reopen_issues()
     assert row(engine, folder).settled == ""
@@ -144,7 +161,7 @@ def test_disowned_messages_are_no_longer_counted(engine: Engine, ledger: Ledger,
     assert [[e.source_uid for e in batch.entries] for batch in ledger.batches(folder)] == [[1, 3, 4]]
     found = row(engine, folder)
     assert (found.copied, found.already_there, found.bytes) == (3, 0, 300)
-    assert ledger.claimed_target_uids("INBOX", 1) == {50, 52, 53}
+    assert claimed(ledger) == {50, 52, 53}
     ledger.confirm(intend(ledger, folder, [2], size=100), entries({2: 61}), size=100)
     assert (row(engine, folder).copied, row(engine, folder).bytes) == (4, 400)
 
@@ -154,19 +171,20 @@ def test_verified_batches_are_marked_and_what_the_server_changed_is_added_up(
 ) -> None:
     batch = intend(ledger, folder, [1, 2])
     ledger.confirm(batch, entries({1: 50, 2: 51}), size=100)
-    ledger.mark_verified(folder, [batch], {"line_ends": 1}, 2)
-    ledger.mark_verified(folder, [], {"line_ends": 2, "date": 1}, 1)
+    tally = FolderTally(2, 2, 0, 0, None, None, "")
+    ledger.finish_folders([Finished(folder, tally, [batch], {"line_ends": 1}, 2)])
+    ledger.finish_folders([Finished(folder, tally, [], {"line_ends": 2, "date": 1}, 1)])
     assert ledger.batches(folder)[0].state == BatchState.VERIFIED
     assert json.loads(row(engine, folder).altered) == {"date": 1, "line_ends": 3}
     assert row(engine, folder).read_back == 3
-    ledger.mark_verified(folder, [batch], {"line_ends": 1}, 2, afresh=True)
+    ledger.finish_folders([Finished(folder, tally, [batch], {"line_ends": 1}, 2, afresh=True)])
     assert json.loads(row(engine, folder).altered) == {"line_ends": 1}
     assert row(engine, folder).read_back == 2
 
 
 def test_finishing_writes_the_numbers_of_the_pass(engine: Engine, ledger: Ledger, folder: int) -> None:
     oldest, newest = datetime(2001, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
-    ledger.finish_folder(folder, FolderTally(10, 7, 2, 1, oldest, newest, "settled"))
+    ledger.finish_folders([Finished(folder, FolderTally(10, 7, 2, 1, oldest, newest, "settled"))])
     found = row(engine, folder)
     assert (found.source_messages, found.copied, found.already_there, found.issues) == (10, 7, 2, 1)
     assert (found.oldest, found.newest, found.settled) == (oldest, newest, "settled")
@@ -180,7 +198,7 @@ def test_a_new_uidvalidity_makes_a_new_row_and_the_old_one_is_kept_for_the_recor
     assert renumbered != folder
     assert row(engine, folder).superseded
     assert [each.id for each in ledger.folders()] == [renumbered]
-    assert ledger.claimed_target_uids("INBOX", 1) == set()
+    assert claimed(ledger) == set()
     assert opened(ledger, validity=(2, 1)) == renumbered
 
 
@@ -200,16 +218,17 @@ def test_equal_messages_are_two_entries(ledger: Ledger, folder: int) -> None:
 
 WRITES: dict[str, Callable[[Ledger, int, int], object]] = {
     "open_folder": lambda ledger, folder, batch: ledger.open_folder("Other", 1, "Other", 1),
+    "open_folders": lambda ledger, folder, batch: ledger.open_folders([FolderKey("Other", 1, "Other", 1)]),
     "supersede_all_but": lambda ledger, folder, batch: ledger.supersede_all_but([]),
     "intend": lambda ledger, folder, batch: intend(ledger, folder, [7]),
+    "advance": lambda ledger, folder, batch: ledger.advance([Settled(batch, folder, entries({1: 50}), 10)]),
     "confirm": lambda ledger, folder, batch: ledger.confirm(batch, entries({1: 50})),
     "adopt": lambda ledger, folder, batch: ledger.adopt(folder, entries({8: 9})),
     "give_up": lambda ledger, folder, batch: ledger.give_up(folder, [GivenUp(9, "invalid_message")]),
     "reopen_issues": lambda ledger, folder, batch: ledger.reopen_issues(),
-    "mark_verified": lambda ledger, folder, batch: ledger.mark_verified(folder, [batch], {}, 1),
     "disown": lambda ledger, folder, batch: ledger.disown(folder, {1}),
-    "finish_folder": lambda ledger, folder, batch: ledger.finish_folder(
-        folder, FolderTally(1, 1, 0, 0, None, None, "x")
+    "finish_folders": lambda ledger, folder, batch: ledger.finish_folders(
+        [Finished(folder, FolderTally(1, 1, 0, 0, None, None, "x"), [batch])]
     ),
     "check_lease": lambda ledger, folder, batch: ledger.check_lease(),
 }
@@ -231,7 +250,7 @@ def test_a_runner_whose_lease_was_taken_over_writes_nothing(
 
 
 def test_every_public_writing_method_is_among_those() -> None:
-    readers = {"folders", "batches", "claimed_target_uids", "issues"}
+    readers = {"folders", "batches", "batches_of", "claimed_target_uids", "issues", "keep_lease"}
     assert {name for name in vars(Ledger) if not name.startswith("_")} - readers == set(WRITES)
 
 

@@ -9,7 +9,7 @@ from sqlmodel import select
 from models import lifecycle
 from models.columns import now
 from models.database import writing
-from models.ledger import Entry, FolderTally, GivenUp, Ledger
+from models.ledger import Entry, Finished, FolderTally, GivenUp, Ledger
 from models.lifecycle import Due, NoSuchWave, finish_wave, needing_retry, spread_over_hosts, start_wave, wave_state
 from models.member import LeaseLost, release_lease, take_lease
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
@@ -299,7 +299,7 @@ def test_what_a_run_copies_is_counted_from_its_own_start(engine: Engine, company
     ledger = Ledger(engine, member_id, token)
     folder = ledger.open_folder("INBOX", 1, "INBOX", 1).id or 0
     ledger.confirm(ledger.intend(folder, [1], [b"x" * 16], 10, 1), [Entry(1, 1, b"x" * 16)], size=10)
-    ledger.finish_folder(folder, FolderTally(1, 1, 0, 0, None, None, ""))
+    ledger.finish_folders([Finished(folder, FolderTally(1, 1, 0, 0, None, None, ""))])
     start_wave(engine, "first")
     wave = company.wave_row()
     assert (wave.copied_before, wave.bytes_before) == (1, 10)

@@ -1,0 +1,232 @@
+"""One pass over one folder: what is known of it on both sides and in the ledger, from the scan to the tally."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+
+from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
+from imapcopy.deliver import Delivery, Letter, fingerprints, match
+from imapcopy.endpoint import Endpoint
+from imapcopy.errors import MigrationError
+from imapcopy.folders import Folder, FolderPair
+from imapcopy.identity import tolerant_digest
+from imapcopy.plan import Envelope, batches, missing, wanted
+from imapcopy.read_source import Loaded, SourceReader, Wish
+from imapcopy.responses import Selected
+from imapcopy.verify import Delivered, Due, Verdict
+from models.ledger import (
+    BatchKind,
+    BatchRecord,
+    BatchState,
+    Entry,
+    Finished,
+    FolderCopy,
+    FolderKey,
+    FolderTally,
+    Ledger,
+)
+
+LOAD_MESSAGES = 250
+LOAD_BYTES = 4 << 20
+
+
+class FolderPass:
+    """Filled step by step: `open` with what the servers tell, `enter` with what the ledger knows."""
+
+    delivery: Delivery
+    key: FolderKey
+
+    def __init__(self, pair: FolderPair, settled: str, since: date | None, *, deep: bool) -> None:
+        self._pair = pair
+        self._settled = settled
+        self._since = since
+        self._deep = deep
+        self._failed: MigrationError | None = None
+        self._everything: dict[int, Envelope] = {}
+        self.scan: dict[int, Envelope] = {}
+        """The messages that are to be moved, by source UID."""
+        self.issues: set[int] = set()
+        """Source UIDs that stay behind."""
+        self._gone: set[int] = set()
+        self._sizes: dict[int, int] = {}
+        self._hazardous: set[int] = set()
+        self._verified: set[int] = set()
+        self._altered: Counter[str] = Counter()
+        self._read_back = 0
+
+    @property
+    def source(self) -> Folder:
+        return self._pair.source
+
+    @property
+    def id(self) -> int:
+        """In the ledger."""
+        return self.delivery.folder_id
+
+    @property
+    def failed(self) -> MigrationError | None:
+        """Why this folder is not gone on with."""
+        return self._failed or (self.delivery.failed if hasattr(self, "delivery") else None)
+
+    @failed.setter
+    def failed(self, error: MigrationError) -> None:
+        self._failed = self._failed or error
+
+    @property
+    def arrived(self) -> int:
+        """How many messages the ledger knows at the target."""
+        if not hasattr(self, "delivery"):
+            return 0
+        return sum(len(b.entries) for b in self.delivery.recorded if b.state != BatchState.INTENDED)
+
+    def open(
+        self, survey: Surveyed | MigrationError, landed: Selected | MigrationError, target: Endpoint[TargetConnection]
+    ) -> None:
+        """Take over what both servers told; raises what one of them refused."""
+        if isinstance(survey, MigrationError):
+            raise survey
+        if isinstance(landed, MigrationError):
+            raise landed
+        self._landed = landed if landed.uidnext else target.connection.select(self._pair.target_name)
+        self._everything = {envelope.uid: envelope for envelope in survey.scan}
+        self.scan = {envelope.uid: envelope for envelope in wanted(survey.scan, self._since)}
+        self.key = FolderKey(
+            self.source.name, survey.opened.uidvalidity, self._pair.target_name, self._landed.uidvalidity
+        )
+
+    def enter(
+        self,
+        target: Endpoint[TargetConnection],
+        ledger: Ledger,
+        row: FolderCopy,
+        recorded: Sequence[BatchRecord],
+        claimed: Iterable[int],
+    ) -> None:
+        """Take over what the ledger knows."""
+        self._ledger = ledger
+        self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed)
+        self.issues = set(ledger.issues(self.id)) if row.issues else set()
+
+    def recover(self, source: Endpoint[SourceConnection]) -> None:
+        """Settle what an earlier run left open."""
+
+        def bodies(uids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+            envelopes = [self._everything[uid] for uid in uids if uid in self._everything]
+            return ((letter.uid, letter.raw) for letter in self._letters(source, envelopes))
+
+        self.delivery.recover(bodies)
+
+    def todo(self) -> list[Envelope]:
+        """What is still to be copied, by ascending UID."""
+        accounted = self.issues | self._gone | self.delivery.given_up
+        for batch in self.delivery.recorded:
+            accounted.update(entry.source_uid for entry in batch.entries)
+        return missing(self.scan.values(), accounted)
+
+    def _letters(self, source: Endpoint[SourceConnection], envelopes: Sequence[Envelope]) -> Iterator[Letter]:
+        reader = SourceReader(source)
+        for batch in batches(envelopes, LOAD_MESSAGES, LOAD_BYTES):
+            yield from reader.load(Wish(self.source, self.key.source_uidvalidity, batch)).letters
+
+    def adopt(self, source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> None:
+        """Recognise mail that was at the target before us, so that nothing arrives twice."""
+        claimed = self.delivery.claimed
+        if not self._landed.messages and not claimed:
+            return
+        todo = self.todo()
+        if not todo:
+            return
+        connection = target.connection
+        connection.select(self._pair.target_name)
+        strangers = [e for e in connection.scan() if e.uid not in claimed]
+        if not strangers:
+            return
+        # The content is compared only where the Message-ID or both size and moment of arrival are the same: servers
+        # disagree about the header of a broken message.
+        there = connection.message_ids([e.uid for e in strangers])
+        here = self._examined(source).message_ids([e.uid for e in todo])
+        names = set(there.values()) & set(here.values())
+        looks = {(e.size, e.arrived) for e in strangers} & {(e.size, e.arrived) for e in todo}
+
+        def is_alike(envelope: Envelope, message_ids: Mapping[int, str]) -> bool:
+            return message_ids.get(envelope.uid) in names or (envelope.size, envelope.arrived) in looks
+
+        candidates = fingerprints(connection, [e.uid for e in strangers if is_alike(e, there)])
+        letters = self._letters(source, [e for e in todo if is_alike(e, here)]) if candidates else ()
+        prints = {letter.uid: (letter.digest, (tolerant_digest(letter.raw),)) for letter in letters}
+        wishes = [Entry(uid, 0, exact) for uid, (exact, _) in prints.items()]
+        found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
+        self.delivery.adopt(sorted(found, key=lambda entry: entry.source_uid))
+
+    def _examined(self, source: Endpoint[SourceConnection]) -> SourceConnection:
+        connection = source.connection
+        if connection.selected != self.source.raw:
+            connection.examine(self.source)
+        return connection
+
+    def take(self, loaded: Loaded) -> None:
+        """Note what was read of this folder, before it goes out."""
+        if loaded.failure:
+            self.failed = loaded.failure
+        self._gone.update(loaded.gone)
+        self._ledger.give_up(self.id, loaded.unreadable)
+        self.issues.update(message.source_uid for message in loaded.unreadable)
+        for letter in loaded.letters:
+            self._sizes[letter.uid] = len(letter.raw)
+            if letter.hazardous:
+                self._hazardous.add(letter.uid)
+
+    def due(self) -> Due | None:
+        """What has to be re-read from the target."""
+        recorded = [
+            batch
+            for batch in self.delivery.recorded
+            if batch.state != BatchState.INTENDED
+            and (self._deep or (batch.state == BatchState.CONFIRMED and batch.id not in self._verified))
+        ]
+        if not recorded:
+            return None
+        delivered = Delivered(self._sizes, self._hazardous, self.delivery.keywords_dropped)
+        return Due(
+            self.source, self.key.target_name, self.key.target_uidvalidity, recorded, self._everything, delivered
+        )
+
+    def judged(self, due: Due, verdict: Verdict) -> set[int]:
+        """Note what re-reading found; returns the source UIDs that have to be sent again."""
+        fresh = {e.source_uid for batch in due.recorded if self._is_fresh(batch) for e in batch.entries}
+        # A message that had been verified before and is gone now was removed by the member: that is not ours to undo.
+        lost = verdict.lost & fresh
+        if lost:
+            self.delivery.disown(lost)
+        if self._deep:
+            self._altered.clear()
+            self._read_back = 0
+        self._altered.update(verdict.altered)
+        self._read_back += verdict.read_back
+        self._verified.update(
+            batch.id for batch in due.recorded if any(e.source_uid not in lost for e in batch.entries)
+        )
+        return lost & set(self.scan)
+
+    def _is_fresh(self, batch: BatchRecord) -> bool:
+        return batch.state == BatchState.CONFIRMED and batch.id not in self._verified
+
+    def finished(self) -> Finished:
+        """The folder's numbers after the pass."""
+        present = {uid: e for uid, e in self.scan.items() if uid not in self._gone}
+        counted: Counter[BatchKind] = Counter()
+        for batch in self.delivery.recorded:
+            counted[batch.kind] += sum(entry.source_uid in present for entry in batch.entries)
+        issues = sum(uid in present for uid in self.issues | self.delivery.given_up)
+        moments = [e.arrived for e in present.values() if e.arrived]
+        copied, adopted = counted[BatchKind.COPIED], counted[BatchKind.ADOPTED]
+        tally = FolderTally(
+            source_messages=len(present),
+            copied=copied,
+            already_there=adopted,
+            issues=issues,
+            oldest=min(moments, default=None),
+            newest=max(moments, default=None),
+            settled=self._settled if copied + adopted + issues == len(present) else "",
+        )
+        return Finished(self.id, tally, self._verified, self._altered, self._read_back, afresh=self._deep)

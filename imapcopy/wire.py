@@ -1,0 +1,166 @@
+"""Octets between us and one IMAP server: commands out, responses in, bounded in time and in size.
+
+Knows lines, literals, time-outs and limits, and nothing of what a command means. Own code because the library reads
+through a small buffer, copies each literal several times and waits for every command before it sends the next.
+"""
+
+import io
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from imapcopy import grammar
+from imapcopy.grammar import Token
+
+COMMAND_SECONDS = 600.0
+"""How long one command may take besides its bytes; a server that drips or chatters for ever ends here."""
+SLOWEST_BYTES_PER_SECOND = 10_000
+MAX_LINE_BYTES = 1_000_000
+MAX_LITERAL_BYTES = 1 << 30
+MAX_UNTAGGED = 2_000_000
+WRITE_BYTES = 65536
+"""The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
+READ_BYTES = 262_144
+
+
+class WireBroken(Exception):
+    """The connection is gone or out of step; the text says why and may quote the server."""
+
+
+@dataclass(slots=True)
+class Response:
+    """One answer of the server: its text cut at the literals, and the literals."""
+
+    segments: list[bytes]
+    literals: list[bytes] = field(default_factory=list)
+
+    def tokens(self) -> list[Token]:
+        return grammar.parse(self.segments, self.literals)
+
+    @property
+    def text(self) -> str:
+        return self.segments[0].decode("utf-8", "backslashreplace").strip()
+
+    @property
+    def octets(self) -> int:
+        return sum(map(len, self.segments)) + sum(map(len, self.literals))
+
+
+class Deadline:
+    """The end of one command by the wall clock; a socket's own time-out starts anew with every byte."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._end = time.monotonic() + (COMMAND_SECONDS if seconds is None else seconds)
+        self._answers = 0
+
+    def allow(self, size: int) -> None:
+        """Give a literal of that size its time."""
+        self._end += size / SLOWEST_BYTES_PER_SECOND
+
+    def check(self) -> None:
+        self._answers += 1
+        if time.monotonic() > self._end:
+            raise WireBroken("timed out: the server took too long over one command")
+        if self._answers > MAX_UNTAGGED:
+            raise WireBroken("the server's answer has no end")
+
+
+class Wire:
+    """A socket on which the library has signed in, from there on read and written by us. Also raises OSError."""
+
+    def __init__(self, connected: socket.socket, file: io.BufferedReader) -> None:
+        self._socket = connected
+        # The library's own file, because it may hold octets that it has read ahead.
+        self._file = file
+        self._buffer = b""
+        self._at = 0
+        self._deflate: zlib._Compress | None = None
+        self._inflate: zlib._Decompress | None = None
+
+    def compress(self) -> None:
+        """From now on both directions are deflated (RFC 4978); to be called between two commands."""
+        self._deflate = zlib.compressobj(1, wbits=-15)
+        self._inflate = zlib.decompressobj(wbits=-15)
+        rest, self._buffer, self._at = self._buffer[self._at :], b"", 0
+        self._buffer = self._inflate.decompress(rest) if rest else b""
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send octets; everything that belongs to one command should come in few calls."""
+        if self._deflate:
+            data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        view = memoryview(data)
+        for start in range(0, len(view), WRITE_BYTES):
+            self._socket.sendall(view[start : start + WRITE_BYTES])
+
+    def read(self, deadline: Deadline) -> Response:
+        """Read one response with its literals."""
+        response = Response([])
+        while True:
+            deadline.check()
+            line = self._read_line()
+            literal = grammar.LITERAL_AT_END.search(line) if line.endswith(b"}\r\n") else None
+            if not literal:
+                response.segments.append(line.rstrip(b"\r\n"))
+                return response
+            response.segments.append(line[: literal.start()])
+            response.literals.append(self._read_literal(int(literal[1]), deadline))
+
+    def _read_line(self) -> bytes:
+        searched = self._at
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            held = len(self._buffer) - self._at
+            if held > MAX_LINE_BYTES:
+                raise WireBroken("the server sent a line without end")
+            self._fill()
+            searched = held
+        line = self._buffer[self._at : end + 1]
+        self._at = end + 1
+        return line
+
+    def _read_literal(self, size: int, deadline: Deadline) -> bytes:
+        if size > MAX_LITERAL_BYTES:
+            raise WireBroken(f"the server announced {size} bytes at once")
+        deadline.allow(size)
+        if size > READ_BYTES:
+            return self._read_large(size, deadline)
+        while len(self._buffer) - self._at < size:
+            deadline.check()
+            self._fill()
+        start = self._at
+        self._at += size
+        return self._buffer[start : self._at]
+
+    def _read_large(self, size: int, deadline: Deadline) -> bytes:
+        # Read into the place where it stays: to join pieces would hold a large message twice.
+        whole = io.BytesIO(bytes(size))
+        with whole.getbuffer() as view:
+            filled = 0
+            for piece in self._pieces(size):
+                deadline.check()
+                view[filled : filled + len(piece)] = piece
+                filled += len(piece)
+        return whole.getvalue()
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        """The next `size` octets as they come in."""
+        while size:
+            if self._at == len(self._buffer):
+                self._fill()
+            piece = self._buffer[self._at : self._at + size]
+            self._at += len(piece)
+            size -= len(piece)
+            yield piece
+
+    def _fill(self) -> None:
+        chunk = self._file.read1(READ_BYTES)
+        if not chunk:
+            raise WireBroken("the server closed the connection")
+        if self._inflate:
+            try:
+                chunk = self._inflate.decompress(chunk)
+            except zlib.error as error:
+                raise WireBroken(f"cannot inflate what the server sent: {error}") from None
+        self._buffer = self._buffer[self._at :] + chunk
+        self._at = 0
