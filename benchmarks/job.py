@@ -1,4 +1,4 @@
-"""What `run.py` asks of a tool, and what the tool's process answers.
+"""What a benchmark asks of a tool, and what the tool's process answers.
 
 A tool runs in a process of its own, so that its memory and processor time are its own too. It reads the job as the
 first line of its input; every further line starts one pass, and one line comes out when the pass has ended.
@@ -19,15 +19,66 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Job:
-    """Mailboxes to copy at once: pairs of a source and a target user."""
+    """Mailboxes to copy: pairs of a source and a target user."""
 
     tool: str
     source_port: int
     target_port: int
     pairs: list[tuple[str, str]]
+    at_once: int
+    """How many mailboxes are copied at the same time."""
     scratch: str
     """A fresh directory for what the tool remembers between passes."""
     profile: bool = False
+
+
+@dataclass
+class Traffic:
+    """What has gone through to one side."""
+
+    connections: int = 0
+    round_trips: int = 0
+    """How often a connection spoke after it had heard something."""
+    up: int = 0
+    """Octets from the client to the server."""
+    down: int = 0
+
+    def __sub__(self, before: "Traffic") -> "Traffic":
+        return Traffic(
+            self.connections - before.connections,
+            self.round_trips - before.round_trips,
+            self.up - before.up,
+            self.down - before.down,
+        )
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What has gone through to both sides, as the proxy between has counted it."""
+
+    source: Traffic
+    target: Traffic
+    in_a_row: int = 0
+    """Round trips that had to wait for each other, whichever connection they were on: the least time that the pass can
+    take, in units of the distance. Opening a connection counts as the two that it takes until the greeting."""
+
+    def __sub__(self, before: "Wire") -> "Wire":
+        return Wire(self.source - before.source, self.target - before.target, self.in_a_row - before.in_a_row)
+
+    @property
+    def round_trips(self) -> int:
+        """The round trips of both sides together."""
+        return self.source.round_trips + self.target.round_trips
+
+    @property
+    def longer_side(self) -> int:
+        """The round trips of the side that has more of them: the sides may work at the same time."""
+        return max(self.source.round_trips, self.target.round_trips)
+
+    @property
+    def octets(self) -> int:
+        """Octets in both directions of both sides."""
+        return sum(side.up + side.down for side in (self.source, self.target))
 
 
 @dataclass(frozen=True)
@@ -36,14 +87,15 @@ class Pass:
 
     seconds: float
     cpu_seconds: float
+    """Processor time of the client: the tool's process, without the servers."""
     peak_bytes: int
     """The largest resident set of the process so far."""
     messages: int = 0
     """Messages that the tool itself says it has moved; 0 when it does not count."""
     octets: int = 0
     ledger_bytes: int = 0
-    round_trips: int = 0
-    """How often a connection spoke after it had heard something; 0 when nothing stood between to count."""
+    wire: Wire | None = None
+    """None when nothing stood between to count."""
 
 
 def answer(run_pass: Callable[[], Pass]) -> None:
@@ -74,8 +126,8 @@ def _cpu(who: int) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def own_peak_bytes() -> int:
-    """Largest resident set of this process; ru_maxrss would begin with that of the process that started it."""
-    status = Path("/proc/self/status").read_text()
+def peak_bytes(process: int | None = None) -> int:
+    """Largest resident set of a process (default: this one); ru_maxrss would begin with that of its parent."""
+    status = Path(f"/proc/{process or 'self'}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kilobytes) * 1024

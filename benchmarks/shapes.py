@@ -1,7 +1,7 @@
 """The mailboxes that are copied: the same mail in every run, made as it is stored so that it never fills memory.
 
 `small` is a mailbox of letters, `real` has the sizes of a working mailbox with attachments, `folders` is made by
-somebody who files everything.
+somebody who files everything, `tiny` has as little in each message as shows what a message costs.
 """
 
 import base64
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tests.servers.mail import Message, Server, seed
+from benchmarks.maildir import Maildir
+from tests.servers.mail import Message
 
 LARGEST = 25 << 20
-CHUNK_BYTES = 16 << 20
 _LINES = (
     "您好，附件为本月的对账单，请查收。",
     "Please find the figures below; the totals are provisional.",
@@ -30,6 +30,8 @@ class Shape:
 
     name: str
     what: str
+    messages: int
+    """How many there are at scale 1."""
     make: Callable[[str, float], Iterator[Message]]
 
 
@@ -70,30 +72,36 @@ def _folders(identity: str, scale: float) -> Iterator[Message]:
             yield _letter(dice, folder, f"{identity}.{number}.{place}", dice.randrange(2048, 8192))
 
 
+def _tiny(identity: str, scale: float) -> Iterator[Message]:
+    dice = _dice(f"tiny {identity}")
+    for number in range(round(1000 * scale)):
+        yield _letter(dice, "INBOX", f"{identity}.{number}", 1024)
+
+
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("small", "5,000 messages of 2 to 8 KB in INBOX", _small),
-        Shape("real", "2,000 messages in INBOX, log-normal sizes, attachments up to 25 MB", _real),
-        Shape("folders", "150 folders with Chinese names, 20 messages of 2 to 8 KB in each", _folders),
+        Shape("small", "5,000 messages of 2 to 8 KB in INBOX", 5000, _small),
+        Shape("real", "2,000 messages in INBOX, log-normal sizes, attachments up to 25 MB", 2000, _real),
+        Shape("folders", "150 folders with Chinese names, 20 messages of 2 to 8 KB in each", 3000, _folders),
+        Shape("tiny", "1,000 messages of 1 KB in INBOX", 1000, _tiny),
     )
 }
 
 
-def fill(server: Server, user: str, password: str, shape: Shape, scale: float = 1.0) -> Seeded:
+def fill(maildir: Maildir, user: str, shape: Shape, scale: float = 1.0) -> Seeded:
     """Store a shape in an account; the user's name makes its mail different from another's."""
-    count = octets = size = 0
-    chunk: list[Message] = []
-    for message in shape.make(user, scale):
-        chunk.append(message)
-        count += 1
-        octets += len(message.raw)
-        size += len(message.raw)
-        if size >= CHUNK_BYTES:
-            seed(server, user, password, chunk)
-            chunk, size = [], 0
-    seed(server, user, password, chunk)
-    return Seeded(count, octets)
+    messages = octets = 0
+
+    def counted() -> Iterator[Message]:
+        nonlocal messages, octets
+        for message in shape.make(user, scale):
+            messages += 1
+            octets += len(message.raw)
+            yield message
+
+    maildir.store(counted())
+    return Seeded(messages, octets)
 
 
 def _letter(dice: random.Random, folder: str, identity: str, size: int) -> Message:
