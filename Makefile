@@ -31,9 +31,15 @@ check: setup ## the quick checks before a commit: style, types, import contract,
 	$(RUN)/lint-imports --no-cache
 	$(RUN)/pytest -q tests/docs
 
-bench: setup ## compare the copier with mbsync over distance (half an hour; docs/performance.md)
+BENCH := var/benchmarks
+bench: setup ## measure the copier beside mbsync, its growth, and a wave; an hour (docs/performance.md)
 	tests/setup/install_servers
-	$(RUN)/python -m benchmarks.run --shape small,real,folders --latency 0,20,60 --runs 5
+	mkdir -p $(BENCH)
+	$(RUN)/python -m benchmarks.run --shape small,real,folders --latency 0,20,60 --json $(BENCH)/first.json
+	$(RUN)/python -m benchmarks.run --mailboxes 32 --messages 500 --latency 40 --cap 8 --runs 3 --json $(BENCH)/many.json
+	$(RUN)/python -m benchmarks.growth --json $(BENCH)/growth.json
+	$(RUN)/python -m benchmarks.wave --json $(BENCH)/wave.json
+	$(RUN)/python -m benchmarks.chart $(BENCH)/first.json $(BENCH)/growth.json --out $(BENCH)
 
 clean: ## remove what the targets above made
 	rm -rf .uv .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
