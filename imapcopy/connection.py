@@ -52,7 +52,7 @@ MAX_COLLECTED_BYTES = 64 << 20
 """How large the whole answer to a command without message content may be."""
 COMMANDS_IN_FLIGHT = 50
 """Some servers read the next command only after the last answer: keep what is under way below their buffers."""
-FETCH_AHEAD_BYTES = 4 << 20
+FETCH_AHEAD_BYTES = 16 << 20
 """How much message content may be asked for and not yet read, besides the answer that is being read."""
 UIDS_PER_COMMAND = 5000
 SET_OCTETS = 1000
@@ -136,10 +136,12 @@ class _Visit:
         """Give an answer to the request that waits for it: what nobody asked for, or twice, is not believed."""
         if self.failure or not self.opened:
             return
-        if (message := responses.message(response)) and message.uid in self.bodies:
+        envelope = None if response.literals else responses.envelope(response)
+        if envelope:
+            if envelope.uid in self.scan:
+                self.scan.pop(envelope.uid).scan.append(envelope)
+        elif (message := responses.message(response)) and message.uid in self.bodies:
             self.bodies.pop(message.uid).messages.append(message)
-        elif (envelope := responses.envelope(response)) and envelope.uid in self.scan:
-            self.scan.pop(envelope.uid).scan.append(envelope)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TypeVar
@@ -312,7 +312,7 @@ class _Group:
                 yield wish
 
         try:
-            for parcel, size in _parcels(reader.read(wanted())):
+            for parcel, size in _parcels(_identified(reader.read(wanted()))):
                 pipe.put(parcel, size)
                 if self._watch.stop.is_set():
                     break
@@ -383,6 +383,24 @@ def _of(folder: FolderPass) -> Iterator[None]:
         if error.cause_id != "mailbox_unavailable":
             raise
         folder.failed = error
+
+
+def _identified(batches: Iterable[Loaded]) -> Iterator[Loaded]:
+    """Identify each batch's messages in a thread of its own, while the next batch is being read."""
+    with ThreadPoolExecutor(1, "identify") as other:
+        under_way: Future[Loaded] | None = None
+        try:
+            for loaded in batches:
+                following = other.submit(loaded.identified)
+                if under_way:
+                    yield under_way.result()
+                under_way = following
+        except MigrationError:
+            if under_way:
+                yield under_way.result()
+            raise
+        if under_way:
+            yield under_way.result()
 
 
 def _parcels(batches: Iterable[Loaded]) -> Iterator[tuple[list[Loaded], int]]:

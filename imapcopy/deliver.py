@@ -15,7 +15,7 @@ from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, Side
 from imapcopy.grammar import encode_mailbox, format_date_time
-from imapcopy.identity import core_digest, digest, is_hazardous, tolerant_digest
+from imapcopy.identity import core_digest, digest, digest_and_hazard, tolerant_digest
 from imapcopy.plan import Envelope
 from imapcopy.responses import Selected, sendable_flags
 from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Intended, Ledger, Settled
@@ -36,23 +36,23 @@ _OF_THE_MESSAGE = {"client_bug", "protocol_unsupported", "unclassified"}
 _MAY_BE_A_KEYWORD = _OF_THE_MESSAGE | {"flags_refused", "permission_denied"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Letter:
-    """A message on its way."""
+    """A message on its way; to be identified before it is sent."""
 
     envelope: Envelope
     raw: bytes
-    digest: bytes
-    hazardous: bool
+    digest: bytes = b""
+    hazardous: bool = False
     """Some server is known to alter such a message."""
+
+    def identify(self) -> None:
+        """Work out what it is known by: the dear part of copying a message."""
+        self.digest, self.hazardous = digest_and_hazard(self.raw)
 
     @property
     def uid(self) -> int:
         return self.envelope.uid
-
-
-def letter(envelope: Envelope, raw: bytes) -> Letter:
-    return Letter(envelope, raw, digest(raw), is_hazardous(raw))
 
 
 @dataclass(slots=True)

@@ -126,7 +126,7 @@ class FolderPass:
     def _letters(self, source: Endpoint[SourceConnection], envelopes: Sequence[Envelope]) -> Iterator[Letter]:
         reader = SourceReader(source)
         for batch in batches(envelopes, LOAD_MESSAGES, LOAD_BYTES):
-            yield from reader.load(Wish(self.source, self.key.source_uidvalidity, batch)).letters
+            yield from reader.load(Wish(self.source, self.key.source_uidvalidity, batch)).identified().letters
 
     def adopt(self, source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> None:
         """Recognise mail that was at the target before us, so that nothing arrives twice."""

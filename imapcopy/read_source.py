@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from imapcopy.connection import FetchRequest, SourceConnection
-from imapcopy.deliver import Letter, letter
+from imapcopy.deliver import Letter
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, ServerError
 from imapcopy.folders import Folder
@@ -40,7 +40,7 @@ class Wish:
 
 @dataclass(slots=True)
 class Loaded:
-    """What became of a wish: messages to send, those gone from the source, those it cannot deliver."""
+    """What became of a wish: messages to send (not identified yet), those gone, those that cannot be delivered."""
 
     folder: Folder
     letters: list[Letter] = field(default_factory=list)
@@ -48,6 +48,11 @@ class Loaded:
     unreadable: list[GivenUp] = field(default_factory=list)
     failure: MigrationError | None = None
     """The folder cannot be read any more."""
+
+    def identified(self) -> "Loaded":
+        for each in self.letters:
+            each.identify()
+        return self
 
     @property
     def size(self) -> int:
@@ -115,7 +120,7 @@ class SourceReader:
                     if not fetched.failure and fetched.uidvalidity == wish.uidvalidity:
                         for message in fetched.messages:
                             if message.raw is not None:
-                                loaded.letters.append(letter(due.pop(message.uid), message.raw))
+                                loaded.letters.append(Letter(due.pop(message.uid), message.raw))
                         fruitless = self._failed_in_a_row = 0
                     yield self._sorted(wish, loaded, due, again)
                 return
@@ -192,7 +197,7 @@ class SourceReader:
         """Take every message that comes out of `due`; one that does not come stays there."""
         for message in self._source.connection.messages(list(due)):
             if message.raw is not None:
-                loaded.letters.append(letter(due.pop(message.uid), message.raw))
+                loaded.letters.append(Letter(due.pop(message.uid), message.raw))
                 self._failed_in_a_row = 0
 
     def _absent(self, envelope: Envelope, loaded: Loaded, text: str) -> None:

@@ -8,7 +8,6 @@ import io
 import socket
 import time
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from imapcopy import grammar
@@ -20,7 +19,7 @@ SLOWEST_BYTES_PER_SECOND = 10_000
 MAX_LINE_BYTES = 1_000_000
 MAX_LITERAL_BYTES = 1 << 30
 MAX_UNTAGGED = 2_000_000
-WRITE_BYTES = 65536
+WRITE_BYTES = 524_288
 """The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
 READ_BYTES = 262_144
 
@@ -136,22 +135,26 @@ class Wire:
         # Read into the place where it stays: to join pieces would hold a large message twice.
         whole = io.BytesIO(bytes(size))
         with whole.getbuffer() as view:
-            filled = 0
-            for piece in self._pieces(size):
+            filled = min(size, len(self._buffer) - self._at)
+            view[:filled] = self._buffer[self._at : self._at + filled]
+            self._at += filled
+            while filled < size:
                 deadline.check()
-                view[filled : filled + len(piece)] = piece
-                filled += len(piece)
+                filled += self._receive_into(view[filled : filled + READ_BYTES])
         return whole.getvalue()
 
-    def _pieces(self, size: int) -> Iterator[bytes]:
-        """The next `size` octets as they come in."""
-        while size:
-            if self._at == len(self._buffer):
-                self._fill()
-            piece = self._buffer[self._at : self._at + size]
-            self._at += len(piece)
-            size -= len(piece)
-            yield piece
+    def _receive_into(self, view: memoryview) -> int:
+        if not self._inflate:
+            count = self._file.readinto1(view)
+            if not count:
+                raise WireBroken("the server closed the connection")
+            return count
+        if self._at == len(self._buffer):
+            self._fill()
+        piece = self._buffer[self._at : self._at + len(view)]
+        self._at += len(piece)
+        view[: len(piece)] = piece
+        return len(piece)
 
     def _fill(self) -> None:
         chunk = self._file.read1(READ_BYTES)

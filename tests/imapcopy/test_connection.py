@@ -507,7 +507,7 @@ def test_a_large_message_goes_out_in_pieces(new: ImapServer, monkeypatch: pytest
         )
         raw = mail(1, b"x" * 1_000_000)
         assert connection.append("INBOX", [Outgoing(raw, frozenset(), "")])[1] == [1]
-        assert max(sizes) <= 65536
+        assert max(sizes) <= wire.WRITE_BYTES
     assert new.account(NEW).folder("INBOX").messages[0].raw == raw
 
 

@@ -228,8 +228,8 @@ def assert_arrived(world: World, box: Box) -> None:
 
 @pytest.mark.parametrize("world", list(PROFILES.values()), ids=list(PROFILES), indirect=True)
 def test_a_process_that_died_after_any_step_is_followed_by_one_that_completes_its_work(world: World) -> None:
-    """Every step in turn but the goodbye, which nobody waits for; for the lesser servers those that change the target or the ledger, for what a process that
-    died leaves behind is the same after a step that only reads as before it.
+    """Every step in turn but the goodbye, which nobody waits for; for the lesser servers those that change the target
+    or the ledger, for what a process that died leaves behind is the same after a step that only reads as before it.
     """
     steps = undisturbed(world)
     swept = [
