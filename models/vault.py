@@ -4,18 +4,18 @@ The key file (0600) holds one Fernet key a line, the newest first; every key in 
 the member and the side inside, so that one moved to another row does not open there.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, Table, bindparam, delete, insert
 from sqlmodel import Field, SQLModel, UniqueConstraint, col, select
 
 import models.member  # noqa: F401  (the table that a secret's row points to)
@@ -39,6 +39,17 @@ class Secret(SQLModel, table=True):
     changed_at: datetime = Field(default_factory=now)
 
 
+_TABLE: Table = Secret.__table__  # type: ignore[attr-defined]
+_FORGET = delete(_TABLE).where(_TABLE.c.member_id == bindparam("of"), _TABLE.c.side == bindparam("on"))
+_KEEP = insert(_TABLE).values(
+    member_id=bindparam("of"), side=bindparam("on"), sealed=bindparam("sealed"), changed_at=bindparam("at")
+)
+
+
+def _content(member_id: int, side: Side, password: str) -> bytes:
+    return json.dumps({"member": member_id, "side": side, "password": password}).encode()
+
+
 class VaultClosed(Exception):
     """The key file is missing, readable by others, or does not open what the database holds."""
 
@@ -60,10 +71,18 @@ class Vault:
         with writing(self._engine) as session:
             # The keys are read inside the transaction: a rotation is before it or after it, never around it.
             fernet = self._fernet()
-            for member_id, side, password in found:
-                content = json.dumps({"member": member_id, "side": side, "password": password}).encode()
-                session.exec(delete(Secret).where(col(Secret.member_id) == member_id, col(Secret.side) == side))
-                session.add(Secret(member_id=member_id, side=side, sealed=fernet.encrypt(content)))
+            # Two statements for a whole roster. Of two passwords for the same side the later one stays.
+            rows = [
+                {
+                    "of": member_id,
+                    "on": side,
+                    "sealed": fernet.encrypt(_content(member_id, side, password)),
+                    "at": now(),
+                }
+                for (member_id, side), password in {(member_id, side): last for member_id, side, last in found}.items()
+            ]
+            session.connection().execute(_FORGET, rows)
+            session.connection().execute(_KEEP, rows)
 
     def put(self, member_id: int, side: Side, password: str) -> None:
         """Seal one password, replacing the one before."""
@@ -71,29 +90,29 @@ class Vault:
 
     def get(self, member_id: int, side: Side) -> str | None:
         """The password, or None when there is none; VaultClosed when it does not open."""
-        content = self._opened(member_id, side)
-        if content is None:
-            # A rotation may have come between the look at the row and the look at the keys.
-            content = self._opened(member_id, side)
-        if content is None:
-            raise self._does_not_open()
-        if not content:
-            return None
-        opened = json.loads(content)
-        if (opened["member"], opened["side"]) != (member_id, side):
-            raise VaultClosed("a stored password belongs to another member: the database was changed by hand")
-        return str(opened["password"])
+        return self.get_sides(member_id, (side,)).get(side)
 
-    def _opened(self, member_id: int, side: str) -> bytes | None:
-        """The content of a row, nothing if there is no row, None if the keys do not open it."""
+    def get_sides(self, member_id: int, sides: Sequence[Side] = ("source", "target")) -> dict[Side, str]:
+        """The member's passwords by side, as far as there are any; VaultClosed when one does not open."""
+        # Twice, because a rotation may come between the look at the rows and the look at the keys.
+        for _ in range(2):
+            with contextlib.suppress(InvalidToken):
+                return self._opened(member_id, sides)
+        raise self._does_not_open()
+
+    def _opened(self, member_id: int, sides: Sequence[Side]) -> dict[Side, str]:
+        """The passwords by side; InvalidToken when the keys do not open one."""
         with reading(self._engine) as session:
-            row = session.exec(select(Secret).where(Secret.member_id == member_id, Secret.side == side)).first()
-        if row is None:
-            return b""
-        try:
-            return self._fernet().decrypt(row.sealed)
-        except InvalidToken:
-            return None
+            rows = session.exec(
+                select(Secret.side, Secret.sealed).where(Secret.member_id == member_id, col(Secret.side).in_(sides))
+            ).all()
+        if not rows:
+            return {}
+        fernet = self._fernet()
+        contents = {side: json.loads(fernet.decrypt(sealed)) for side, sealed in rows}
+        if any((content["member"], content["side"]) != (member_id, side) for side, content in contents.items()):
+            raise VaultClosed("a stored password belongs to another member: the database was changed by hand")
+        return {side: str(contents[side]["password"]) for side in sides if side in contents}
 
     def _does_not_open(self) -> VaultClosed:
         return VaultClosed(f"the keys in {self._key_file} do not open the stored passwords")
@@ -105,8 +124,8 @@ class Vault:
         if row is None:
             # Nothing is stored, so no key is needed; one that is there must be private all the same.
             self._keys()
-        elif self._opened(row.member_id, row.side) is None:
-            raise self._does_not_open()
+        else:
+            self.get(row.member_id, "source" if row.side == "source" else "target")
 
     def rotate(self) -> int:
         """Seal everything with a new key and drop the old ones; returns how many passwords were sealed again.
@@ -152,7 +171,7 @@ class Vault:
             if not self._key_file.exists():
                 self._write_keys([Fernet.generate_key()])
 
-    @contextmanager
+    @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         """Keep two processes from writing the key file at once."""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

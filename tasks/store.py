@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from logging.handlers import RotatingFileHandler
@@ -32,25 +33,28 @@ class Store:
     def default_servers(self) -> DefaultServers:
         return DefaultServers(self.settings.source_host, self.settings.target_host)
 
-    def source_account(self, member: Member) -> Account:
-        """The old mailbox of a member; MemberError when the password is missing."""
+    def accounts(self, member: Member) -> tuple[Account, Account]:
+        """The old and the new mailbox of a member; MemberError when a server or a password is missing."""
+        passwords = self.vault.get_sides(member.id or 0)
+        return self._source(member, passwords), self._target(member, passwords)
+
+    def _source(self, member: Member, passwords: Mapping[Side, str]) -> Account:
         server = self._server(
             "source",
             member.source_host or self.settings.source_host,
             member.source_port if member.source_host else member.source_port or self.settings.source_port,
             member.source_security or ("" if member.source_host else self.settings.source_security),
         )
-        return Account(server, member.user_name, self._password(member, "source"))
+        return Account(server, member.user_name, _password(passwords, "source"))
 
-    def target_account(self, member: Member) -> Account:
-        """The new mailbox of a member; MemberError when the password is missing."""
+    def _target(self, member: Member, passwords: Mapping[Side, str]) -> Account:
         server = self._server(
             "target",
             member.target_host or self.settings.target_host,
             member.target_port if member.target_host else member.target_port or self.settings.target_port,
             member.target_security or ("" if member.target_host else self.settings.target_security),
         )
-        return Account(server, member.target_user_name or member.email, self._password(member, "target"))
+        return Account(server, member.target_user_name or member.email, _password(passwords, "target"))
 
     def _server(self, side: Side, host: str, port: int | None, security: str) -> Server:
         if not host:
@@ -64,11 +68,11 @@ class Store:
             plain_allowed=host.lower() in {name.lower() for name in self.settings.plain_hosts},
         )
 
-    def _password(self, member: Member, side: Side) -> str:
-        password = self.vault.get(member.id or 0, side)
-        if password is None:
-            raise MemberError("password_missing", side)
-        return password
+
+def _password(passwords: Mapping[Side, str], side: Side) -> str:
+    if side not in passwords:
+        raise MemberError("password_missing", side)
+    return passwords[side]
 
 
 @cache

@@ -26,12 +26,8 @@ class Verification:
 def verify_member(kept: Store, member: Member, *, deep: bool) -> Verification:
     """Compare without writing: to no mailbox, and not to the ledger."""
     try:
-        verdicts = verify_mailbox(
-            kept.source_account(member),
-            kept.target_account(member),
-            Ledger(kept.engine, member.id or 0, token=0),
-            deep=deep,
-        )
+        source, target = kept.accounts(member)
+        verdicts = verify_mailbox(source, target, Ledger(kept.engine, member.id or 0, token=0), deep=deep)
     except MigrationError as error:
         return Verification(member.email, cause=error.cause_id)
     altered: Counter[str] = Counter()
