@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from models.columns import now
 from models.database import reading, writing
 from models.ledger import FolderCopy
-from models.member import Member, change_state, has_runner, renew_lease
+from models.member import Member, change_state, give_back, has_runner, lease, leased, note_under_lease
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from models.vault import Vault
 from models.wave import Event, InvalidRow, Wave
@@ -109,44 +109,61 @@ def _forget_failure(member: Member) -> None:
 
 
 @contextmanager
-def _as_runner(engine: Engine, member_id: int, token: int) -> Iterator[tuple[Session, Member]]:
-    """A writing transaction on a member, which LeaseLost ends when another runner has taken over."""
+def _last_of(engine: Engine, member_id: int, token: int) -> Iterator[tuple[Session, Member]]:
+    """The transaction that ends a runner's work on a member and gives its lease back; LeaseLost ends it."""
     with writing(engine) as session:
-        renew_lease(session, member_id, token)
-        yield session, session.get_one(Member, member_id)
+        member = leased(session, member_id, token)
+        yield session, member
+        give_back(member)
+
+
+def take_member(engine: Engine, member_id: int, state: MemberState = MemberState.SYNCING) -> Member:
+    """Take a member's lease and note that its runner has begun, in one transaction; LeaseHeld if another one lives.
+
+    A member that waits for its time (`resume_at`) is taken and left waiting: `member_started` notes its beginning then.
+    """
+    with writing(engine) as session:
+        member = lease(session, member_id)
+        if member.resume_at is None or member.resume_at <= now():
+            _start(session, member, state)
+        return member
 
 
 def member_started(engine: Engine, member_id: int, token: int, state: MemberState = MemberState.SYNCING) -> Member:
     """Note that a runner has begun with this member."""
-    with _as_runner(engine, member_id, token) as (session, member):
-        change_state(session, member, state, who="runner")
-        _forget_failure(member)
-        member.attempts += 1
-        member.started_at = now()
-        member.finished_at = None
+    with writing(engine) as session:
+        member = leased(session, member_id, token)
+        _start(session, member, state)
         return member
+
+
+def _start(session: Session, member: Member, state: MemberState) -> None:
+    change_state(session, member, state, who="runner")
+    _forget_failure(member)
+    member.attempts += 1
+    member.started_at = now()
+    member.finished_at = None
 
 
 def member_found(engine: Engine, member_id: int, token: int, messages: int) -> None:
     """Note how much there is at the source, for progress."""
-    with _as_runner(engine, member_id, token) as (session, member):
-        member.messages_found = messages
-        session.add(member)
+    with writing(engine) as session:
+        note_under_lease(session, member_id, token, messages_found=messages)
 
 
 def member_checked(
     engine: Engine, member_id: int, token: int, messages: int, size: int, oldest: datetime | None
 ) -> None:
-    """Note what a check saw; the member is ready."""
-    with _as_runner(engine, member_id, token) as (session, member):
+    """Note what a check saw, and give the lease back; the member is ready."""
+    with _last_of(engine, member_id, token) as (session, member):
         member.messages_found, member.source_bytes, member.oldest = messages, size, oldest
         member.finished_at = now()
         change_state(session, member, MemberState.READY, who="runner", why=f"{messages} messages, {size} bytes")
 
 
 def member_moved(engine: Engine, member_id: int, token: int) -> MemberState:
-    """Note that a pass went through; returns the state that the ledger gives."""
-    with _as_runner(engine, member_id, token) as (session, member):
+    """Note that a pass went through, and give the lease back; returns the state that the ledger gives."""
+    with _last_of(engine, member_id, token) as (session, member):
         issues = session.exec(
             select(func.coalesce(func.sum(FolderCopy.issues), 0)).where(
                 FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
@@ -168,8 +185,8 @@ def member_failed(
     *,
     resume_at: datetime | None = None,
 ) -> None:
-    """Note why a pass stopped; with `resume_at` it goes on by itself then."""
-    with _as_runner(engine, member_id, token) as (session, member):
+    """Note why a pass stopped, and give the lease back; with `resume_at` it goes on by itself then."""
+    with _last_of(engine, member_id, token) as (session, member):
         member.cause, member.cause_side, member.server_text = cause, side, server_text
         member.finished_at = now()
         member.resume_at = resume_at
@@ -185,8 +202,8 @@ def member_failed(
 
 
 def member_paused(engine: Engine, member_id: int, token: int) -> None:
-    """Note that the run was stopped before this member was through."""
-    with _as_runner(engine, member_id, token) as (session, member):
+    """Note that the run was stopped before this member was through, and give the lease back."""
+    with _last_of(engine, member_id, token) as (session, member):
         _forget_failure(member)
         change_state(session, member, MemberState.PAUSED, who="runner", why="stopped")
 

@@ -6,12 +6,13 @@ token, so that a runner that slept through its lease can write nothing more (fen
 
 import os
 import socket
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Engine, update
-from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col
+from sqlalchemy import Engine, Table, bindparam, update
+from sqlmodel import Field, Session, SQLModel, UniqueConstraint
 
 from models.columns import now, stored_as_value
 from models.database import writing
@@ -69,6 +70,10 @@ class Member(SQLModel, table=True):
     lease_token: int = 0
 
 
+_TABLE: Table = Member.__table__  # type: ignore[attr-defined]
+_UNDER_LEASE = update(_TABLE).where(_TABLE.c.id == bindparam("of"), _TABLE.c.lease_token == bindparam("held"))
+
+
 class LeaseHeld(Exception):
     """Another runner moves this member now."""
 
@@ -85,16 +90,33 @@ def this_runner() -> str:
 
 def take_lease(engine: Engine, member_id: int, owner: str | None = None) -> int:
     """Make this process the member's runner and return the fencing token; LeaseHeld if another one lives."""
-    owner = owner or this_runner()
     with writing(engine) as session:
-        member = session.get_one(Member, member_id)
-        if has_runner(member):
-            raise LeaseHeld(member.lease_owner)
-        member.lease_owner = owner
-        member.lease_token += 1
-        member.lease_until = now() + timedelta(seconds=LEASE_SECONDS)
-        session.add(member)
-        return member.lease_token
+        return lease(session, member_id, owner).lease_token
+
+
+def lease(session: Session, member_id: int, owner: str | None = None) -> Member:
+    """Take the lease inside the caller's transaction; LeaseHeld if another runner lives."""
+    member = session.get_one(Member, member_id, with_for_update=True)
+    if has_runner(member):
+        raise LeaseHeld(member.lease_owner)
+    member.lease_owner = owner or this_runner()
+    member.lease_token += 1
+    member.lease_until = _lease_end()
+    session.add(member)
+    return member
+
+
+def leased(session: Session, member_id: int, token: int) -> Member:
+    """The member, for its runner to change inside the caller's transaction; LeaseLost if the lease is not ours."""
+    member = session.get_one(Member, member_id, with_for_update=True)
+    if member.lease_token != token:
+        raise LeaseLost(f"member {member_id} has another runner")
+    return member
+
+
+def give_back(member: Member) -> None:
+    """End the lease inside the caller's transaction, with the last that its runner writes."""
+    member.lease_owner, member.lease_until = "", None
 
 
 def has_runner(member: Member) -> bool:
@@ -109,23 +131,34 @@ def has_runner(member: Member) -> bool:
 
 def renew_lease(session: Session, member_id: int, token: int) -> None:
     """Check the token and push the lease's end on, inside the caller's transaction; LeaseLost if it is not ours."""
-    renewed = session.exec(
-        update(Member)
-        .where(col(Member.id) == member_id, col(Member.lease_token) == token)
-        .values(lease_until=now() + timedelta(seconds=LEASE_SECONDS))
-    )
-    if renewed.rowcount != 1:
+    note_under_lease(session, member_id, token)
+
+
+def note_under_lease(session: Session, member_id: int, token: int, **values: object) -> None:
+    """Write these columns together with the renewal, in one statement; LeaseLost if the lease is not ours."""
+    # Asked of the table and not of the class, whose update looks for rows to refresh, in each of many transactions.
+    statement = _UNDER_LEASE.values(lease_until=_lease_end(), **values)
+    if session.connection().execute(statement, {"of": member_id, "held": token}).rowcount != 1:
         raise LeaseLost(f"member {member_id} has another runner")
+
+
+def renew_leases(engine: Engine, tokens: Mapping[int, int]) -> None:
+    """Push on the leases of these members (id to token), in one transaction; what is lost or given back stays so."""
+    held = _UNDER_LEASE.where(_TABLE.c.lease_owner != "")
+    with writing(engine) as session:
+        for member_id, token in tokens.items():
+            values = {"of": member_id, "held": token}
+            session.connection().execute(held.values(lease_until=_lease_end()), values)
 
 
 def release_lease(engine: Engine, member_id: int, token: int) -> None:
     """Give the member free; nothing happens if it is no longer ours."""
     with writing(engine) as session:
-        session.execute(
-            update(Member)
-            .where(col(Member.id) == member_id, col(Member.lease_token) == token)
-            .values(lease_owner="", lease_until=None)
-        )
+        session.execute(_UNDER_LEASE.values(lease_owner="", lease_until=None), {"of": member_id, "held": token})
+
+
+def _lease_end() -> datetime:
+    return now() + timedelta(seconds=LEASE_SECONDS)
 
 
 def change_state(

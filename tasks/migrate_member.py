@@ -1,7 +1,6 @@
 """One member, one task: take the lease, sign in, copy, and write down how it ended."""
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,19 +9,18 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
-from sqlalchemy.exc import SQLAlchemyError
 
 from imapcopy.check_mailbox import check_mailbox
 from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
 from imapcopy.errors import MemberError, MigrationError, Stopped
 from models import lifecycle
 from models.columns import now
-from models.database import reading
 from models.ledger import Ledger
-from models.member import LEASE_SECONDS, LeaseHeld, LeaseLost, Member, release_lease, take_lease
+from models.member import LeaseHeld, LeaseLost, Member, release_lease
 from models.states import MemberState
 from models.vault import VaultClosed
 from tasks import policy
+from tasks.leases import renewed
 from tasks.limits import host_slots
 from tasks.store import Store, log, places, store
 
@@ -47,9 +45,9 @@ def may_try_again(_task: object, run: TaskRun, state: State[Any]) -> bool:
 def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> str:
     """Bring one member's new mailbox up to the old one; returns the member's state. `email` only names the run."""
 
-    def move(kept: Store, token: int) -> MemberState:
-        member = lifecycle.member_started(kept.engine, member_id, token)
-        source, target = kept.source_account(member), kept.target_account(member)
+    def move(kept: Store, member: Member) -> MemberState:
+        token = member.lease_token
+        source, target = kept.accounts(member)
         ledger = Ledger(kept.engine, member_id, token)
         if reopen_issues:
             ledger.reopen_issues()
@@ -58,7 +56,7 @@ def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> s
             copy_mailbox(source, target, ledger, _options(member), watch)
         return lifecycle.member_moved(kept.engine, member_id, token)
 
-    return _as_its_runner(member_id, email, move)
+    return _as_its_runner(member_id, email, MemberState.SYNCING, move)
 
 
 @task(
@@ -70,28 +68,28 @@ def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> s
 def check_member(member_id: int, email: str) -> str:
     """Sign in on both sides and count, writing to neither; returns the member's state."""
 
-    def look(kept: Store, token: int) -> MemberState:
-        member = lifecycle.member_started(kept.engine, member_id, token, MemberState.CHECKING)
-        source, target = kept.source_account(member), kept.target_account(member)
+    def look(kept: Store, member: Member) -> MemberState:
+        source, target = kept.accounts(member)
         with _slots(kept, source.server.host, target.server.host):
             seen = check_mailbox(source, target, _options(member))
-        lifecycle.member_checked(kept.engine, member_id, token, seen.messages, seen.bytes, seen.oldest)
+        lifecycle.member_checked(kept.engine, member_id, member.lease_token, seen.messages, seen.bytes, seen.oldest)
         return MemberState.READY
 
-    return _as_its_runner(member_id, email, look)
+    return _as_its_runner(member_id, email, MemberState.CHECKING, look)
 
 
-Work = Callable[[Store, int], MemberState]
+Work = Callable[[Store, Member], MemberState]
 
 
-def _as_its_runner(member_id: int, email: str, work: Work) -> MemberState:
-    """Do the work under the member's lease; a member that another runner moves is left to it."""
+def _as_its_runner(member_id: int, email: str, state: MemberState, work: Work) -> MemberState:
+    """Do the work, in that state, under the member's lease; a member that another runner moves is left to it."""
     kept = store()
     if policy.STOP.is_set():
         return MemberState.PAUSED
     try:
-        with _leased(kept, member_id) as token:
-            return _recorded(kept, member_id, email, token, work)
+        member = lifecycle.take_member(kept.engine, member_id, state)
+        with _leased(kept, member_id, member.lease_token):
+            return _recorded(kept, member, state, work)
     except LeaseHeld as held:
         log.info("%s is being moved by %s", email, held)
         return MemberState.SYNCING
@@ -100,12 +98,12 @@ def _as_its_runner(member_id: int, email: str, work: Work) -> MemberState:
     raise MemberError("lease_lost", "source")
 
 
-def _recorded(kept: Store, member_id: int, email: str, token: int, work: Work) -> MemberState:
+def _recorded(kept: Store, member: Member, state: MemberState, work: Work) -> MemberState:
     """Write every way to end into the member's row; what leaves here may be seen by everybody."""
+    member_id, email, token = member.id or 0, member.email, member.lease_token
     failure: MigrationError
     try:
-        _wait_for_its_time(kept, member_id)
-        return work(kept, token)
+        return work(kept, _at_its_time(kept, member, state))
     except LeaseLost:
         raise
     except Stopped:
@@ -144,35 +142,30 @@ def _next_try(kept: Store, failure: MigrationError) -> datetime | None:
     return now() + timedelta(seconds=policy.delay(attempt, kept.settings.retry_delays))
 
 
-def _wait_for_its_time(kept: Store, member_id: int) -> None:
-    """Wait out the pause before another try: here and not in Prefect, whose waiting no stop request can end."""
-    with reading(kept.engine) as session:
-        resume_at = session.get_one(Member, member_id).resume_at
-    if resume_at and policy.STOP.wait(max((resume_at - now()).total_seconds(), 0)):
+def _at_its_time(kept: Store, member: Member, state: MemberState) -> Member:
+    """The member, begun: at once, or after the pause before another try.
+
+    Waited for here and not in Prefect, whose waiting no stop request can end.
+    """
+    if member.resume_at is None:
+        return member
+    if policy.STOP.wait(max((member.resume_at - now()).total_seconds(), 0)):
         raise Stopped
+    return lifecycle.member_started(kept.engine, member.id or 0, member.lease_token, state)
 
 
 @contextlib.contextmanager
-def _leased(kept: Store, member_id: int) -> Iterator[int]:
-    """Be the member's one runner, or LeaseHeld. The lease is renewed while the body runs."""
-    token = take_lease(kept.engine, member_id)
-    ended = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(Ledger(kept.engine, member_id, token), ended), daemon=True)
-    renewer.start()
+def _leased(kept: Store, member_id: int, token: int) -> Iterator[None]:
+    """Keep the lease while the body runs. It is given back with the last that is written of the member."""
     try:
-        yield token
-    finally:
-        ended.set()
-        renewer.join()
+        with renewed(kept.engine, member_id, token):
+            yield
+    except (MigrationError, LeaseLost):
+        raise
+    except BaseException:
+        # Nothing could be written.
         release_lease(kept.engine, member_id, token)
-
-
-def _renew(ledger: Ledger, ended: threading.Event) -> None:
-    """Keep the lease while one long message is on its way; a lost lease shows at the next ledger write."""
-    while not ended.wait(LEASE_SECONDS / 4):
-        # A database that is busy for once has three more chances.
-        with contextlib.suppress(LeaseLost, SQLAlchemyError):
-            ledger.check_lease()
+        raise
 
 
 def _tries_left(error: MigrationError, attempt: int) -> int:

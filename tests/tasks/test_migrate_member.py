@@ -20,6 +20,7 @@ from models.vault import VaultClosed
 from tasks import policy
 from tasks.migrate_member import check_member, migrate_member
 from tests.servers.secrets_scan import find_secrets
+from tests.tasks.counting import counted
 from tests.tasks.office import Enrolled, Office, old_password, written
 
 M = MemberState
@@ -71,6 +72,31 @@ def test_a_check_writes_to_no_mailbox(li: Enrolled, office: Office) -> None:
     assert_at_rest(li, M.READY)
     assert li.member("li").messages_found == 3
     assert not written(office.old) | written(office.new)
+
+
+def test_beside_its_ledger_a_member_costs_three_writing_transactions(
+    li: Enrolled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken and begun; what it has is noted; it is moved and given back."""
+    monkeypatch.setattr(
+        "tasks.migrate_member.copy_mailbox", lambda source, target, ledger, options, watch: watch.found(3)
+    )
+    member = li.member("li")
+    with counted(li.store.engine) as count:
+        assert migrate_member.fn(member.id or 0, member.email) == M.SYNCED
+    assert (count.writing, count.reading) == (3, 1)
+    assert count.statements <= 9
+    assert_at_rest(li, M.SYNCED)
+
+
+def test_a_member_that_fails_costs_no_more(office: Office, home: Path) -> None:
+    office.add("li")
+    enrolled = Enrolled(office, office.row("li", Password="canary-wrong-one"))
+    member = enrolled.member("li")
+    with counted(enrolled.store.engine) as count, pytest.raises(MigrationError):
+        migrate_member.fn(member.id or 0, member.email)
+    assert (count.writing, count.reading) == (2, 1)
+    assert_at_rest(enrolled, M.NEEDS_PASSWORD, "bad_credentials")
 
 
 def test_a_wrong_password_needs_a_new_one_and_is_tried_once(office: Office, home: Path) -> None:
@@ -235,10 +261,10 @@ def test_a_new_run_waits_for_no_time_of_an_earlier_one(li: Enrolled, office: Off
 
 
 def test_a_closed_vault_is_said_and_holds_no_lease(li: Enrolled, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: object) -> str:
+    def closed(*_: object) -> dict[str, str]:
         raise VaultClosed("keys/vault.key can be read by others")
 
-    monkeypatch.setattr(type(li.store.vault), "get", closed)
+    monkeypatch.setattr(type(li.store.vault), "get_sides", closed)
     assert "can be read by others" in failure(li).server_text
     assert_at_rest(li, M.FAILED, "vault_closed")
 

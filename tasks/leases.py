@@ -1,0 +1,49 @@
+"""Keeps the leases of this process alive: one thread for all members under way, one transaction a turn."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.member import LEASE_SECONDS, renew_leases
+
+TURN_SECONDS = LEASE_SECONDS / 4
+"""A database that is busy for once has three more chances."""
+
+_under_way: dict[tuple[Engine, int], int] = {}
+_lock = threading.Lock()
+_threads: list[threading.Thread] = []
+
+
+@contextlib.contextmanager
+def renewed(engine: Engine, member_id: int, token: int) -> Iterator[None]:
+    """Renew the member's lease while the body runs, also while one long message is on its way."""
+    with _lock:
+        _under_way[engine, member_id] = token
+        if not _threads:
+            _threads.append(threading.Thread(target=_renew_for_ever, name="leases", daemon=True))
+            _threads[0].start()
+    try:
+        yield
+    finally:
+        with _lock:
+            del _under_way[engine, member_id]
+
+
+def renew_now() -> None:
+    """Renew the lease of every member under way; one that is lost shows at its next ledger write."""
+    with _lock:
+        under_way = dict(_under_way)
+    for engine in {engine for engine, _ in under_way}:
+        tokens = {member_id: token for (of, member_id), token in under_way.items() if of is engine}
+        with contextlib.suppress(SQLAlchemyError):
+            renew_leases(engine, tokens)
+
+
+def _renew_for_ever() -> None:
+    while True:
+        time.sleep(TURN_SECONDS)
+        renew_now()
