@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console, Group
@@ -20,6 +21,8 @@ from reports.texts import human_bytes
 
 SHOWN = 10
 SECONDS_BETWEEN_LINES = 0.5
+BREATH = 20
+"""After a look at the wave comes a pause of so many times the processor time that it took: the members come first."""
 COLOURS = {
     ShortState.WAITING: "dim",
     ShortState.ACTIVE: "cyan",
@@ -43,7 +46,7 @@ def following(progress: Callable[[], WaveProgress], console: Console, language: 
     progress = _whenever_possible(progress)
     if console.is_terminal:
         with Live(
-            get_renderable=lambda: wave_table(progress(), language),
+            get_renderable=_with_breath(lambda: wave_table(progress(), language)),
             console=console,
             refresh_per_second=4,
             transient=True,
@@ -69,6 +72,22 @@ def _whenever_possible(progress: Callable[[], WaveProgress]) -> Callable[[], Wav
         with contextlib.suppress(SQLAlchemyError):
             last = progress()
         return last
+
+    return look
+
+
+def _with_breath(draw: Callable[[], Group]) -> Callable[[], Group]:
+    """What was drawn last, drawn anew when the pause after it is over."""
+    drawn: Group | None = None
+    due = 0.0
+
+    def look() -> Group:
+        nonlocal drawn, due
+        if drawn is None or time.monotonic() >= due:
+            before = time.thread_time()
+            drawn = draw()
+            due = time.monotonic() + BREATH * (time.thread_time() - before)
+        return drawn
 
     return look
 
@@ -136,8 +155,10 @@ def _print_changes(
     progress: Callable[[], WaveProgress], console: Console, language: Language, ended: threading.Event
 ) -> None:
     shown: dict[str, tuple[str, str | None]] = {}
+    pause = SECONDS_BETWEEN_LINES
     while True:
-        last = ended.wait(SECONDS_BETWEEN_LINES)
+        last = ended.wait(pause)
+        before = time.thread_time()
         for member in progress().members:
             state = (str(member.state), member.cause)
             if shown.get(member.email) != state and member.short_state != ShortState.WAITING:
@@ -145,3 +166,4 @@ def _print_changes(
             shown[member.email] = state
         if last:
             return
+        pause = max(SECONDS_BETWEEN_LINES, BREATH * (time.thread_time() - before))

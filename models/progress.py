@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Engine, func
-from sqlmodel import col, select
+from sqlalchemy import Engine, func, select
+from sqlmodel import col
 
 from models.database import reading
 from models.ledger import FolderCopy
@@ -49,35 +49,41 @@ class WaveProgress:
 def wave_progress(engine: Engine, name: str) -> WaveProgress:
     """Read the wave's progress."""
     done = func.coalesce(func.sum(FolderCopy.copied + FolderCopy.already_there + FolderCopy.issues), 0)
+    # Columns, not whole members: this is read again and again while the members of a large wave move.
+    query = (
+        select(
+            col(Member.email),
+            col(Member.state),
+            col(Member.cause),
+            col(Member.messages_found),
+            col(Member.resume_at),
+            done,
+            func.coalesce(func.sum(FolderCopy.issues), 0),
+            func.coalesce(func.sum(FolderCopy.bytes), 0),
+        )
+        .outerjoin(
+            FolderCopy,
+            (col(FolderCopy.member_id) == col(Member.id)) & col(FolderCopy.superseded).is_(False),
+        )
+        .group_by(col(Member.id))
+        .order_by(col(Member.line))
+    )
     with reading(engine) as session:
         wave = find_wave(session, name)
-        rows = session.exec(
-            select(
-                Member,
-                done,
-                func.coalesce(func.sum(FolderCopy.issues), 0),
-                func.coalesce(func.sum(FolderCopy.bytes), 0),
-            )
-            .outerjoin(
-                FolderCopy,
-                (col(FolderCopy.member_id) == col(Member.id)) & col(FolderCopy.superseded).is_(False),
-            )
-            .where(Member.wave_id == wave.id)
-            .group_by(col(Member.id))
-            .order_by(col(Member.line))
-        )
         members = [
             MemberProgress(
-                email=member.email,
-                state=member.state,
-                cause=member.cause,
-                found=max(member.messages_found, handled),
+                email=email,
+                state=state,
+                cause=cause,
+                found=max(found, handled),
                 done=handled,
                 issues=issues,
                 bytes=size,
-                resume_at=member.resume_at,
+                resume_at=resume_at,
             )
-            for member, handled, issues, size in rows
+            for email, state, cause, found, resume_at, handled, issues, size in session.execute(
+                query.where(col(Member.wave_id) == wave.id)
+            )
         ]
         copied, _ = copied_so_far(session, wave.id or 0)
         return WaveProgress(wave.name, wave.state, wave.run_started_at, max(copied - wave.copied_before, 0), members)

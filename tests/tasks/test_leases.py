@@ -10,7 +10,7 @@ from models.database import writing
 from models.member import Member, release_lease, take_lease
 from tasks.leases import renew_now, renewed
 from tests.models.company import Company
-from tests.tasks.counting import counted
+from tests.models.counting import counted
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from models.states import MemberState
 from models.vault import VaultClosed
 from tasks import policy
 from tasks.migrate_member import check_member, migrate_member
+from tests.models.counting import counted
 from tests.servers.secrets_scan import find_secrets
-from tests.tasks.counting import counted
 from tests.tasks.office import Enrolled, Office, old_password, written
 
 M = MemberState
