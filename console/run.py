@@ -38,6 +38,8 @@ from tasks.store import Store, store
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+    from flows.report_wave import PublishedReport
+
 ONE_REQUEST_SECONDS = 1.0
 """Signals so close together are one request: timeout(1), for one, sends each twice."""
 
@@ -136,7 +138,9 @@ def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
         enrol(roster, wave, None, as_json=as_json)
     again = needing_retry(kept.engine, wave)
     if not again:
-        _finish(kept, wave, as_json=as_json, note=_NOTHING_TO_RETRY)
+        from flows.report_wave import publish_report
+
+        _finish(publish_report(wave), as_json=as_json, note=_NOTHING_TO_RETRY)
         return
     move(wave, as_json=as_json, only=again, reopen_issues=True)
 
@@ -162,7 +166,9 @@ def _run(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, moving: 
         raise fail(INTERRUPTED.in_language(language()), Exit.INTERRUPTED)
     if state.is_failed() or state.is_crashed():
         state.result()  # raises what the flow ended with
-    return _finish(kept, wave, as_json=as_json, moving=moving)
+    from flows.report_wave import last_report
+
+    return _finish(last_report(wave), as_json=as_json, moving=moving)
 
 
 class _Stopper:
@@ -192,11 +198,10 @@ def _signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[Non
             signal.signal(number, old)
 
 
-def _finish(kept: Store, wave: str, *, as_json: bool, note: Text | None = None, moving: bool = True) -> WaveSummary:
+def _finish(
+    published: "PublishedReport", *, as_json: bool, note: Text | None = None, moving: bool = True
+) -> WaveSummary:
     """Print the outcome, and end the command with its code."""
-    from flows.report_wave import publish_report
-
-    published = publish_report(wave)
     summary, files = published.summary, published.files
     if as_json:
         say(

@@ -110,6 +110,22 @@ def all_in_state(home: Path, state: MemberState) -> bool:
     return bool(found) and all(member.state == state for member in found)
 
 
+def test_a_report_says_what_changed_since_that_of_the_run_before(
+    program: Program, office: Office, roster: Path
+) -> None:
+    """One report a run: a second one would compare itself with the first."""
+    office.old.behaviour.latency = office.new.behaviour.latency = 0
+    first, second = (program.run("migrate", roster, "--json") for _ in range(2))
+    assert (first.code, second.code) == (0, 0), f"{first}\n{second}"
+    assert first.document["previous"] is None
+    assert second.document["previous"] == {
+        "made_at": first.document["made_at"],
+        "copied": MESSAGES * 3,
+        "synced": 3,
+        "needs_attention": 0,
+    }
+
+
 def test_one_server_that_nobody_reaches_is_5(program: Program, office: Office, roster: Path) -> None:
     office.old.stop()
     try:
