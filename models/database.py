@@ -5,10 +5,12 @@ One short transaction a unit of work, never held across a network call. SQLite's
 """
 
 import fcntl
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event, inspect, text
 from sqlalchemy.engine import make_url
@@ -18,6 +20,9 @@ SCHEMA_HEAD = "0001"
 """The newest migration; opening an older database brings it there."""
 
 
+_turns: WeakKeyDictionary[Engine, AbstractContextManager[object]] = WeakKeyDictionary()
+
+
 def open_database(url: str) -> Engine:
     """Open the database and bring its schema to SCHEMA_HEAD."""
     # Values of statements stay out of exceptions: those are logged, and shown by Prefect.
@@ -25,6 +30,7 @@ def open_database(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        _turns[engine] = threading.RLock()
     if _schema_version(engine) != SCHEMA_HEAD:
         with _one_at_a_time(url):
             if _schema_version(engine) != SCHEMA_HEAD:
@@ -35,7 +41,7 @@ def open_database(url: str) -> Engine:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Session]:
     """A transaction that may write, begun at once; committed at the end, rolled back by any exception."""
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    with Session(engine, expire_on_commit=False) as session, _turn(engine), session.begin():
         # Said to the connection: an engine with an option is a copy, which costs a twentieth of a short transaction.
         session.connection(execution_options={"writes": True})
         yield session
@@ -56,6 +62,14 @@ def _pool(url: str) -> dict[str, Any]:
     if not url.startswith("sqlite") or make_url(url).database in (None, "", ":memory:"):
         return {}
     return {"pool_size": 32, "max_overflow": -1}
+
+
+def _turn(engine: Engine) -> AbstractContextManager[object]:
+    """Let one thread of this process write at a time; SQLite's own lock is for other processes.
+
+    SQLite waits by sleeping, ever longer: the threads of eight small mailboxes slept through half of their time.
+    """
+    return _turns.get(engine, nullcontext())
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
