@@ -28,7 +28,7 @@ def open_database(url: str) -> Engine:
     # Values of statements stay out of exceptions: those are logged, and shown by Prefect.
     engine = create_engine(url, hide_parameters=True, **_pool(url))
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", lambda connection, _record: _prepare_sqlite(connection, url))
         event.listen(engine, "begin", _begin_sqlite)
         _turns[engine] = threading.RLock()
     if _schema_version(engine) != SCHEMA_HEAD:
@@ -72,17 +72,21 @@ def _turn(engine: Engine) -> AbstractContextManager[object]:
     return _turns.get(engine, nullcontext())
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
+def _prepare_sqlite(connection: Any, url: str) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite alone
     cursor = connection.cursor()
-    # Waiting comes first, because two processes may turn a new file to WAL at once; secure_delete overwrites what
-    # is deleted, passwords among it.
-    for pragma in (
-        *("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"),
-        "secure_delete=ON",
-    ):
+    # Waiting comes first: others may be writing. secure_delete overwrites what is deleted, passwords among it.
+    for pragma in ("busy_timeout=30000", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    if _journal_mode(cursor) != "wal":
+        # For the turn to WAL SQLite waits for nobody, and two processes may open a new file at once.
+        with _one_at_a_time(url):
+            cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()
+
+
+def _journal_mode(cursor: Any) -> str:
+    return str(cursor.execute("PRAGMA journal_mode").fetchone()[0])
 
 
 def _begin_sqlite(connection: Connection) -> None:
