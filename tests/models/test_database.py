@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, select
 
@@ -123,6 +123,40 @@ def test_threads_that_read_and_then_write_lose_no_update(engine: Engine, company
         for done in [pool.submit(count) for _ in range(threads)]:
             done.result()
     assert company.member(member_id).attempts == threads * rounds
+
+
+def test_the_threads_of_a_process_do_not_ask_sqlite_for_its_lock_at_once(engine: Engine, company: Company) -> None:
+    """It would make all but one sleep, in no order."""
+    asking: list[int] = []
+    most: list[int] = []
+
+    def ask(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            asking.append(1)
+            most.append(len(asking))
+
+    event.listen(engine, "before_cursor_execute", ask)
+    event.listen(engine, "commit", lambda _: asking.pop())
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def write(number: int) -> None:
+        together.wait()
+        for n in range(10):
+            with writing(engine) as session:
+                session.add(Wave(name=f"{number} {n}"))
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert len([*pool.map(write, range(threads))]) == threads
+    assert len(most) == threads * 10
+    assert max(most) == 1
+
+
+def test_a_thread_that_fails_leaves_its_turn_to_the_others(engine: Engine, company: Company) -> None:
+    with pytest.raises(IntegrityError), writing(engine) as session:
+        session.add(Member(wave_id=4711, line=1, email="a@new.example", user_name="a"))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(company.add, "b@new.example").result(10)
 
 
 def test_a_reader_waits_for_no_writer(engine: Engine, company: Company) -> None:
