@@ -30,6 +30,8 @@ FLEET_BYTES = 8 << 20
 FLEET_BATCH_MESSAGES = 25
 FASTER = 1.15
 """More connections have paid when they made it faster by this factor."""
+MESSAGES_TO_TELL = 4
+"""So many messages on each connection tell how fast that many are."""
 
 T = TypeVar("T")
 Batch = tuple[Delivery, Sequence[Letter]]
@@ -304,6 +306,7 @@ class Fleet(OneByOne):
     def _shrink(self) -> None:
         with self._changed:
             self._most = max(1, min(self._most, len(self._crew)) - 1)
+            self._growth.shrink(self._most)
 
     def _take_orders(self, endpoint: Endpoint[TargetConnection]) -> None:
         while order := self._next_order(endpoint):
@@ -338,7 +341,6 @@ class Fleet(OneByOne):
             if isinstance(failure, ConnectionLost):
                 self._shrink()
         with self._changed:
-            self._growth.moved(len(letters))
             sent.arrived = [entry for entry in entries if entry.target_uid not in delivery.claimed]
             sent.certain = sent.certain and len(sent.arrived) == len(entries)
             delivery.claimed.update(entry.target_uid for entry in sent.arrived)
@@ -364,7 +366,11 @@ class Fleet(OneByOne):
 
         told: dict[int, Letter] = {}
         refused = 0
+        begun = time.monotonic()
         for letter, answer in zip(sent.letters, connection.append_each(delivery.name, outgoing()), strict=False):
+            ended = time.monotonic()
+            self._grow(ended - begun)
+            begun = ended
             if not isinstance(answer, Refused):
                 if answer[1] and answer[0] == delivery.uidvalidity:
                     told[answer[1][0]] = letter
@@ -377,20 +383,29 @@ class Fleet(OneByOne):
                 with self._changed:
                     self._halted = True
                 raise answer
-        connection.select(delivery.name)
-        there = self._as_told(connection, told)
+        there = told if self._trusted else self._as_told(connection, delivery, told)
         found = [Entry(letter.uid, uid, letter.digest) for uid, letter in told.items() if uid in there]
         sent.certain = len(found) + refused == len(sent.letters)
         return found
 
-    def _as_told(self, connection: TargetConnection, told: Mapping[int, Letter]) -> set[int]:
-        """Those of the UIDs under which the right message lies: by its size, at first by its content."""
-        if not self._trusted:
-            read = {message.uid: message.raw for message in connection.read_back(told)}
-            there = {uid for uid, letter in told.items() if digest(read.get(uid) or b"") == letter.digest}
-            self._trusted = bool(told) and len(there) == len(told)
-            return there
-        return {e.uid for e in connection.scan_uids(told) if e.size == len(told[e.uid].raw)}
+    def _as_told(
+        self, connection: TargetConnection, delivery: Delivery, told: Mapping[int, Letter]
+    ) -> Mapping[int, Letter]:
+        """Those of the UIDs under which the right message lies; a server that tells all of a batch right is trusted.
+
+        Later batches are looked at by the verification alone, like all that was ever copied.
+        """
+        connection.select(delivery.name)
+        read = {message.uid: message.raw for message in connection.read_back(told)}
+        there = {uid: letter for uid, letter in told.items() if digest(read.get(uid) or b"") == letter.digest}
+        self._trusted = self._trusted or (bool(told) and len(there) == len(told))
+        return there
+
+    def _grow(self, seconds: float) -> None:
+        with self._changed:
+            self._growth.appended(seconds, self._busy)
+            if self._orders:
+                self._hire()
 
     def _settle_troubled(self) -> None:
         """Settle alone what the connections could not, then let them go on."""
@@ -409,28 +424,33 @@ class Fleet(OneByOne):
 class Growth:
     """How many connections are wanted: twice as many as long as the last doubling made it faster."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._clock = clock
         self.connections = min(2, most)
-        self._since = clock()
-        self._batches = 0
+        self._seconds = 0.0
         self._messages = 0
         self._best = 0.0
 
-    def moved(self, messages: int) -> None:
-        """A batch has gone through."""
-        self._batches += 1
-        self._messages += messages
-        if self.connections >= self._most or self._batches < 2 * self.connections:
+    def appended(self, seconds: float, active: int) -> None:
+        """A message took so long on its connection, while so many were active."""
+        if active < self.connections or self.connections >= self._most:
             return
-        rate = self._messages / max(self._clock() - self._since, 1e-6)
+        self._seconds += seconds
+        self._messages += 1
+        if self._messages < MESSAGES_TO_TELL * active:
+            return
+        rate = active * self._messages / max(self._seconds, 1e-9)
         if rate < FASTER * self._best:
             self._most = self.connections
             return
         self._best = rate
         self.connections = min(2 * self.connections, self._most)
-        self._since, self._batches, self._messages = self._clock(), 0, 0
+        self._seconds, self._messages = 0.0, 0
+
+    def shrink(self, most: int) -> None:
+        """The server will not have more than these."""
+        self._most = min(self._most, most)
+        self.connections = min(self.connections, self._most)
 
 
 def _by_folder(batches: Iterable[tuple[Delivery, Sent]]) -> list[tuple[Delivery, list[Sent]]]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, Received
+from imapcopy import copy_mailbox, send
 from models.progress import wave_progress
 from models.states import MemberState, WaveState
 from tasks import policy
@@ -191,6 +192,9 @@ def test_a_cancelled_run_waits_for_its_members_before_it_says_how_the_wave_stand
     """What a worker's SIGTERM does: an exception in the middle of the waiting, while threads move members."""
     from flows import migrate_wave as module
 
+    # Little under way at once, so that something is left when the signal comes.
+    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 5)
+    monkeypatch.setattr(send, "UNANSWERED_BATCHES", 2)
     for name in ("li", "wang"):
         office.add(name, messages=250)
     enrolled = Enrolled(office)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, Received
+from imapcopy import copy_mailbox, send
 from imapcopy.errors import MemberError, MigrationError
 from models import lifecycle
 from models.columns import now
@@ -192,7 +193,12 @@ def test_a_runner_that_lost_its_member_writes_nothing_more(li: Enrolled, office:
     assert member.lease_owner == "another-machine/boot/1/1"
 
 
-def test_a_stop_request_pauses_and_the_next_run_completes_without_a_double(office: Office, home: Path) -> None:
+def test_a_stop_request_pauses_and_the_next_run_completes_without_a_double(
+    office: Office, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Little under way at once, so that something is left when the request comes.
+    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 10)
+    monkeypatch.setattr(send, "UNANSWERED_BATCHES", 2)
     office.add("li", messages=350)
     enrolled = Enrolled(office)
 
