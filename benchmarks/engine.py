@@ -3,6 +3,7 @@
 Not in the time: the start of Python and the making of the database, which a migration pays once for all mailboxes.
 """
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,6 +30,9 @@ class Copier:
         self._engine = open_database(f"sqlite:///{self._file}")
         self._members = _enrol(self._engine, [source for source, _ in job.pairs])
         self._empty_bytes = self._ledger_bytes()
+        # As every wave does.
+        gc.collect()
+        gc.freeze()
 
     def run_pass(self) -> Pass:
         """Copy every mailbox, as many at a time as the job says, each in one thread."""

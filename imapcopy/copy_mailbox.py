@@ -30,8 +30,8 @@ from imapcopy.verify import Due, verify_folders
 from models.ledger import FolderCopy, GivenUp, Ledger
 
 BATCH_MESSAGES = 250
-BATCH_BYTES = 2 << 20
-AHEAD_BYTES = 8 << 20
+BATCH_BYTES = 3 << 20
+AHEAD_BYTES = 4 << 20
 """How much one mailbox may have read and not yet handed to the target's connection."""
 GROUP_MESSAGES = 20_000
 GROUP_FOLDERS = 200

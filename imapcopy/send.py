@@ -21,7 +21,7 @@ from imapcopy.errors import ConnectionLost, FolderError, MessageError, Migration
 from imapcopy.identity import digest
 from models.ledger import Entry, Ledger, Settled
 
-UNANSWERED_BYTES = 8 << 20
+UNANSWERED_BYTES = 6 << 20
 """How much may have been sent to the target without an answer."""
 UNANSWERED_BATCHES = 40
 """Servers read the next command only after the last: keep what waits for them countable."""
