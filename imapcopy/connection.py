@@ -452,7 +452,7 @@ class Connection:
                     due.remove(message.uid)
                     yield message
 
-    def _fetch_each(self, verb: bytes, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:
+    def _fetch_each(self, verb: bytes, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:
         """Open folders where another one is open, and fetch, many requests under way.
 
         Dovecot answers a FETCH before it has ended the one before: answers are told apart by what they bring.
@@ -564,7 +564,7 @@ class Connection:
 
     def _in_flight(
         self,
-        items: Iterable[T],
+        items: Iterable[T | None],
         send: Callable[[T], Sent],
         *,
         weight: Callable[[T], int] = lambda item: 0,
@@ -573,11 +573,18 @@ class Connection:
     ) -> Iterator[tuple[T, Sent]]:
         """Send for several items ahead; yield each with what `send` returned when all its answers are to be read.
 
-        Under way besides the one that is yielded are at most `at_once` others, and of weight at most `limit`.
+        Under way besides the one that is yielded are at most `at_once` others, and of weight at most `limit`. An item
+        that is None means that the next one may only be sent when an answer has been read.
         """
         under_way: deque[tuple[T, Sent, int]] = deque()
         ahead = 0
         for item in items:
+            if item is None:
+                if under_way:
+                    first, sent, weighed = under_way.popleft()
+                    ahead -= weighed
+                    yield first, sent
+                continue
             weighs = weight(item)
             while under_way and (len(under_way) > at_once or (ahead and ahead + weighs > limit)):
                 first, sent, weighed = under_way.popleft()
@@ -759,8 +766,11 @@ class SourceConnection(Connection):
             except MigrationError as error:
                 yield folder, error
 
-    def stream(self, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:
-        """Fetch from folder after folder, in the order of the requests, with the next ones already under way."""
+    def stream(self, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:
+        """Fetch from folder after folder, in the order of the requests, with the next ones already under way.
+
+        A request that is None means that nothing more is to be asked for before the next one is through.
+        """
         return self._fetch_each(b"EXAMINE", requests)
 
 

@@ -8,13 +8,16 @@ the ledger; running again does only what is still missing.
 import contextlib
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TypeVar
 
+from imapcopy import budget
 from imapcopy.account import Account
+from imapcopy.budget import Allowance
 from imapcopy.connection import Listing, SourceConnection, TargetConnection
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, ServerError, Stopped
@@ -22,10 +25,10 @@ from imapcopy.folder_pass import FolderPass
 from imapcopy.folders import FolderPair, map_folders
 from imapcopy.grammar import encode_mailbox
 from imapcopy.pipe import BytePipe, PipeClosed
-from imapcopy.plan import batches
+from imapcopy.plan import Envelope, batches
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
-from imapcopy.send import Capacity, Writer, writer
+from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders
 from models.ledger import FolderCopy, GivenUp, Ledger
 
@@ -276,19 +279,23 @@ class _Group:
         todo = {folder.source.raw: folder.todo() for folder in self._going}
         if not any(todo.values()):
             return
-        out = writer(self._target, self._ledger, self._options.capacity, BATCH_MESSAGES)
+        with Allowance(budget.PROCESS) as allowance:
+            self._transfer(todo, allowance)
+
+    def _transfer(self, todo: Mapping[bytes, Sequence[Envelope]], allowance: Allowance) -> None:
+        out = writer(self._target, self._ledger, self._options.capacity, BATCH_MESSAGES, allowance.give)
         wishes = [
             Wish(folder.source, folder.key.source_uidvalidity, batch)
             for folder in self._going
             for batch in batches(todo[folder.source.raw], out.batch_messages, BATCH_BYTES)
         ]
-        pipe: BytePipe[list[Loaded]] = BytePipe(AHEAD_BYTES)
-        reader = SourceReader(self._source, lambda: pipe.ended)
+        pipe: BytePipe[Loaded] = BytePipe(AHEAD_BYTES)
+        reader = SourceReader(self._source, allowance, lambda: pipe.ended)
         reading = threading.Thread(target=self._read, args=(reader, wishes, pipe), name="read", daemon=True)
         reading.start()
         unfinished = True
         try:
-            self._write(pipe, out)
+            self._write(pipe, out, allowance)
             unfinished = False
         finally:
             # The reader may be waiting for a slow server: nobody wants that answer any more.
@@ -302,7 +309,7 @@ class _Group:
                 self._source.forget()
         self._watch.check()
 
-    def _read(self, reader: SourceReader, wishes: Iterable[Wish], pipe: BytePipe[list[Loaded]]) -> None:
+    def _read(self, reader: SourceReader, wishes: Iterable[Wish], pipe: BytePipe[Loaded]) -> None:
         """Fill the pipe until the wishes end, the taker goes, or a stop is asked for. Runs in a thread of its own."""
 
         def wanted() -> Iterator[Wish]:
@@ -312,10 +319,17 @@ class _Group:
                 yield wish
 
         try:
-            for parcel, size in _parcels(_identified(reader.read(wanted()))):
-                pipe.put(parcel, size)
-                if self._watch.stop.is_set():
-                    break
+            with ThreadPoolExecutor(1, "identify") as other:
+                # Identified while the next batch is being read, and handed on as soon as that is done.
+                under_way: deque[Future[None]] = deque()
+                for loaded in reader.read(wanted()):
+                    if len(under_way) > 1:
+                        under_way.popleft().result()
+                    under_way.append(other.submit(_hand_over, loaded, pipe))
+                    if self._watch.stop.is_set():
+                        break
+                for handing_over in under_way:
+                    handing_over.result()
         except (PipeClosed, NobodyListens):
             pass
         except BaseException as error:  # noqa: BLE001  (handed to the writing thread, which raises it)
@@ -323,14 +337,18 @@ class _Group:
         else:
             pipe.end()
 
-    def _write(self, pipe: BytePipe[list[Loaded]], out: Writer) -> None:
+    def _write(self, pipe: BytePipe[Loaded], out: Writer, allowance: Allowance) -> None:
         by_name = {folder.source.raw: folder for folder in self._folders}
         try:
-            for parcel in pipe:
+            # What is settled meanwhile makes room for what the reader may be waiting to ask for.
+            for parcel in pipe.together(_fits, while_empty=out.rest):
                 taken = [(by_name[loaded.folder.raw], loaded) for loaded in parcel]
                 for folder, loaded in taken:
                     folder.take(loaded)
-                out.send([(folder.delivery, loaded.letters) for folder, loaded in taken if loaded.letters])
+                allowance.give(sum(loaded.held for _, loaded in taken if not loaded.letters))
+                out.send(
+                    [Batch(folder.delivery, loaded.letters, loaded.held) for folder, loaded in taken if loaded.letters]
+                )
                 self._watch.check()
         except (MigrationError, Stopped):
             # What is under way is known best now; a second failure has nothing to add.
@@ -385,34 +403,11 @@ def _of(folder: FolderPass) -> Iterator[None]:
         folder.failed = error
 
 
-def _identified(batches: Iterable[Loaded]) -> Iterator[Loaded]:
-    """Identify each batch's messages in a thread of its own, while the next batch is being read."""
-    with ThreadPoolExecutor(1, "identify") as other:
-        under_way: Future[Loaded] | None = None
-        try:
-            for loaded in batches:
-                following = other.submit(loaded.identified)
-                if under_way:
-                    yield under_way.result()
-                under_way = following
-        except MigrationError:
-            if under_way:
-                yield under_way.result()
-            raise
-        if under_way:
-            yield under_way.result()
+def _hand_over(loaded: Loaded, pipe: BytePipe[Loaded]) -> None:
+    pipe.put(loaded.identified(), loaded.size)
 
 
-def _parcels(batches: Iterable[Loaded]) -> Iterator[tuple[list[Loaded], int]]:
-    """Batches of small folders together, with their octets: what is handed over and written down at once."""
-    parcel: list[Loaded] = []
-    messages = size = 0
-    for loaded in batches:
-        if parcel and (messages + len(loaded.letters) > BATCH_MESSAGES or size + loaded.size > BATCH_BYTES):
-            yield parcel, size
-            parcel, messages, size = [], 0, 0
-        parcel.append(loaded)
-        messages += len(loaded.letters)
-        size += loaded.size
-    if parcel:
-        yield parcel, size
+def _fits(batches: Sequence[Loaded], loaded: Loaded) -> bool:
+    """Whether a batch can still be handed over and written down with these: small folders go together."""
+    messages = sum(len(batch.letters) for batch in (*batches, loaded))
+    return messages <= BATCH_MESSAGES and sum(batch.size for batch in (*batches, loaded)) <= BATCH_BYTES

@@ -62,6 +62,8 @@ class Sent:
     id: int
     letters: Sequence[Letter]
     octets: int
+    held: int = 0
+    """Octets to be given back when it is settled."""
     tag: bytes = b""
     uids: Sequence[int] = ()
     """What the server gave to its messages, if it said so."""

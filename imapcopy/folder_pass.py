@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 
+from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
 from imapcopy.deliver import Delivery, Letter, fingerprints, match
 from imapcopy.endpoint import Endpoint
@@ -124,7 +125,8 @@ class FolderPass:
         return missing(self.scan.values(), accounted)
 
     def _letters(self, source: Endpoint[SourceConnection], envelopes: Sequence[Envelope]) -> Iterator[Letter]:
-        reader = SourceReader(source)
+        # One batch at a time, and nothing is kept of it: no allowance is needed.
+        reader = SourceReader(source, Allowance(ByteBudget()))
         for batch in batches(envelopes, LOAD_MESSAGES, LOAD_BYTES):
             yield from reader.load(Wish(self.source, self.key.source_uidvalidity, batch)).identified().letters
 

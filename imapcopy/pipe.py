@@ -2,10 +2,13 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+EMPTY_SECONDS = 0.5
 
 
 class PipeClosed(Exception):
@@ -46,15 +49,37 @@ class BytePipe(Generic[T]):
         with self._changed:
             return self._ended
 
-    def __iter__(self) -> Iterator[T]:
+    def each(self, while_empty: Callable[[], None] = lambda: None) -> Iterator[T]:
+        """What is put in, until it ends; `while_empty` is called when there is nothing, again and again."""
+        for items in self.together(lambda items, item: False, while_empty):
+            yield from items
+
+    def together(
+        self, fits: Callable[[Sequence[T], T], bool], while_empty: Callable[[], None] = lambda: None
+    ) -> Iterator[list[T]]:
+        """As `each`, in lists: what is there just now, as long as the next item fits to those before it."""
         while True:
+            if not self._has_something(0):
+                while_empty()
+                while not self._has_something(EMPTY_SECONDS):
+                    while_empty()
+            items: list[T] = []
             with self._changed:
-                self._changed.wait_for(lambda: self._items or self._ended)
                 if not self._items:
                     if self._failure:
                         raise self._failure
                     return
-                item, size = self._items.popleft()
-                self._bytes -= size
+                while self._items and (not items or fits(items, self._items[0][0])):
+                    item, size = self._items.popleft()
+                    self._bytes -= size
+                    items.append(item)
                 self._changed.notify_all()
-            yield item
+            yield items
+
+    def _has_something(self, seconds: float) -> bool:
+        """Wait so long for an item or the end."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: self._items or self._ended, seconds))
+
+    def __iter__(self) -> Iterator[T]:
+        return self.each()

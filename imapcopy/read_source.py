@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from imapcopy.budget import Allowance
 from imapcopy.connection import FetchRequest, SourceConnection
 from imapcopy.deliver import Letter
 from imapcopy.endpoint import Endpoint
@@ -37,12 +38,18 @@ class Wish:
     uidvalidity: int
     envelopes: Sequence[Envelope]
 
+    @property
+    def octets(self) -> int:
+        return sum(envelope.size for envelope in self.envelopes)
+
 
 @dataclass(slots=True)
 class Loaded:
     """What became of a wish: messages to send (not identified yet), those gone, those that cannot be delivered."""
 
     folder: Folder
+    held: int = 0
+    """Octets that the allowance holds for it."""
     letters: list[Letter] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
     unreadable: list[GivenUp] = field(default_factory=list)
@@ -62,25 +69,35 @@ class Loaded:
 class SourceReader:
     """Fetches messages whatever the server does with single ones. `unwanted` tells that nobody takes them any more."""
 
-    def __init__(self, source: Endpoint[SourceConnection], unwanted: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, source: Endpoint[SourceConnection], allowance: Allowance, unwanted: Callable[[], bool] = lambda: False
+    ) -> None:
         self._source = source
+        self._allowance = allowance
         self._unwanted = unwanted
         self._failed_in_a_row = 0
         self._sizes_are_estimates = False
         self._failed: set[bytes] = set()
 
     def read(self, wishes: Iterable[Wish]) -> Iterator[Loaded]:
-        """Everything that is wished; a folder that fails is told once, and its other wishes are passed over."""
+        """Everything that is wished; a folder that fails is told once, and its other wishes are passed over.
+
+        What each result holds of the allowance is for the taker to give back.
+        """
         again: list[Wish] = []
         for loaded in self._streamed(iter(wishes), again):
             yield from self._told_once(loaded)
         for wish in again:
             if wish.folder.raw not in self._failed:
-                yield from self._told_once(self._loaded(wish))
+                self._wait_for(wish)
+                loaded = self._loaded(wish)
+                loaded.held = wish.octets
+                yield from self._told_once(loaded)
 
     def _told_once(self, loaded: Loaded) -> Iterator[Loaded]:
         if loaded.failure:
             if loaded.folder.raw in self._failed:
+                self._allowance.give(loaded.held)
                 return
             self._failed.add(loaded.folder.raw)
         yield loaded
@@ -101,21 +118,26 @@ class SourceReader:
         """What comes without any trouble; the rest is put into `again`."""
         asked: deque[Wish] = deque()
 
-        def requests() -> Iterator[FetchRequest]:
+        def requests() -> Iterator[FetchRequest | None]:
             for wish in wishes:
                 if self._sizes_are_estimates:
                     again.append(wish)
-                elif wish.folder.raw not in self._failed:
-                    asked.append(wish)
-                    uids = [envelope.uid for envelope in wish.envelopes]
-                    yield FetchRequest(wish.folder.raw, uids, sum(envelope.size for envelope in wish.envelopes))
+                    continue
+                if wish.folder.raw in self._failed:
+                    continue
+                while not (held := self._allowance.try_take(wish.octets)) and asked:
+                    yield None
+                if not held:
+                    self._wait_for(wish)
+                asked.append(wish)
+                yield FetchRequest(wish.folder.raw, [envelope.uid for envelope in wish.envelopes], wish.octets)
 
         fruitless = 0
         while True:
             try:
                 for fetched in self._source.connection.stream(requests()):
                     wish = asked.popleft()
-                    loaded = Loaded(wish.folder)
+                    loaded = Loaded(wish.folder, held=wish.octets)
                     due = {envelope.uid: envelope for envelope in wish.envelopes}
                     if not fetched.failure and fetched.uidvalidity == wish.uidvalidity:
                         for message in fetched.messages:
@@ -128,6 +150,8 @@ class SourceReader:
                 fruitless += 1
                 if fruitless > TRIES:
                     raise
+                for wish in asked:
+                    self._allowance.give(wish.octets)
                 self._reopen(lost)
                 # The one that was being read goes last and alone: a message of it may be what breaks connections.
                 if asked:
@@ -146,6 +170,10 @@ class SourceReader:
         if missing:
             again.append(Wish(wish.folder, wish.uidvalidity, sorted(missing, key=lambda envelope: envelope.uid)))
         return loaded
+
+    def _wait_for(self, wish: Wish) -> None:
+        if not self._allowance.take(wish.octets, self._unwanted):
+            raise NobodyListens
 
     def load(self, wish: Wish) -> Loaded:
         """Fetch a batch; after two failures without progress one message at a time, so that a poison one is found."""

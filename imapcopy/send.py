@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.deliver import Delivery, Letter, Sent, reopen_target
@@ -34,9 +34,21 @@ MESSAGES_TO_TELL = 4
 """So many messages on each connection tell how fast that many are."""
 
 T = TypeVar("T")
-Batch = tuple[Delivery, Sequence[Letter]]
+
+
+class Batch(NamedTuple):
+    """Letters of one folder."""
+
+    delivery: Delivery
+    letters: Sequence[Letter]
+    held: int = 0
+    """Octets to be given back when it is settled."""
+
+
 Parcel = Sequence[Batch]
 """Batches that are written down together: the letters of one folder, then those of the next."""
+Released = Callable[[int], None]
+"""Takes back so many octets of the allowance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +64,23 @@ class Capacity:
 class OneByOne:
     """Waits for each batch. What any writer has taken is settled at the latest when `finish` returns."""
 
-    def __init__(self, target: Endpoint[TargetConnection], ledger: Ledger, batch_messages: int) -> None:
+    def __init__(
+        self, target: Endpoint[TargetConnection], ledger: Ledger, batch_messages: int, released: Released
+    ) -> None:
         self._target = target
         self._ledger = ledger
+        self._released = released
         self.batch_messages = batch_messages
 
     def send(self, parcel: Parcel) -> None:
         """Take batches; a folder that fails is marked so (`Delivery.failed`), any other failure is raised."""
-        for delivery, letters in parcel:
+        for delivery, letters, held in parcel:
             if not delivery.failed:
                 _mark(delivery, delivery.send, letters)
+            self._released(held)
+
+    def rest(self) -> None:
+        """There is nothing to send just now: settle what can be settled without sending."""
 
     def finish(self) -> None:
         """Settle what has been taken."""
@@ -73,14 +92,16 @@ class OneByOne:
 Writer = OneByOne
 
 
-def writer(target: Endpoint[TargetConnection], ledger: Ledger, capacity: Capacity, batch_messages: int) -> Writer:
+def writer(
+    target: Endpoint[TargetConnection], ledger: Ledger, capacity: Capacity, batch_messages: int, released: Released
+) -> Writer:
     """The fastest way in which this target can be written."""
     connection = target.connection
     if connection.can_stream:
-        return Stream(target, ledger, batch_messages)
+        return Stream(target, ledger, batch_messages, released)
     if connection.has("UIDPLUS") and capacity.connections > 1:
-        return Fleet(target, ledger, min(batch_messages, FLEET_BATCH_MESSAGES), capacity)
-    return OneByOne(target, ledger, batch_messages)
+        return Fleet(target, ledger, min(batch_messages, FLEET_BATCH_MESSAGES), released, capacity)
+    return OneByOne(target, ledger, batch_messages, released)
 
 
 def _mark(delivery: Delivery, act: Callable[[Sequence[T]], None], what: Sequence[T]) -> None:
@@ -99,27 +120,31 @@ def _mark(delivery: Delivery, act: Callable[[Sequence[T]], None], what: Sequence
 class Stream(OneByOne):
     """Keeps many batches under way: their answers come in the order in which they were sent."""
 
-    def __init__(self, target: Endpoint[TargetConnection], ledger: Ledger, batch_messages: int) -> None:
-        super().__init__(target, ledger, batch_messages)
+    def __init__(
+        self, target: Endpoint[TargetConnection], ledger: Ledger, batch_messages: int, released: Released
+    ) -> None:
+        super().__init__(target, ledger, batch_messages, released)
         self._under_way: deque[tuple[Delivery, Sent]] = deque()
         self._octets = 0
         self._settled: list[Settled] = []
         """Arrived as expected, and not yet committed."""
 
     def send(self, parcel: Parcel) -> None:
-        wanted = [(delivery, letters) for delivery, letters in parcel if not delivery.failed]
-        intended = [delivery.intended(letters) for delivery, letters in wanted]
+        wanted = [batch for batch in parcel if not batch.delivery.failed]
+        self._released(sum(batch.held for batch in parcel if batch.delivery.failed))
+        intended = [batch.delivery.intended(batch.letters) for batch in wanted]
         settled, self._settled = self._settled, []
         ids = self._ledger.advance(settled, intended)
-        for (delivery, letters), batch, batch_id in zip(wanted, intended, ids, strict=True):
+        for (delivery, letters, held), batch, batch_id in zip(wanted, intended, ids, strict=True):
             while self._under_way and (
                 self._octets + batch.size > UNANSWERED_BYTES or len(self._under_way) >= UNANSWERED_BATCHES
             ):
                 self._take_answer()
             if delivery.failed:
                 self._settled.append(delivery.note(batch_id, [], 0))
+                self._released(held)
                 continue
-            sent = Sent(batch_id, letters, batch.size)
+            sent = Sent(batch_id, letters, batch.size, held)
             # Another runner may have taken over while we waited for room, and look for what we are about to send.
             self._ledger.keep_lease()
             self._under_way.append((delivery, sent))
@@ -129,9 +154,12 @@ class Stream(OneByOne):
             except (ConnectionLost, Refused) as failure:
                 self._settle_all(failure)
 
-    def finish(self) -> None:
+    def rest(self) -> None:
         while self._under_way:
             self._take_answer()
+
+    def finish(self) -> None:
+        self.rest()
         settled, self._settled = self._settled, []
         if settled:
             self._ledger.advance(settled)
@@ -147,6 +175,7 @@ class Stream(OneByOne):
             self._settled.append(delivery.note_expected(sent))
             self._under_way.popleft()
             self._octets -= sent.octets
+            self._released(sent.held)
         else:
             self._sort_out_all()
 
@@ -167,6 +196,7 @@ class Stream(OneByOne):
                 return
         for delivery, batches in self._taken():
             _mark(delivery, delivery.settle_answered, batches)
+            self._released(sum(sent.held for sent in batches))
 
     def _settle_all(self, failure: Exception) -> None:
         """Nothing is known of what is under way: ask the target, on a new connection, folder by folder."""
@@ -177,6 +207,7 @@ class Stream(OneByOne):
         reopen_target(self._target, failure)
         for delivery, batches in self._taken():
             _mark(delivery, delivery.settle, batches)
+            self._released(sum(sent.held for sent in batches))
 
     def _taken(self) -> list[tuple[Delivery, list[Sent]]]:
         """What is under way, by folder, in the order of sending."""
@@ -194,9 +225,14 @@ class Fleet(OneByOne):
     """
 
     def __init__(
-        self, target: Endpoint[TargetConnection], ledger: Ledger, batch_messages: int, capacity: Capacity
+        self,
+        target: Endpoint[TargetConnection],
+        ledger: Ledger,
+        batch_messages: int,
+        released: Released,
+        capacity: Capacity,
     ) -> None:
-        super().__init__(target, ledger, batch_messages)
+        super().__init__(target, ledger, batch_messages, released)
         self._spare = capacity.spare
         self._most = capacity.connections
         self._growth = Growth(capacity.connections)
@@ -215,14 +251,20 @@ class Fleet(OneByOne):
         self._crew: dict[threading.Thread, Endpoint[TargetConnection]] = {}
 
     def send(self, parcel: Parcel) -> None:
-        for delivery, letters in parcel:
-            size = _octets(letters)
+        for batch in parcel:
+            size = _octets(batch.letters)
             self._wait_for_room(size)
             with self._changed:
-                self._orders.append((delivery, letters))
+                self._orders.append(batch)
                 self._held_bytes += size
                 self._hire()
                 self._changed.notify_all()
+
+    def rest(self) -> None:
+        with self._changed:
+            waits_for_us = self._troubled and self._is_idle
+        if waits_for_us:
+            self._settle_troubled()
 
     def _wait_for_room(self, size: int) -> None:
         with self._changed:
@@ -311,7 +353,7 @@ class Fleet(OneByOne):
     def _take_orders(self, endpoint: Endpoint[TargetConnection]) -> None:
         while order := self._next_order(endpoint):
             try:
-                self._append(endpoint, *order)
+                self._append(endpoint, order)
             finally:
                 with self._changed:
                     self._busy -= 1
@@ -326,13 +368,14 @@ class Fleet(OneByOne):
             self._busy += 1
             return self._orders.popleft()
 
-    def _append(self, endpoint: Endpoint[TargetConnection], delivery: Delivery, letters: Sequence[Letter]) -> None:
+    def _append(self, endpoint: Endpoint[TargetConnection], order: Batch) -> None:
+        delivery, letters, held = order
         octets = _octets(letters)
         if delivery.failed:
-            self._release(octets)
+            self._release(octets, held)
             return
         [batch_id] = self._ledger.advance([], [delivery.intended(letters)])
-        sent = Sent(batch_id, letters, octets)
+        sent = Sent(batch_id, letters, octets, held)
         try:
             entries = self._arrived(endpoint.connection, delivery, sent)
         except (MigrationError, Refused) as failure:
@@ -349,11 +392,12 @@ class Fleet(OneByOne):
                 return
             settled = delivery.note(batch_id, sent.arrived, octets, others_write=True)
         self._ledger.advance([settled])
-        self._release(octets)
+        self._release(octets, held)
 
-    def _release(self, octets: int) -> None:
+    def _release(self, octets: int, held: int) -> None:
         with self._changed:
             self._held_bytes -= octets
+        self._released(held)
 
     def _arrived(self, connection: TargetConnection, delivery: Delivery, sent: Sent) -> list[Entry]:
         """Append each and see that it lies under the UID that was told; what is not so is not among the entries."""
@@ -416,6 +460,7 @@ class Fleet(OneByOne):
         # A folder's batches together: what is settled is taken for all there is up to its UIDs.
         for delivery, batches in _by_folder(troubled):
             _mark(delivery, delivery.settle, batches)
+            self._released(sum(sent.held for sent in batches))
         with self._changed:
             self._halted = False
             self._changed.notify_all()
