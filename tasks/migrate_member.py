@@ -13,6 +13,7 @@ from prefect.runtime import task_run
 from imapcopy.check_mailbox import check_mailbox
 from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
 from imapcopy.errors import MemberError, MigrationError, Stopped
+from imapcopy.send import Capacity
 from models import lifecycle
 from models.columns import now
 from models.ledger import Ledger
@@ -21,7 +22,7 @@ from models.states import MemberState
 from models.vault import VaultClosed
 from tasks import policy
 from tasks.leases import renewed
-from tasks.limits import host_slots
+from tasks.limits import host_slots, spare_target_slot
 from tasks.store import Store, log, places, store
 
 
@@ -53,7 +54,7 @@ def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> s
             ledger.reopen_issues()
         watch = Watch(policy.STOP, lambda messages: lifecycle.member_found(kept.engine, member_id, token, messages))
         with _slots(kept, source.server.host, target.server.host):
-            copy_mailbox(source, target, ledger, _options(member), watch)
+            copy_mailbox(source, target, ledger, _options(kept, member, target.server.host), watch)
         return lifecycle.member_moved(kept.engine, member_id, token)
 
     return _as_its_runner(member_id, email, MemberState.SYNCING, move)
@@ -71,7 +72,7 @@ def check_member(member_id: int, email: str) -> str:
     def look(kept: Store, member: Member) -> MemberState:
         source, target = kept.accounts(member)
         with _slots(kept, source.server.host, target.server.host):
-            seen = check_mailbox(source, target, _options(member))
+            seen = check_mailbox(source, target, _options(kept, member, target.server.host))
         lifecycle.member_checked(kept.engine, member_id, member.lease_token, seen.messages, seen.bytes, seen.oldest)
         return MemberState.READY
 
@@ -179,9 +180,11 @@ def _slots(kept: Store, source_host: str, target_host: str) -> contextlib.Abstra
     return host_slots(source_host, found.host_connections, target_host, found.target_connections)
 
 
-def _options(member: Member) -> CopyOptions:
+def _options(kept: Store, member: Member, target_host: str) -> CopyOptions:
+    found = kept.settings
     return CopyOptions(
         root=member.user_root or "",
         exclude=tuple(name for name in member.exclude_folders.split("\n") if name),
         since=member.since,
+        capacity=Capacity(found.member_connections, lambda: spare_target_slot(target_host, found.target_connections)),
     )

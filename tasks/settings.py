@@ -52,7 +52,12 @@ class Settings(BaseSettings):
     target_security: Security = Field(default="tls", description="tls, starttls or plain")
     members_at_once: int = Field(default=8, ge=1, le=256, description="members moved at the same time")
     host_connections: int = Field(default=8, ge=1, description="members at the same time from one source server")
-    target_connections: int = Field(default=16, ge=1, description="members at the same time into one target server")
+    target_connections: int = Field(
+        default=16, ge=1, description="connections at the same time into one target server, one or more a member"
+    )
+    member_connections: int = Field(
+        default=8, ge=1, description="connections of one member to a target that takes one message a command"
+    )
     retry_delays: tuple[float, ...] = Field(
         default=(5.0, 20.0, 60.0), description="seconds before each new try of a member"
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.limits import host_slots
+from tasks.limits import host_slots, spare_target_slot
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +81,14 @@ def test_a_failure_gives_the_slots_back() -> None:
             raise TimeoutError
     with host_slots("old", 1, "new", 1):
         pass
+
+
+def test_a_spare_slot_is_one_that_nobody_waits_for() -> None:
+    with spare_target_slot("NEW", 3) as first, spare_target_slot("new", 3) as second:
+        assert (first, second) == (True, True)
+        with host_slots("old", 9, "new", 3), spare_target_slot("new", 3) as third:
+            assert not third
+        with spare_target_slot("new", 3) as third:
+            assert third, "what was left is free again, and what was not given is not given back"
+    with spare_target_slot("elsewhere", 1) as other:
+        assert other
