@@ -324,6 +324,20 @@ class Connection:
     def has(self, capability: str) -> bool:
         return capability in self.capabilities
 
+    def compress(self) -> None:
+        """Deflate both directions from here on (COMPRESS, RFC 4978); to be called with no command under way."""
+        if not self.can_compress:
+            return
+        self._compressible = False
+        with contextlib.suppress(Refused):
+            self._collect(self._send(b"COMPRESS DEFLATE"))
+            self._wire.compress()
+
+    @property
+    def can_compress(self) -> bool:
+        """Whether compress() would ask the server for something that it offers and has not been asked for."""
+        return self._compressible and self.has("COMPRESS=DEFLATE")
+
     # Reading
 
     def listing(self, *, statuses: bool = False) -> Listing:
@@ -559,6 +573,7 @@ class Connection:
 
     # Commands and answers
 
+    _compressible = True
     _unawaited: Sequence[bytes] = ()
     """Tags of commands whose answers come before those to anything sent later, and interest nobody."""
 

@@ -4,18 +4,20 @@ Batches stream in, the next ones already asked for. What does not come so, or lo
 carefully: one command at a time, after two failures one message at a time.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from imapcopy.budget import Allowance
-from imapcopy.connection import FetchRequest, SourceConnection
+from imapcopy.connection import Fetched, FetchRequest, SourceConnection
 from imapcopy.deliver import Letter
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, ServerError
 from imapcopy.folders import Folder
 from imapcopy.plan import Envelope
+from imapcopy.wire import LinkSpeed
 from models.ledger import GivenUp
 
 TRIES = 3
@@ -77,6 +79,7 @@ class SourceReader:
         self._unwanted = unwanted
         self._failed_in_a_row = 0
         self._sizes_are_estimates = False
+        self._speed = LinkSpeed()
         self._failed: set[bytes] = set()
 
     def read(self, wishes: Iterable[Wish]) -> Iterator[Loaded]:
@@ -117,12 +120,17 @@ class SourceReader:
     def _streamed(self, wishes: Iterator[Wish], again: list[Wish]) -> Iterator[Loaded]:
         """What comes without any trouble; the rest is put into `again`."""
         asked: deque[Wish] = deque()
+        put_off: list[Wish] = []
 
         def requests() -> Iterator[FetchRequest | None]:
             for wish in wishes:
                 if self._sizes_are_estimates:
                     again.append(wish)
                     continue
+                if self._speed.is_slow and self._source.connection.can_compress:
+                    # The stream has to end for it; the next one begins with this wish.
+                    put_off.append(wish)
+                    return
                 if wish.folder.raw in self._failed:
                     continue
                 while not (held := self._allowance.try_take(wish.octets)) and asked:
@@ -135,7 +143,7 @@ class SourceReader:
         fruitless = 0
         while True:
             try:
-                for fetched in self._source.connection.stream(requests()):
+                for fetched in self._timed(self._source.connection.stream(requests())):
                     wish = asked.popleft()
                     loaded = Loaded(wish.folder, held=wish.octets)
                     due = {envelope.uid: envelope for envelope in wish.envelopes}
@@ -145,7 +153,10 @@ class SourceReader:
                                 loaded.letters.append(Letter(due.pop(message.uid), message.raw))
                         fruitless = self._failed_in_a_row = 0
                     yield self._sorted(wish, loaded, due, again)
-                return
+                if not put_off:
+                    return
+                self._source.connection.compress()
+                wishes = chain([put_off.pop()], wishes)
             except ConnectionLost as lost:
                 fruitless += 1
                 if fruitless > TRIES:
@@ -158,6 +169,15 @@ class SourceReader:
                     again.append(asked.popleft())
                 wishes = chain(list(asked), wishes)
                 asked.clear()
+
+    def _timed(self, stream: Iterator[Fetched]) -> Iterator[Fetched]:
+        """The stream, with the time that it made us wait."""
+        begun = time.perf_counter()
+        for fetched in stream:
+            octets = sum(len(message.raw or b"") for message in fetched.messages)
+            self._speed.waited(octets, time.perf_counter() - begun)
+            yield fetched
+            begun = time.perf_counter()
 
     def _sorted(self, wish: Wish, loaded: Loaded, due: dict[int, Envelope], again: list[Wish]) -> Loaded:
         """Keep what is beyond doubt; ask again for what did not come or has another size than it should have."""

@@ -19,6 +19,7 @@ from imapcopy.deliver import Delivery, Letter, Sent, reopen_target
 from imapcopy.endpoint import Endpoint, target_endpoint
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, ServerError
 from imapcopy.identity import digest
+from imapcopy.wire import LinkSpeed
 from models.ledger import Entry, Ledger, Settled
 
 UNANSWERED_BYTES = 6 << 20
@@ -126,6 +127,7 @@ class Stream(OneByOne):
         super().__init__(target, ledger, batch_messages, released)
         self._under_way: deque[tuple[Delivery, Sent]] = deque()
         self._octets = 0
+        self._speed = LinkSpeed()
         self._settled: list[Settled] = []
         """Arrived as expected, and not yet committed."""
 
@@ -145,12 +147,18 @@ class Stream(OneByOne):
                 self._released(held)
                 continue
             sent = Sent(batch_id, letters, batch.size, held)
+            if self._speed.is_slow and self._target.connection.can_compress:
+                self.rest()
+                self._target.connection.compress()
             # Another runner may have taken over while we waited for room, and look for what we are about to send.
             self._ledger.keep_lease()
             self._under_way.append((delivery, sent))
             self._octets += sent.octets
             try:
-                sent.tag = self._target.connection.start_append(delivery.name, [delivery.outgoing(m) for m in letters])
+                outgoing = [delivery.outgoing(letter) for letter in letters]
+                begun = time.perf_counter()
+                sent.tag = self._target.connection.start_append(delivery.name, outgoing)
+                self._speed.waited(batch.size, time.perf_counter() - begun)
             except (ConnectionLost, Refused) as failure:
                 self._settle_all(failure)
 

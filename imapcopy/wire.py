@@ -22,6 +22,10 @@ MAX_UNTAGGED = 2_000_000
 WRITE_BYTES = 524_288
 """The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
 READ_BYTES = 262_144
+MEASURED_BYTES = 2 << 20
+"""So much mail tells how fast a line is."""
+SLOW_BYTES_PER_SECOND = 2_000_000
+"""Below, compressing is worth its processor time: mail shrinks to two thirds at 50 MB a second."""
 
 
 class WireBroken(Exception):
@@ -45,6 +49,28 @@ class Response:
     @property
     def octets(self) -> int:
         return sum(map(len, self.segments)) + sum(map(len, self.literals))
+
+
+class LinkSpeed:
+    """Tells a line that is slower than the processor would compress what goes over it."""
+
+    def __init__(self) -> None:
+        self._octets = 0
+        self._seconds = 0.0
+        self._begun = time.monotonic()
+        self._processor = time.process_time()
+
+    def waited(self, octets: int, seconds: float) -> None:
+        """So many octets took so long."""
+        self._octets += octets
+        self._seconds += seconds
+
+    @property
+    def is_slow(self) -> bool:
+        if self._octets < MEASURED_BYTES or self._octets > SLOW_BYTES_PER_SECOND * self._seconds:
+            return False
+        # With many mailboxes at once it may be us who are slow; compressing would make that worse.
+        return time.process_time() - self._processor < 0.5 * (time.monotonic() - self._begun)
 
 
 class Deadline:

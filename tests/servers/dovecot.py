@@ -375,7 +375,7 @@ plugin {{
 }}
 
 protocol imap {{
-  mail_plugins = $mail_plugins imap_quota
+  mail_plugins = $mail_plugins imap_quota imap_zlib
   rawlog_dir = {self._rawlog}/%u
 }}
 
