@@ -63,7 +63,7 @@ def test_a_target_that_takes_one_message_a_command_is_filled_over_several_connec
 ) -> None:
     source, target = filled(start_dovecot), empty(start_dovecot, PLAIN_CAPABILITY)
     copy(source, target, engine, CopyOptions(capacity=Capacity(connections)))
-    used = [session for session in target.sessions(NAME) if any(" APPEND " in line for line in session)]
+    used = [session for session in target.sessions(NAME) if any(line.startswith("APPEND ") for line in session)]
     assert 1 <= len(used) <= connections
     assert (len(used) > 1) == (connections > 1)
 
