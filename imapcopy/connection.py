@@ -290,7 +290,10 @@ class Connection:
     def _plain_at_once(self) -> str:
         """AUTHENTICATE PLAIN with the answer in the command (SASL-IR, RFC 4959): a round trip less."""
         answer = f"\0{self.account.user}\0{self.account.password}".encode()
-        return self._collect(self._send(b"AUTHENTICATE PLAIN " + base64.b64encode(answer)))[0]
+        text, untagged = self._collect(self._send(b"AUTHENTICATE PLAIN " + base64.b64encode(answer)))
+        # Dovecot tells its capabilities in the OK, or before it to a client that has asked already.
+        told = [response.text for response in untagged if response.text.upper().startswith("CAPABILITY ")]
+        return f"[{told[-1]}]" if told else text
 
     def _login_failed(self, text: str, found: str = "") -> MigrationError:
         text = self._redacted(text)
