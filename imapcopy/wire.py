@@ -109,7 +109,7 @@ class Wire:
         self._deflate = zlib.compressobj(1, wbits=-15)
         self._inflate = zlib.decompressobj(wbits=-15)
         rest, self._buffer, self._at = self._buffer[self._at :], b"", 0
-        self._buffer = self._inflate.decompress(rest) if rest else b""
+        self._buffer = self._inflated(rest)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send octets; everything that belongs to one command should come in few calls."""
@@ -124,7 +124,7 @@ class Wire:
         response = Response([])
         while True:
             deadline.check()
-            line = self._read_line()
+            line = self._read_line(deadline)
             literal = grammar.LITERAL_AT_END.search(line) if line.endswith(b"}\r\n") else None
             if not literal:
                 response.segments.append(line.rstrip(b"\r\n"))
@@ -132,12 +132,13 @@ class Wire:
             response.segments.append(line[: literal.start()])
             response.literals.append(self._read_literal(int(literal[1]), deadline))
 
-    def _read_line(self) -> bytes:
+    def _read_line(self, deadline: Deadline) -> bytes:
         searched = self._at
         while (end := self._buffer.find(b"\n", searched)) < 0:
             held = len(self._buffer) - self._at
             if held > MAX_LINE_BYTES:
                 raise WireBroken("the server sent a line without end")
+            deadline.check()
             self._fill()
             searched = held
         line = self._buffer[self._at : end + 1]
@@ -186,10 +187,11 @@ class Wire:
         chunk = self._file.read1(READ_BYTES)
         if not chunk:
             raise WireBroken("the server closed the connection")
-        if self._inflate:
-            try:
-                chunk = self._inflate.decompress(chunk)
-            except zlib.error as error:
-                raise WireBroken(f"cannot inflate what the server sent: {error}") from None
-        self._buffer = self._buffer[self._at :] + chunk
+        self._buffer = self._buffer[self._at :] + self._inflated(chunk)
         self._at = 0
+
+    def _inflated(self, octets: bytes) -> bytes:
+        try:
+            return self._inflate.decompress(octets) if self._inflate else octets
+        except zlib.error as error:
+            raise WireBroken(f"cannot inflate what the server sent: {error}") from None
