@@ -211,7 +211,8 @@ def _named_flags(text: bytes) -> frozenset[str]:
 def _flags(token: Token) -> frozenset[str]:
     if not isinstance(token, list):
         return frozenset()
-    found = (f.decode("latin-1") for f in token if isinstance(f, bytes))
+    # Nothing in a list of flags can be NIL but a keyword of that name.
+    found = ("NIL" if f is None else f.decode("latin-1") for f in token if not isinstance(f, list))
     return frozenset(_SYSTEM_FLAGS.get(f.lower(), f) for f in found if f.lower() != "\\recent")
 
 
