@@ -19,6 +19,7 @@ _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)", re.IGNOREC
 _SCANNED = re.compile(
     rb'\d+ FETCH \(UID (\d{1,10}) FLAGS \(([^()"]*)\) INTERNALDATE "([^"\\]*)" RFC822\.SIZE (\d{1,18})\)\Z'
 )
+_FETCH = re.compile(rb"\d+\s+FETCH\b", re.IGNORECASE)
 _BODY = re.compile(rb"\d+ FETCH \(UID (\d{1,10}) BODY\[\] \Z")
 
 
@@ -52,7 +53,7 @@ class Message:
 
 def fetched(response: Response) -> dict[bytes, Token] | None:
     """The items of a FETCH response, None for any other response."""
-    if b"FETCH" not in response.segments[0][:40].upper():
+    if not _FETCH.match(response.segments[0]):
         return None
     tokens = response.tokens()
     verb = tokens[1] if len(tokens) == 3 else None
