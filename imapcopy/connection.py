@@ -509,6 +509,7 @@ class Connection:
                     current = openings.pop(tag)
                     current.failure = self.failure(refused, "select", grammar.decode_mailbox(current.raw))
                     self.selected, self.uidvalidity = b"", 0
+                    untagged.clear()
                 else:
                     fetches.pop(tag).fetched.refused = refused
             else:
