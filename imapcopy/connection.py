@@ -503,7 +503,8 @@ class Connection:
             response = self._read(deadline)
             tag = response.segments[0].split(b" ", 1)[0] + b" "
             try:
-                ended = self._finish(response, tag if tag in openings or tag in fetches else b"?")
+                # No line begins with a line end: an answer to no command of ours never counts as one.
+                ended = self._finish(response, tag if tag in openings or tag in fetches else b"\n")
             except Refused as refused:
                 if tag in openings:
                     current = openings.pop(tag)
