@@ -143,6 +143,13 @@ class _Visit:
         elif (message := responses.message(response)) and message.uid in self.bodies:
             self.bodies.pop(message.uid).messages.append(message)
 
+    def forget(self, fetched: Fetched) -> None:
+        """Wait no more for what was not delivered: it would keep all that was, until another folder is opened."""
+        for due, uids in ((self.bodies, fetched.request.bodies), (self.scan, fetched.request.scan)):
+            for uid in uids:
+                if due.get(uid) is fetched:
+                    del due[uid]
+
 
 @dataclass(slots=True)
 class _Asked:
@@ -545,6 +552,7 @@ class Connection:
                 not wanted or len(fetched.messages) + len(fetched.scan) < wanted
             ):
                 read(deadline, untagged)
+            asked.visit.forget(fetched)
             fetched.failure = asked.visit.failure
             if asked.visit.opened:
                 fetched.uidvalidity, fetched.keywords = asked.visit.opened.uidvalidity, asked.visit.opened.keywords
