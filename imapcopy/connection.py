@@ -486,10 +486,17 @@ class Connection:
         fetches: dict[bytes, _Asked] = {}
         current = last
 
+        def make_room() -> None:
+            # One request may take many commands: scattered UIDs need many sets.
+            deadline = Deadline()
+            while len(openings) + len(fetches) >= COMMANDS_IN_FLIGHT:
+                read(deadline, untagged)
+
         def ask(request: FetchRequest) -> _Asked:
             nonlocal last
             tags = set()
             if request.anew or request.raw != last.raw:
+                make_room()
                 last = _Visit(request.raw)
                 opening = self._opening(verb, request.raw)
                 openings[opening] = last
@@ -499,6 +506,7 @@ class Connection:
             last.bodies.update(dict.fromkeys(request.bodies, asked.fetched))
             for items, uids in ((SCAN_ITEMS, request.scan), (BODY_ITEMS, request.bodies)):
                 for uid_set, _ in _uid_sets(uids):
+                    make_room()
                     tag = self._send(b"UID FETCH " + uid_set + b" " + items)
                     fetches[tag] = asked
                     tags.add(tag)
