@@ -372,6 +372,7 @@ class Connection:
         except Refused as refused:
             if statuses:
                 return self.listing()
+            self._unless_refused(special)
             raise self.failure(refused, "list") from None
         found: dict[bytes, Folder] = {}
         for folder in responses.listed_folders(listed):
