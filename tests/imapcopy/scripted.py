@@ -11,6 +11,9 @@ from tests.imapcopy.world import LIN, PASSWORD
 
 CAPABILITY = b"IMAP4rev1 UIDPLUS MULTIAPPEND LITERAL+ AUTH=PLAIN SASL-IR"
 
+SECONDS = 5.0
+"""No played server waits longer for its client: a test that hangs is a test that fails."""
+
 # Verb -> the untagged lines before a tagged OK, or a function of the arguments that returns the whole answer.
 Answers = dict[str, bytes | Callable[[bytes], bytes]]
 
@@ -80,3 +83,100 @@ class Scripted:
     def _verb(self, line: bytes) -> str:
         words = line.decode("latin-1").split()
         return words[1].upper() if len(words) > 1 else ""
+
+
+class Peer:
+    """The server's end of one connection; whatever does not come is a TimeoutError."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._file = connection.makefile("rb")
+
+    def say(self, octets: bytes) -> None:
+        self._connection.sendall(octets)
+
+    def line(self) -> bytes:
+        """The next line without its end, b"" when the client is gone."""
+        return self._file.readline().removesuffix(b"\r\n")
+
+    def octets(self, size: int) -> bytes:
+        return self._file.read(size)
+
+    def expect(self, *commands: bytes) -> list[bytes]:
+        """Read so many commands without answering any; they must begin so. Returns their tags."""
+        tags = []
+        for command in commands:
+            tag, _, rest = self.line().partition(b" ")
+            assert rest.startswith(command), f"{rest!r} came where {command!r} was expected"
+            tags.append(tag)
+        return tags
+
+    def cut(self) -> None:
+        self._connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+Play = Callable[[Peer], object]
+
+
+class Played:
+    """A server whose only connection a test plays, command by command; what goes wrong in the play fails the test.
+
+    Signs the client in first, unless `capabilities` is empty. After the play each command is answered with OK.
+    """
+
+    def __init__(self, play: Play, capabilities: bytes = CAPABILITY) -> None:
+        self._play = play
+        self._capabilities = capabilities
+        self._failure: BaseException | None = None
+        self.after: list[bytes] = []
+        """The commands that came after the play."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(SECONDS)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Played":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.join(2 * SECONDS)
+        self._listener.close()
+        assert not self._thread.is_alive(), "the play has not ended"
+        if self._failure:
+            raise self._failure
+
+    @property
+    def account(self) -> Account:
+        return Account(Server("127.0.0.1", self._listener.getsockname()[1], "plain"), LIN, PASSWORD)
+
+    def _run(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.settimeout(SECONDS)
+                peer = Peer(connection)
+                try:
+                    self._serve(peer)
+                finally:
+                    peer.close()
+        except BaseException as failure:  # noqa: BLE001  (raised in the test's own thread)
+            self._failure = failure
+
+    def _serve(self, peer: Peer) -> None:
+        peer.say(b"* OK ready\r\n")
+        if self._capabilities:
+            [asked] = peer.expect(b"CAPABILITY")
+            peer.say(b"* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\r\n" + asked + b" OK\r\n")
+            [login] = peer.expect(b"AUTHENTICATE PLAIN ")
+            peer.say(login + b" OK [CAPABILITY " + self._capabilities + b"] in\r\n")
+        self._play(peer)
+        with contextlib.suppress(ConnectionError):
+            while line := peer.line():
+                tag, _, command = line.partition(b" ")
+                self.after.append(command)
+                if command == b"LOGOUT":
+                    return
+                peer.say(tag + b" OK done\r\n")

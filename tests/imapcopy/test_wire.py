@@ -220,7 +220,7 @@ def test_a_literal_of_twenty_digits_needs_no_memory() -> None:
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterable[bytes]], Iterator[bytes]]:
     """Portions that come one a second, by a clock of their own."""
     now = 0.0
-    monkeypatch.setattr(wire.time, "monotonic", lambda: now)
+    monkeypatch.setattr("imapcopy.wire.time.monotonic", lambda: now)
 
     def slowly(portions: Iterable[bytes]) -> Iterator[bytes]:
         nonlocal now
