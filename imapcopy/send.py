@@ -208,12 +208,14 @@ class Stream(OneByOne):
 
     def _settle_all(self, failure: Exception) -> None:
         """Nothing is known of what is under way: ask the target, on a new connection, folder by folder."""
+        # Taken first: when there is no new connection, nobody may wait there for answers to what went out on the old.
+        taken = self._taken()
         self._target.forget()
         settled, self._settled = self._settled, []
         if settled:
             self._ledger.advance(settled)
         reopen_target(self._target, failure)
-        for delivery, batches in self._taken():
+        for delivery, batches in taken:
             _mark(delivery, delivery.settle, batches)
             self._released(sum(sent.held for sent in batches))
 
