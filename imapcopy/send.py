@@ -246,8 +246,8 @@ class Fleet(OneByOne):
         self._spare = capacity.spare
         self._most = capacity.connections
         self._growth = Growth(capacity.connections)
-        self._trusted = False
-        """Whether this server has been seen to tell the right UIDs."""
+        self._trusted: set[TargetConnection] = set()
+        """Connections that have been seen to tell the right UIDs: behind one name there may be several servers."""
         self._changed = threading.Condition()
         # All below is read and written with the lock.
         self._orders: deque[Batch] = deque()
@@ -437,7 +437,7 @@ class Fleet(OneByOne):
                 with self._changed:
                     self._halted = True
                 raise answer
-        there = told if self._trusted else self._as_told(connection, delivery, told)
+        there = told if connection in self._trusted else self._as_told(connection, delivery, told)
         found = [Entry(letter.uid, uid, letter.digest) for uid, letter in told.items() if uid in there]
         sent.certain = len(found) + refused == len(sent.letters)
         return found
@@ -445,14 +445,15 @@ class Fleet(OneByOne):
     def _as_told(
         self, connection: TargetConnection, delivery: Delivery, told: Mapping[int, Letter]
     ) -> Mapping[int, Letter]:
-        """Those of the UIDs under which the right message lies; a server that tells all of a batch right is trusted.
+        """Those of the UIDs under which the right message lies; a connection that tells a batch right is trusted.
 
         Later batches are looked at by the verification alone, like all that was ever copied.
         """
         connection.select(delivery.name)
         read = {message.uid: message.raw for message in connection.read_back(told)}
         there = {uid: letter for uid, letter in told.items() if digest(read.get(uid) or b"") == letter.digest}
-        self._trusted = self._trusted or (bool(told) and len(there) == len(told))
+        if told and len(there) == len(told):
+            self._trusted.add(connection)
         return there
 
     def _grow(self, seconds: float) -> None:
