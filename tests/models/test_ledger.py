@@ -5,9 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
+from models import ledger as ledger_module
 from models.database import reading
 from models.ledger import (
     Batch,
@@ -19,6 +21,7 @@ from models.ledger import (
     FolderKey,
     FolderTally,
     GivenUp,
+    Intended,
     Ledger,
     MessageIssue,
     Settled,
@@ -262,3 +265,193 @@ def test_each_write_pushes_the_end_of_the_lease_on(company: Company, ledger: Led
     assert expired is not None
     assert renewed is not None
     assert renewed > expired
+
+
+# Many batches and many folders at once
+
+
+def intended(folder: int, uids: list[int], size: int = 100) -> Intended:
+    return Intended(folder, uids, [digest(uid) for uid in uids], size, 50)
+
+
+def source_uids(ledger: Ledger, folder: int) -> dict[int, list[int]]:
+    return {batch.id: [entry.source_uid for entry in batch.entries] for batch in ledger.batches(folder)}
+
+
+def test_intended_batches_get_their_ids_in_the_order_given(ledger: Ledger, folder: int) -> None:
+    """Also those of other folders in between, and UIDs that do not ascend."""
+    other = opened(ledger, "Other")
+    wanted = [(folder if n % 3 else other, [100 - n, 200 + n]) for n in range(40)]
+    ids = ledger.advance([], [intended(into, uids) for into, uids in wanted])
+    assert len(set(ids)) == 40
+    found = source_uids(ledger, folder) | source_uids(ledger, other)
+    assert [found[batch] for batch in ids] == [uids for _, uids in wanted]
+    assert {n for n, batch in enumerate(ids) if batch in source_uids(ledger, other)} == set(range(0, 40, 3))
+    assert ledger.advance([]) == []
+
+
+def test_batches_of_several_folders_are_counted_for_each_folder(engine: Engine, ledger: Ledger, folder: int) -> None:
+    other = opened(ledger, "Other")
+    first, second, third, nothing = ledger.advance(
+        [], [intended(folder, [1, 2]), intended(other, [1, 2]), intended(folder, [3, 4]), intended(other, [5])]
+    )
+    [following] = ledger.advance(
+        [
+            Settled(first, folder, entries({1: 50, 2: 51}), 70),
+            Settled(second, other, entries({2: 60}), 30, [GivenUp(1, "message_too_large")]),
+            Settled(third, folder, entries({4: 53}), 5, [GivenUp(3, "invalid_message")]),
+            Settled(nothing, other, [], 999),
+        ],
+        [intended(other, [5])],
+    )
+    numbers = [(r.copied, r.bytes, r.issues) for r in (row(engine, folder), row(engine, other))]
+    assert numbers == [(3, 75, 1), (1, 30, 1)]
+    assert source_uids(ledger, folder) == {first: [1, 2], third: [4]}
+    assert source_uids(ledger, other) == {second: [2], following: [5]}
+    assert [batch.state for batch in ledger.batches(other)] == [BatchState.CONFIRMED, BatchState.INTENDED]
+    assert (list(ledger.issues(folder)), list(ledger.issues(other))) == ([3], [1])
+    ledger.advance([Settled(following, other, entries({5: 61}), 7)])
+    assert (row(engine, other).copied, row(engine, other).bytes) == (2, 37)
+
+
+def test_settling_and_intending_fail_together(engine: Engine, ledger: Ledger, folder: int) -> None:
+    """The second folder's issue is known already: nothing of all that is written, not even the good batch."""
+    other = opened(ledger, "Other")
+    ledger.give_up(other, [GivenUp(9, "invalid_message")])
+    good, gone, bad = ledger.advance([], [intended(folder, [1]), intended(folder, [2]), intended(other, [9])])
+    before = everything(engine)
+    with pytest.raises(IntegrityError):
+        ledger.advance(
+            [
+                Settled(good, folder, entries({1: 50}), 10),
+                Settled(gone, folder, [], 0),
+                Settled(bad, other, [], 0, [GivenUp(9, "invalid_message")]),
+            ],
+            [intended(folder, [3])],
+        )
+    assert everything(engine) == before
+    with pytest.raises(IntegrityError):
+        # A folder that does not exist.
+        ledger.advance([Settled(good, folder, entries({1: 50}), 10)], [intended(folder, [3]), intended(10**6, [4])])
+    assert everything(engine) == before
+    ledger.advance([Settled(good, folder, entries({1: 50}), 10)])
+    assert row(engine, folder).copied == 1
+
+
+def test_settling_and_intending_are_one_transaction(engine: Engine, ledger: Ledger, folder: int) -> None:
+    batches = ledger.advance([], [intended(folder, [n]) for n in range(1, 6)])
+    commits: list[object] = []
+    event.listen(engine, "commit", commits.append)
+    ledger.advance(
+        [Settled(batch, folder, entries({n: 50 + n}), 1) for n, batch in enumerate(batches, start=1)],
+        [intended(folder, [n]) for n in range(6, 9)],
+    )
+    assert len(commits) == 1
+
+
+def test_a_fresh_lease_is_kept_without_a_transaction(
+    engine: Engine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.check_lease()
+    begun: list[object] = []
+    event.listen(engine, "begin", begun.append)
+    for _ in range(10):
+        ledger.keep_lease()
+    assert not begun
+    monkeypatch.setattr(ledger_module, "LEASE_FRESH_SECONDS", 0)
+    ledger.keep_lease()
+    assert len(begun) == 1
+
+
+def test_a_new_runners_first_keep_checks(engine: Engine, ledger: Ledger) -> None:
+    """A lease that this ledger never renewed is not taken to be fresh."""
+    begun: list[object] = []
+    event.listen(engine, "begin", begun.append)
+    ledger.keep_lease()
+    ledger.keep_lease()
+    assert len(begun) == 1
+
+
+def test_every_write_makes_the_lease_fresh_and_a_failed_one_does_not(
+    engine: Engine, ledger: Ledger, folder: int, member_id: int, company: Company
+) -> None:
+    begun: list[object] = []
+    intend(ledger, folder, [1])
+    event.listen(engine, "begin", begun.append)
+    ledger.keep_lease()
+    assert not begun
+    stale = Ledger(engine, member_id, ledger._token - 1)
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            stale.keep_lease()
+    assert len(begun) == 2
+
+
+def test_a_lease_that_is_not_fresh_any_more_may_be_lost(
+    engine: Engine, ledger: Ledger, member_id: int, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.keep_lease()
+    company.expire_lease(member_id)
+    take_lease(engine, member_id, "elsewhere/boot/1/1")
+    ledger.keep_lease()  # within the time in which nobody else can have taken it
+    monkeypatch.setattr(ledger_module, "LEASE_FRESH_SECONDS", 0)
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            ledger.keep_lease()
+
+
+def test_batches_of_many_folders_come_by_folder_oldest_first(engine: Engine, ledger: Ledger, folder: int) -> None:
+    other, empty, unasked = opened(ledger, "Other"), opened(ledger, "Empty"), opened(ledger, "Unasked")
+    ids = ledger.advance([], [intended(each, [n]) for n, each in enumerate([folder, other, unasked] * 3, start=1)])
+    found = ledger.batches_of([empty, other, folder])
+    assert {each: [batch.id for batch in batches] for each, batches in found.items()} == {
+        empty: [],
+        other: ids[1::3],
+        folder: ids[0::3],
+    }
+    assert ledger.batches_of([]) == {}
+
+
+def test_claimed_uids_come_by_target_folder(engine: Engine, ledger: Ledger, company: Company) -> None:
+    """Of all source folders that were copied there, of this member alone, and of each UIDVALIDITY apart."""
+    keys = [FolderKey("A", 1, "Shared", 7), FolderKey("B", 1, "Shared", 7), FolderKey("C", 1, "Shared", 8)]
+    keys += [FolderKey("D", 1, "Alone", 7), FolderKey("E", 1, "Unasked", 7), FolderKey("F", 1, "Empty", 7)]
+    a, b, c, d, e, f = (each.id or 0 for each in ledger.open_folders(keys))
+    for each, pairs in ((a, {1: 50, 2: 51}), (b, {1: 52}), (c, {1: 50}), (d, {5: 9}), (e, {1: 1})):
+        ledger.confirm(intend(ledger, each, list(pairs)), entries(pairs))
+    ledger.adopt(b, entries({7: 80}))
+    intend(ledger, f, [1])
+    stranger = company.add("b@new.example")
+    others = Ledger(engine, stranger, take_lease(engine, stranger))
+    others.adopt(others.open_folder("A", 1, "Shared", 7).id or 0, entries({1: 99}))
+    assert {key: uids for key, uids in ledger.claimed_target_uids(["Shared", "Alone", "Empty"]).items() if uids} == {
+        ("Shared", 7): {50, 51, 52, 80},
+        ("Shared", 8): {50},
+        ("Alone", 7): {9},
+    }
+    assert not ledger.claimed_target_uids([])
+
+
+def test_many_folders_are_opened_at_once_and_found_again(engine: Engine, ledger: Ledger) -> None:
+    keys = [FolderKey(f"Folder {n}", n, f"Target {n}", n + 1) for n in range(300)]
+    rows = ledger.open_folders(keys)
+    assert [FolderKey(r.source_name, r.source_uidvalidity, r.target_name, r.target_uidvalidity) for r in rows] == keys
+    assert len({each.id for each in rows}) == 300
+    backwards = ledger.open_folders(keys[::-1])
+    assert [each.id for each in backwards] == [each.id for each in rows][::-1]
+    assert len(ledger.folders()) == 300
+    assert ledger.open_folders([]) == []
+
+
+def test_opening_many_folders_supersedes_what_they_were_before_and_no_other(engine: Engine, ledger: Ledger) -> None:
+    old = ledger.open_folders([FolderKey(name, 1, name, 1) for name in "ABCD"])
+    changed = [FolderKey("A", 2, "A", 1), FolderKey("B", 1, "B", 2), FolderKey("C", 1, "Elsewhere", 1)]
+    new = ledger.open_folders([*changed, FolderKey("E", 1, "E", 1)])
+    assert [row(engine, each.id or 0).superseded for each in old] == [True, True, True, False]
+    assert not {each.id for each in new} & {each.id for each in old}
+    assert {each.source_name for each in ledger.folders()} == set("ABCDE")
+    assert len(ledger.folders()) == 5
+    # And back again: the old rows are the current ones, with all that was in them.
+    back = ledger.open_folders([FolderKey(name, 1, name, 1) for name in "CBA"])
+    assert [each.id for each in back] == [old[2].id, old[1].id, old[0].id]
+    assert [row(engine, each.id or 0).superseded for each in new] == [True, True, True, False]
