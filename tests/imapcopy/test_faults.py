@@ -6,6 +6,7 @@ die after the one before). And at each command the connection breaks once while 
 its way: before the command is carried out, and, where that makes a difference to anybody, after it.
 """
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,9 +19,11 @@ from sqlmodel import Session
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer, Received
 from imapcopy import copy_mailbox as copy_module
+from imapcopy import send as send_module
 from imapcopy.connection import Connection
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import ServerError
+from imapcopy.send import Capacity
 from models import member as member_module
 from models.ledger import Ledger
 from models.member import take_lease
@@ -148,7 +151,7 @@ class World:
             account_at(self.old, box.source_user),
             account_at(self.new, box.target_user),
             Ledger(self.engine, box.member_id, token),
-            CopyOptions(),
+            box.options,
         )
 
     @property
@@ -276,3 +279,78 @@ def test_a_run_recovers_by_itself_from_a_lost_answer_to_append(world: World, nth
     # What was under way behind it, on the same connection, goes once more; assert_arrived has seen that nothing is
     # there twice.
     assert world.appends(box) < 2 * steps.count("APPEND")
+
+
+MIXED = [*PROFILES.values(), CAPABILITIES - {"MULTIAPPEND"}, CAPABILITIES - {"LITERAL+"}, CAPABILITIES - {"UIDPLUS"}]
+
+
+def random_box(world: World, dice: random.Random) -> Box:
+    """Folders of any size, with messages that are there several times, some of them odd, and a few at the target."""
+    world.boxes += 1
+    user = f"user{world.boxes}@example"
+    source, target = world.old.add_account(user, PASSWORD), world.new.add_account(user, PASSWORD)
+    for name in ["INBOX", "Work", "Work/Old", "已发送"][: dice.randint(1, 4)]:
+        folder = source.find(name) or source.create(name)
+        for _ in range(dice.choice([0, 1, 3, 12, 25])):
+            number = dice.randint(1, 20)
+            raw = mail(number, b"x" * dice.choice([0, 0, 0, 5000]))
+            raw = dice.choice([raw] * 8 + [raw + b"no end", b"Subject: no id\n\n%d" % number])
+            folder.deliver(raw, moment(number), ["\\Seen"] if number % 2 else [])
+        # Of what is there before, nothing is more often there than at the source.
+        if name == "INBOX" and folder.messages and dice.random() < 0.3:
+            known = dice.choice(folder.messages)
+            target.folder(name).deliver(known.raw, known.internal_date, known.flags)
+        folder.expunge(uid for uid in folder.uids[1:] if dice.random() < 0.1 and not target.folder("INBOX").messages)
+    options = CopyOptions(capacity=Capacity(connections=dice.choice([1, 2, 4])))
+    return Box(world.engine, world.old, world.new, new_member(world.engine, user), user, user, options)
+
+
+def broken_at(world: World, dice: random.Random) -> list[Fault]:
+    """Up to three commands, of either side, at which a connection breaks."""
+    faults = []
+    for _ in range(dice.randint(0, 3)):
+        server, verb = dice.choice(
+            [(world.new, "APPEND")] * 4 + [(world.new, "FETCH"), (world.old, "FETCH"), (world.old, "EXAMINE")]
+        )
+        action = dice.choice([Action.DROP_BEFORE, Action.DROP_AFTER])
+        fault = Fault(verb, action, nth=dice.randint(1, 12))
+        server.behaviour.faults.append(fault)
+        faults.append(fault)
+    return faults
+
+
+@pytest.mark.parametrize("world", [CAPABILITIES], ids=["any"], indirect=True)
+@pytest.mark.parametrize("part", range(4))
+def test_any_mailbox_arrives_once_whatever_breaks(world: World, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers a run draws are told when it fails: `random.Random(seed)` draws them again."""
+    # Nothing is left to the clock: whether more connections pay is not asked.
+    monkeypatch.setattr(send_module, "FASTER", 0)
+    monkeypatch.setattr(send_module, "MESSAGES_TO_TELL", 1)
+    world.old.behaviour.before_command = world.new.behaviour.before_command = None
+    struck = 0
+    for seed in range(part * 15, part * 15 + 15):
+        dice = random.Random(seed)
+        world.old.behaviour.capabilities = dice.choice(MIXED)
+        world.new.behaviour.capabilities = dice.choice(MIXED)
+        batch_messages, unanswered = dice.randint(1, 5), dice.randint(1, 4)
+        monkeypatch.setattr(copy_module, "BATCH_MESSAGES", batch_messages)
+        monkeypatch.setattr(send_module, "UNANSWERED_BATCHES", unanswered)
+        box = random_box(world, dice)
+        before = everything(world.old, box.source_user)
+        faults = broken_at(world, dice)
+        with suppress(ServerError):
+            box.copy()
+        struck += sum(fault.met >= fault.nth for fault in faults)
+        world.old.behaviour.faults.clear()
+        world.new.behaviour.faults.clear()
+        try:
+            box.copy()
+            box.assert_equal()
+            assert everything(world.old, box.source_user) == before
+            assert sum(row.source_messages for row in box.ledger.folders()) == before.total()
+            appends = world.appends(box)
+            box.copy()
+            assert world.appends(box) == appends
+        except Exception as wrong:
+            raise AssertionError(f"seed {seed}: {batch_messages} a batch, {unanswered} under way, {faults}") from wrong
+    assert struck > 8, "connections must have been broken"
