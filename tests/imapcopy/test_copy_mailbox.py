@@ -11,7 +11,7 @@ from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Folder
 from deployments.demo.imap_store import Message
 from imapcopy import copy_mailbox as copy_module
 from imapcopy import send as send_module
-from imapcopy.connection import TargetConnection
+from imapcopy.connection import SourceConnection, TargetConnection
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.errors import ConnectionLost, FolderError, MemberError, ServerError, Stopped
 from imapcopy.send import Capacity
@@ -711,17 +711,31 @@ def test_a_runner_that_lost_its_lease_sends_nothing_more(
 def test_a_writer_that_fails_does_not_wait_for_a_silent_source(mailbox: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader is blocked on a server that never answers; its connection is cut and the failure comes out."""
     monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 1)
-    for number in range(4):
+    # An answer is read when there is something more to send: the first two batches have to get through, while one is
+    # being identified and one is being put together.
+    monkeypatch.setattr(send_module, "UNANSWERED_BATCHES", 1)
+    for number in range(10):
         mailbox.deliver(number)
     silent = threading.Event()
-    mailbox.old.behaviour.faults.append(Fault("FETCH", Action.HANG, containing="BODY.PEEK[]", nth=2))
-    mailbox.later(mailbox.old, "FETCH", silent.set, nth=3)  # after the scan and the first body
-    mailbox.later(mailbox.new, "APPEND", silent.wait)
+    mailbox.old.behaviour.faults.append(Fault("FETCH", Action.HANG, containing="BODY.PEEK[]", nth=6))
+    mailbox.later(mailbox.old, "FETCH", silent.set, nth=7)  # after the scan and five bodies
+    waited: list[bool] = []
+    mailbox.later(mailbox.new, "APPEND", lambda: waited.append(silent.wait(20)))
     mailbox.new.behaviour.quota_bytes = 1
     before = threading.active_count()
+    timed_out: list[object] = []
+    lost_by = SourceConnection._lost_by
+
+    def noted(self: SourceConnection, error: Exception) -> ConnectionLost:
+        timed_out.extend([error] if isinstance(error, TimeoutError) else [])
+        return lost_by(self, error)
+
+    monkeypatch.setattr(SourceConnection, "_lost_by", noted)
     with pytest.raises(MemberError):
         mailbox.copy()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read ")]
+    assert waited == [True]
+    assert not timed_out, "the reader was cut off and did not wait for its server"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
     assert threading.active_count() <= before + 2
 
 
