@@ -153,11 +153,117 @@ class _Visit:
 
 @dataclass(slots=True)
 class _Asked:
-    """Commands under way for one request."""
+    """One request under way, and how many of its commands have not ended."""
 
     fetched: Fetched
     visit: _Visit
-    tags: set[bytes]
+    commands: int = 0
+
+
+class _Flight:
+    """FETCHes of many folders under way on one connection."""
+
+    def __init__(self, connection: "Connection", verb: bytes) -> None:
+        self._connection = connection
+        self._verb = verb
+        self._current = _Visit(connection.selected, Selected(connection.uidvalidity, 0, 0, None))
+        """The folder that is open when the next answer comes."""
+        self._last = self._current
+        """The folder that is open when the next command arrives."""
+        self._commands: dict[bytes, tuple[_Asked, _Visit | None]] = {}
+        """By tag; with the folder that it opens, if it is no FETCH."""
+        self._openings = 0
+        self._untagged: list[Response] = []
+        self._octets = 0
+
+    def ask(self, request: FetchRequest) -> _Asked:
+        """Send what a request needs."""
+        opens = request.anew or request.raw != self._last.raw
+        if opens:
+            self._last = _Visit(request.raw)
+        asked = _Asked(Fetched(request), self._last)
+        if opens:
+            self._make_room()
+            self._commands[self._connection._opening(self._verb, request.raw)] = asked, self._last
+            self._openings += 1
+            asked.commands += 1
+        self._last.scan.update(dict.fromkeys(request.scan, asked.fetched))
+        self._last.bodies.update(dict.fromkeys(request.bodies, asked.fetched))
+        for items, uids in ((SCAN_ITEMS, request.scan), (BODY_ITEMS, request.bodies)):
+            for uid_set, _ in _uid_sets(uids):
+                self._make_room()
+                self._commands[self._connection._send(b"UID FETCH " + uid_set + b" " + items)] = asked, None
+                asked.commands += 1
+        return asked
+
+    def answered(self, asked: _Asked) -> Fetched:
+        """Read until a request has all that it wants, or its commands have ended."""
+        fetched, visit = asked.fetched, asked.visit
+        wanted = len(fetched.request.bodies) + len(fetched.request.scan)
+        deadline = Deadline()
+        while asked.commands and (not wanted or len(fetched.messages) + len(fetched.scan) < wanted):
+            self._read(deadline)
+        visit.forget(fetched)
+        fetched.failure = visit.failure
+        if visit.opened:
+            fetched.uidvalidity, fetched.keywords = visit.opened.uidvalidity, visit.opened.keywords
+        return fetched
+
+    def land(self) -> None:
+        """Read what is still to come, so that the connection is in step."""
+        deadline = Deadline()
+        while self._commands:
+            self._read(deadline)
+
+    def _make_room(self) -> None:
+        # One request may take many commands: scattered UIDs need many sets.
+        deadline = Deadline()
+        while len(self._commands) >= COMMANDS_IN_FLIGHT:
+            self._read(deadline)
+
+    def _read(self, deadline: Deadline) -> None:
+        """Read one response and do with it what it calls for."""
+        response = self._connection._read(deadline)
+        tag = response.segments[0].split(b" ", 1)[0] + b" "
+        refused = ended = None
+        try:
+            # No line begins with a line end: an answer to no command of ours never counts as one.
+            ended = self._connection._finish(response, tag if tag in self._commands else b"\n")
+        except Refused as refusal:
+            refused = refusal
+        if ended is None and refused is None:
+            self._take(response)
+            return
+        asked, opens = self._commands.pop(tag)
+        asked.commands -= 1
+        if opens:
+            self._open(opens, refused)
+        elif refused:
+            asked.fetched.refused = refused
+
+    def _take(self, response: Response) -> None:
+        try:
+            self._current.take(response)
+        except grammar.GrammarError as error:
+            raise self._connection._lost(f"unreadable FETCH: {error}") from None
+        if self._openings and not response.literals:
+            self._untagged.append(response)
+            self._octets += response.octets
+            if self._octets > MAX_COLLECTED_BYTES:
+                raise self._connection._lost("the server's answer has no end")
+
+    def _open(self, visit: _Visit, refused: Refused | None) -> None:
+        connection = self._connection
+        self._current = visit
+        if refused:
+            visit.failure = connection.failure(refused, "select", grammar.decode_mailbox(visit.raw))
+            connection.selected, connection.uidvalidity = b"", 0
+        else:
+            visit.opened = responses.selected(self._untagged)
+            connection.selected, connection.uidvalidity = visit.raw, visit.opened.uidvalidity
+        self._openings -= 1
+        self._untagged.clear()
+        self._octets = 0
 
 
 class Connection:
@@ -482,93 +588,17 @@ class Connection:
 
         Dovecot answers a FETCH before it has ended the one before: answers are told apart by what they bring.
         """
-        last = _Visit(self.selected, Selected(self.uidvalidity, 0, 0, None))
-        openings: dict[bytes, _Visit] = {}
-        fetches: dict[bytes, _Asked] = {}
-        current = last
-
-        def make_room() -> None:
-            # One request may take many commands: scattered UIDs need many sets.
-            deadline = Deadline()
-            while len(openings) + len(fetches) >= COMMANDS_IN_FLIGHT:
-                read(deadline, untagged)
-
-        def ask(request: FetchRequest) -> _Asked:
-            nonlocal last
-            tags = set()
-            if request.anew or request.raw != last.raw:
-                make_room()
-                last = _Visit(request.raw)
-                opening = self._opening(verb, request.raw)
-                openings[opening] = last
-                tags.add(opening)
-            asked = _Asked(Fetched(request), last, tags)
-            last.scan.update(dict.fromkeys(request.scan, asked.fetched))
-            last.bodies.update(dict.fromkeys(request.bodies, asked.fetched))
-            for items, uids in ((SCAN_ITEMS, request.scan), (BODY_ITEMS, request.bodies)):
-                for uid_set, _ in _uid_sets(uids):
-                    make_room()
-                    tag = self._send(b"UID FETCH " + uid_set + b" " + items)
-                    fetches[tag] = asked
-                    tags.add(tag)
-            return asked
-
-        def read(deadline: Deadline, untagged: list[Response]) -> None:
-            """Read one response and do with it what it calls for."""
-            nonlocal current
-            response = self._read(deadline)
-            tag = response.segments[0].split(b" ", 1)[0] + b" "
-            try:
-                # No line begins with a line end: an answer to no command of ours never counts as one.
-                ended = self._finish(response, tag if tag in openings or tag in fetches else b"\n")
-            except Refused as refused:
-                if tag in openings:
-                    current = openings.pop(tag)
-                    current.failure = self.failure(refused, "select", grammar.decode_mailbox(current.raw))
-                    self.selected, self.uidvalidity = b"", 0
-                    untagged.clear()
-                else:
-                    fetches.pop(tag).fetched.refused = refused
-            else:
-                if ended is None:
-                    try:
-                        current.take(response)
-                    except grammar.GrammarError as error:
-                        raise self._lost(f"unreadable FETCH: {error}") from None
-                    if openings and not response.literals:
-                        untagged.append(response)
-                elif tag in openings:
-                    current = openings.pop(tag)
-                    current.opened = responses.selected(untagged)
-                    self.selected, self.uidvalidity = current.raw, current.opened.uidvalidity
-                    untagged.clear()
-                else:
-                    fetches.pop(tag)
-
-        untagged: list[Response] = []
+        flight = _Flight(self, verb)
         in_flight = self._in_flight(
             requests,
-            ask,
+            flight.ask,
             weight=lambda request: request.octets,
             limit=FETCH_AHEAD_BYTES,
             at_once=COMMANDS_IN_FLIGHT // 3,
         )
-        for request, asked in in_flight:
-            deadline = Deadline()
-            wanted = len(request.bodies) + len(request.scan)
-            fetched = asked.fetched
-            while asked.tags & (openings.keys() | fetches.keys()) and (
-                not wanted or len(fetched.messages) + len(fetched.scan) < wanted
-            ):
-                read(deadline, untagged)
-            asked.visit.forget(fetched)
-            fetched.failure = asked.visit.failure
-            if asked.visit.opened:
-                fetched.uidvalidity, fetched.keywords = asked.visit.opened.uidvalidity, asked.visit.opened.keywords
-            yield fetched
-        deadline = Deadline()
-        while openings or fetches:
-            read(deadline, untagged)
+        for _, asked in in_flight:
+            yield flight.answered(asked)
+        flight.land()
 
     def message_ids(self, uids: Iterable[int]) -> dict[int, str]:
         """Message-ID by UID, "" for a message without one. Never by SEARCH: several servers ignore it."""

@@ -290,7 +290,7 @@ class _Group:
             for batch in batches(todo[folder.source.raw], out.batch_messages, BATCH_BYTES)
         ]
         pipe: BytePipe[Loaded] = BytePipe(AHEAD_BYTES)
-        reader = SourceReader(self._source, allowance, lambda: pipe.ended)
+        reader = SourceReader(self._source, allowance, lambda: pipe.ended or self._watch.stop.is_set())
         reading = threading.Thread(target=self._read, args=(reader, wishes, pipe), name="read", daemon=True)
         reading.start()
         unfinished = True
@@ -331,7 +331,7 @@ class _Group:
                 for handing_over in under_way:
                     handing_over.result()
         except (PipeClosed, NobodyListens):
-            pass
+            pipe.end()
         except BaseException as error:  # noqa: BLE001  (handed to the writing thread, which raises it)
             pipe.end(error)
         else:

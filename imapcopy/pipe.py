@@ -9,6 +9,7 @@ T = TypeVar("T")
 
 
 EMPTY_SECONDS = 0.5
+"""How long nothing has come when the taker turns to something else: longer than any round trip."""
 
 
 class PipeClosed(Exception):
@@ -50,7 +51,7 @@ class BytePipe(Generic[T]):
             return self._ended
 
     def each(self, while_empty: Callable[[], None] = lambda: None) -> Iterator[T]:
-        """What is put in, until it ends; `while_empty` is called when there is nothing, again and again."""
+        """What is put in, until it ends; `while_empty` is called when nothing has come for a while, again and again."""
         for items in self.together(lambda items, item: False, while_empty):
             yield from items
 
@@ -59,10 +60,8 @@ class BytePipe(Generic[T]):
     ) -> Iterator[list[T]]:
         """As `each`, in lists: what is there just now, as long as the next item fits to those before it."""
         while True:
-            if not self._has_something(0):
+            while not self._has_something(EMPTY_SECONDS):
                 while_empty()
-                while not self._has_something(EMPTY_SECONDS):
-                    while_empty()
             items: list[T] = []
             with self._changed:
                 if not self._items:

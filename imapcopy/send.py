@@ -336,7 +336,9 @@ class Fleet(OneByOne):
                 self._take_orders(endpoint)
             else:
                 with self._spare() as there_is_room, endpoint:
-                    if there_is_room and self._connected(endpoint):
+                    if not there_is_room:
+                        self._shrink()
+                    elif self._connected(endpoint):
                         self._take_orders(endpoint)
         except BaseException as error:  # noqa: BLE001  (raised again by the thread that gives the orders)
             with self._changed:

@@ -8,13 +8,13 @@ digest (`deep`: of all).
 
 import contextlib
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imapcopy.account import Account
 from imapcopy.connection import Fetched, FetchRequest, SourceConnection, TargetConnection
-from imapcopy.errors import FolderError, MessageError, MigrationError, Refused
+from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import alteration, digest
@@ -24,6 +24,8 @@ from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy,
 
 SAMPLE_SHARE = 0.02
 SAMPLE_LEAST = 3
+SCAN_UIDS = 5000
+"""So many are asked for at once: scattered ones make long commands."""
 CHUNK_MESSAGES = 100
 CHUNK_BYTES = 4 << 20
 
@@ -116,13 +118,19 @@ def verify_folders(
         if not comparison.failure:
             try:
                 comparison.take(fetched, target)
-            except FolderError as error:
+            except ConnectionLost:
+                raise
+            except MigrationError as error:
                 comparison.failure = error
     for comparison in comparisons:
+        verdict: Verdict | MigrationError
         try:
-            yield comparison.due, comparison.conclude(source, target)
-        except FolderError as error:
-            yield comparison.due, error
+            verdict = comparison.conclude(source, target)
+        except ConnectionLost:
+            raise
+        except MigrationError as error:
+            verdict = error
+        yield comparison.due, verdict
 
 
 class _Comparison:
@@ -140,6 +148,9 @@ class _Comparison:
         plain = [entry for entry in ours if entry.source_uid not in due.delivered.hazardous]
         chosen = hazardous + (plain if deep else _sample(plain))
         self._unread = {entry.target_uid: entry for entry in chosen}
+        self._by_target: dict[int, list[tuple[BatchKind, Entry]]] = defaultdict(list)
+        for kind, entry in self._entries:
+            self._by_target[entry.target_uid].append((kind, entry))
         self._doubtful: list[Entry] = []
         """To be read (once more) together with the source's bytes."""
         self._stored: dict[int, Envelope] = {}
@@ -147,7 +158,9 @@ class _Comparison:
     def requests(self) -> Iterator[FetchRequest]:
         """What is asked for in any case: a scan, and the chosen messages in pieces that memory can hold."""
         raw = encode_mailbox(self.due.target_name)
-        yield FetchRequest(raw, [], 0, [entry.target_uid for _, entry in self._entries], anew=True)
+        every = sorted(entry.target_uid for _, entry in self._entries)
+        for start in range(0, max(len(every), 1), SCAN_UIDS):
+            yield FetchRequest(raw, [], 0, every[start : start + SCAN_UIDS], anew=not start)
         uids: list[int] = []
         octets = 0
         for uid, entry in sorted(self._unread.items()):
@@ -172,7 +185,7 @@ class _Comparison:
             raise reach(failure.cause_id, failure.side, failure.server_text, where=name)
         if fetched.uidvalidity != self.due.target_uidvalidity:
             raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=name)
-        if fetched.request.anew:
+        if fetched.request.scan:
             self._take_scan(fetched)
         for message in fetched.messages:
             if message.raw is not None and message.uid in self._unread:
@@ -184,14 +197,15 @@ class _Comparison:
                     self._doubtful.append(entry)
 
     def _take_scan(self, fetched: Fetched) -> None:
-        self._stored = {envelope.uid: envelope for envelope in fetched.scan}
-        for kind, entry in self._entries:
-            found = self._stored.get(entry.target_uid)
-            if found is None:
-                self._verdict.lost.add(entry.source_uid)
-                self._unread.pop(entry.target_uid, None)
-            elif kind == BatchKind.COPIED:
-                self._compare(entry, found, fetched.keywords)
+        stored = {envelope.uid: envelope for envelope in fetched.scan}
+        self._stored.update(stored)
+        for uid in fetched.request.scan:
+            for kind, entry in self._by_target[uid]:
+                if uid not in stored:
+                    self._verdict.lost.add(entry.source_uid)
+                    self._unread.pop(uid, None)
+                elif kind == BatchKind.COPIED:
+                    self._compare(entry, stored[uid], fetched.keywords)
 
     def _compare(self, entry: Entry, found: Envelope, keywords: frozenset[str] | None) -> None:
         sent = self.due.scan.get(entry.source_uid)

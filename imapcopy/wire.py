@@ -22,6 +22,8 @@ MAX_UNTAGGED = 2_000_000
 WRITE_BYTES = 524_288
 """The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
 READ_BYTES = 262_144
+INFLATED_BYTES = 4 << 20
+"""How much is inflated at once: deflated zeros grow a thousandfold."""
 MEASURED_BYTES = 2 << 20
 """So much mail tells how fast a line is."""
 SLOW_BYTES_PER_SECOND = 2_000_000
@@ -184,7 +186,9 @@ class Wire:
         return len(piece)
 
     def _fill(self) -> None:
-        chunk = self._file.read1(READ_BYTES)
+        # What is left to be inflated first: a few octets may stand for many.
+        chunk = self._inflate.unconsumed_tail if self._inflate else b""
+        chunk = chunk or self._file.read1(READ_BYTES)
         if not chunk:
             raise WireBroken("the server closed the connection")
         self._buffer = self._buffer[self._at :] + self._inflated(chunk)
@@ -192,6 +196,6 @@ class Wire:
 
     def _inflated(self, octets: bytes) -> bytes:
         try:
-            return self._inflate.decompress(octets) if self._inflate else octets
+            return self._inflate.decompress(octets, INFLATED_BYTES) if self._inflate else octets
         except zlib.error as error:
             raise WireBroken(f"cannot inflate what the server sent: {error}") from None

@@ -74,7 +74,7 @@ class FolderCopy(SQLModel, table=True):
     """JSON: messages by what the target's server changed in them."""
     read_back: int = 0
     settled: str = ""
-    """JSON of both sides' STATUS after a pass without a rest; equal again means nothing to do."""
+    """JSON of the source's STATUS and `since` before a pass that left no rest; equal again means nothing to do."""
     updated_at: datetime = Field(default_factory=now)
 
 

@@ -697,8 +697,8 @@ def test_a_runner_that_lost_its_lease_sends_nothing_more(
         copy_mailbox(
             account_at(mailbox.old, mailbox.source_user), account_at(mailbox.new, NEW), ledger, mailbox.options
         )
-    on_their_way = 4 if capabilities is UIDPLUS else 1
-    assert mailbox.sent() <= 1 + on_their_way, "one on each connection, and with single messages one announced"
+    # Over several connections each has one message on its way and the next one announced.
+    assert mailbox.sent() < 12 if capabilities is UIDPLUS else mailbox.sent() <= 2
     with reading(mailbox.engine) as session:
         assert BatchState.INTENDED in [b.state for b in session.exec(select(Batch))]
     with mailbox.engine.connect().execution_options(writes=True) as connection, connection.begin():

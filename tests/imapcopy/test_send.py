@@ -18,7 +18,7 @@ from imapcopy.endpoint import Endpoint
 from imapcopy.errors import ConnectionLost, FolderError, MemberError, Stopped
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message, Selected
-from imapcopy.send import FASTER, MESSAGES_TO_TELL, Capacity, Fleet, Growth
+from imapcopy.send import Batch, FASTER, MESSAGES_TO_TELL, Capacity, Fleet, Growth
 from models.ledger import BatchState, FolderCopy, Intended, Ledger, Settled
 from tests.imapcopy.world import NEW, Box, mail
 
@@ -482,7 +482,7 @@ def test_no_more_is_held_than_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Non
     ledger = cast(Ledger, memory)
     account = Account(Server("127.0.0.1", 1, "plain"), NEW, "")
     target = Endpoint(account, lambda _: cast(TargetConnection, memory))
-    fleet = Fleet(target, ledger, 1, Capacity(connections=1))
+    fleet = Fleet(target, ledger, 1, lambda octets: None, Capacity(connections=1))
     fleet._changed = Watched()
     folder = FolderCopy(id=1, member_id=1, source_name="A", source_uidvalidity=7, target_name="A", target_uidvalidity=7)
     delivery = Delivery(target, ledger, folder, Selected(7, 1, 0, None))
@@ -490,7 +490,7 @@ def test_no_more_is_held_than_is_allowed(monkeypatch: pytest.MonkeyPatch) -> Non
     for uid in range(1, 51):
         letter = Letter(Envelope(uid, frozenset(), "", None, 1000), b"%04d" % uid + b"x" * 996)
         letter.identify()
-        fleet.send([(delivery, [letter])])
+        fleet.send([Batch(delivery, [letter])])
         given += 1000
         held.append(given - memory.settled)
     fleet.finish()
