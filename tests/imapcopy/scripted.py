@@ -169,7 +169,7 @@ class Played:
         peer.say(b"* OK ready\r\n")
         if self._capabilities:
             [asked] = peer.expect(b"CAPABILITY")
-            peer.say(b"* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\r\n" + asked + b" OK\r\n")
+            peer.say(b"* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\r\n" + asked + b" OK done\r\n")
             [login] = peer.expect(b"AUTHENTICATE PLAIN ")
             peer.say(login + b" OK [CAPABILITY " + self._capabilities + b"] in\r\n")
         self._play(peer)

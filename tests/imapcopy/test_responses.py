@@ -56,7 +56,7 @@ def test_flags_are_the_same_in_every_order_of_the_items(flags: bytes, found: set
 
 
 @pytest.mark.parametrize(
-    "text", ["", "00-Jan-0000 00:00:00 +0000", "7-May-2024", "yesterday", "31-Feb-2024 10:00:00 +0000"]
+    "text", ["", "00-Jan-0000 00:00:00 +0000", "7-May-2024", "yesterday", "31-Feb-2024 10:00:00 +0"]
 )
 def test_a_date_that_is_none_is_kept_as_it_was_written(text: str) -> None:
     for way in ways(scanned(date=b'"' + text.encode() + b'"')):
