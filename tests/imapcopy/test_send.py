@@ -18,7 +18,7 @@ from imapcopy.endpoint import Endpoint
 from imapcopy.errors import ConnectionLost, FolderError, MemberError, Stopped
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message, Selected
-from imapcopy.send import Batch, FASTER, MESSAGES_TO_TELL, Capacity, Fleet, Growth
+from imapcopy.send import FASTER, MESSAGES_TO_TELL, Batch, Capacity, Fleet, Growth
 from models.ledger import BatchState, FolderCopy, Intended, Ledger, Settled
 from tests.imapcopy.world import NEW, Box, mail
 
