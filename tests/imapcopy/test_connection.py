@@ -824,8 +824,8 @@ def test_a_batch_that_is_not_complete_is_let_go_of() -> None:
         for n, _ in enumerate(connection.stream([FetchRequest(b"A", [2 * n + 1, 2 * n + 2], 1) for n in range(100)])):
             if n % 33:
                 continue
-            mine = [each for each in gc.get_objects() if isinstance(each, Fetched) and id(each) not in others]
-            most = max(most, len(mine))
+            alive = sum(isinstance(each, Fetched) and id(each) not in others for each in gc.get_objects())
+            most = max(most, alive)
         assert 1 <= most <= connection_module.COMMANDS_IN_FLIGHT // 3 + 3
 
 
