@@ -20,7 +20,7 @@ from imapcopy.account import Account
 from imapcopy.budget import Allowance
 from imapcopy.connection import Listing, SourceConnection, TargetConnection
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
-from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, ServerError, Stopped
+from imapcopy.errors import HOST_BUSY, ConnectionLost, MigrationError, Stopped, is_of_the_folder
 from imapcopy.folder_pass import FolderPass
 from imapcopy.folders import FolderPair, map_folders
 from imapcopy.grammar import encode_mailbox
@@ -394,11 +394,8 @@ def _of(folder: FolderPass) -> Iterator[None]:
     """A failure in here that reaches no further than the folder is noted; the others go on."""
     try:
         yield
-    except FolderError as error:
-        folder.failed = error
-    except ServerError as error:
-        # A folder that cannot be opened now says nothing of the others.
-        if error.cause_id != "mailbox_unavailable":
+    except MigrationError as error:
+        if not is_of_the_folder(error):
             raise
         folder.failed = error
 

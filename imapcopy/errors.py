@@ -65,6 +65,13 @@ HOST_BUSY = frozenset({"throttled", "login_throttled", "bandwidth_exceeded", "to
 """Causes by which a server asks to be left alone: trying again at once makes it worse, and no message is to blame."""
 
 
+def is_of_the_folder(error: MigrationError) -> bool:
+    """Whether other folders of the mailbox may fare better: one that cannot be opened now says nothing of them."""
+    return isinstance(error, FolderError) or (
+        isinstance(error, ServerError) and error.cause_id == "mailbox_unavailable"
+    )
+
+
 class Refused(Exception):
     """A tagged NO or BAD: the command was not carried out and the connection still serves.
 

@@ -14,7 +14,15 @@ from imapcopy.budget import Allowance
 from imapcopy.connection import Fetched, FetchRequest, SourceConnection
 from imapcopy.deliver import Letter
 from imapcopy.endpoint import Endpoint
-from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, ServerError
+from imapcopy.errors import (
+    HOST_BUSY,
+    ConnectionLost,
+    FolderError,
+    MessageError,
+    MigrationError,
+    Refused,
+    is_of_the_folder,
+)
 from imapcopy.folders import Folder
 from imapcopy.plan import Envelope
 from imapcopy.wire import LinkSpeed
@@ -109,11 +117,8 @@ class SourceReader:
         """`load`, with a failure of the folder as its result."""
         try:
             return self.load(wish)
-        except FolderError as error:
-            return Loaded(wish.folder, failure=error)
-        except ServerError as error:
-            # A folder that cannot be read now says nothing of the others.
-            if error.cause_id != "mailbox_unavailable":
+        except MigrationError as error:
+            if not is_of_the_folder(error):
                 raise
             return Loaded(wish.folder, failure=error)
 

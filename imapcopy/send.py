@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.deliver import Delivery, Letter, Sent, reopen_target
 from imapcopy.endpoint import Endpoint, target_endpoint
-from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, ServerError
+from imapcopy.errors import ConnectionLost, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.identity import digest
 from imapcopy.wire import LinkSpeed
 from models.ledger import Entry, Ledger, Settled
@@ -109,11 +109,8 @@ def _mark(delivery: Delivery, act: Callable[[Sequence[T]], None], what: Sequence
     """Act; a failure of this folder alone is noted, and the others go on."""
     try:
         act(what)
-    except FolderError as error:
-        delivery.failed = error
-    except ServerError as error:
-        # A folder that cannot be written now says nothing of the others.
-        if error.cause_id != "mailbox_unavailable":
+    except MigrationError as error:
+        if not is_of_the_folder(error):
             raise
         delivery.failed = error
 
