@@ -54,6 +54,10 @@ class Letter:
     def uid(self) -> int:
         return self.envelope.uid
 
+    def entry(self, target_uid: int = 0) -> Entry:
+        """What the ledger keeps of it."""
+        return Entry(self.envelope.uid, target_uid, self.digest, self.envelope.flags)
+
 
 @dataclass(slots=True)
 class Sent:
@@ -165,6 +169,7 @@ class Delivery:
             [letter.digest for letter in letters],
             sum(len(letter.raw) for letter in letters),
             self._uidnext,
+            [letter.envelope.flags for letter in letters],
         )
 
     def expects(self, uids: Sequence[int], count: int) -> bool:
@@ -199,7 +204,7 @@ class Delivery:
 
     def note_expected(self, sent: Sent) -> Settled:
         """`note` for a batch that got the UIDs it was expected to get."""
-        entries = [Entry(m.uid, uid, m.digest) for m, uid in zip(sent.letters, sent.uids, strict=True)]
+        entries = [letter.entry(uid) for letter, uid in zip(sent.letters, sent.uids, strict=True)]
         return self.note(sent.id, entries, sent.octets)
 
     def adopt(self, found: Sequence[Entry]) -> None:
@@ -367,7 +372,7 @@ class Delivery:
             uids = uids or sorted(scan)
             if [scan.get(uid) for uid in uids] != [len(letter.raw) for letter in letters]:
                 return self._sorted_out(letters, scan, outcome)
-        self._note([Entry(m.uid, uid, m.digest) for m, uid in zip(letters, uids, strict=True)], outcome)
+        self._note([letter.entry(uid) for letter, uid in zip(letters, uids, strict=True)], outcome)
         return []
 
     def _sorted_out(self, letters: Sequence[Letter], new: Collection[int], outcome: _Outcome) -> list[Letter]:
@@ -378,7 +383,7 @@ class Delivery:
             return []
         if len(strangers) == len(rest):
             # It took them and rewrote them beyond recognition: exactly as many came as were sent.
-            self._note([Entry(m.uid, uid, m.digest) for m, uid in zip(rest, strangers, strict=True)], outcome)
+            self._note([letter.entry(uid) for letter, uid in zip(rest, strangers, strict=True)], outcome)
             return []
         # Some servers show a session what it stored only when the folder is opened anew.
         outcome.uncertain = True
@@ -390,7 +395,7 @@ class Delivery:
         outcome.uncertain = True
         # An earlier look-up may have found some before the connection broke again.
         sought = [letter for letter in letters if letter.uid not in outcome.source_uids]
-        wanted = [Entry(letter.uid, 0, letter.digest) for letter in sought]
+        wanted = [letter.entry() for letter in sought]
         looser = {letter.uid: looser_digests(letter.raw) for letter in sought}
         if may_be_late:
             candidates = self._settled_candidates(wanted, looser, self._uidnext, outcome.target_uids)

@@ -156,7 +156,7 @@ class FolderPass:
         candidates = fingerprints(connection, [e.uid for e in strangers if is_alike(e, there)])
         letters = self._letters(source, [e for e in todo if is_alike(e, here)]) if candidates else ()
         prints = {letter.uid: (letter.digest, (tolerant_digest(letter.raw),)) for letter in letters}
-        wishes = [Entry(uid, 0, exact) for uid, (exact, _) in prints.items()]
+        wishes = [Entry(uid, 0, exact, self.scan[uid].flags) for uid, (exact, _) in prints.items()]
         found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
         self.delivery.adopt(sorted(found, key=lambda entry: entry.source_uid))
 

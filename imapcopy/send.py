@@ -437,7 +437,7 @@ class Fleet(OneByOne):
                     self._halted = True
                 raise answer
         there = told if connection in self._trusted else self._as_told(connection, delivery, told)
-        found = [Entry(letter.uid, uid, letter.digest) for uid, letter in told.items() if uid in there]
+        found = [letter.entry(uid) for uid, letter in told.items() if uid in there]
         sent.certain = len(found) + refused == len(sent.letters)
         return found
 

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, bindparam, delete, insert, update
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
 from models.columns import now, stored_as_value
 from models.database import reading, writing
+from models.flag_sets import Flags, format_flags, parse_flags
 from models.member import renew_lease
 from models.uid_sets import format_uids, parse_uids
 
@@ -73,6 +74,12 @@ class FolderCopy(SQLModel, table=True):
     altered: str = "{}"
     """JSON: messages by what the target's server changed in them."""
     read_back: int = 0
+    gone: int = 0
+    """Messages that were brought over and have left the source's folder since: never deleted at the target."""
+    moved: int = 0
+    """Copies that followed their message into this folder."""
+    flags_changed: int = 0
+    """Messages whose flags changed at the source after they had been brought over, and were changed at the target."""
     settled: str = ""
     """JSON of the source's STATUS and `since` before a pass that left no rest; equal again means nothing to do."""
     updated_at: datetime = Field(default_factory=now)
@@ -88,6 +95,8 @@ class Batch(SQLModel, table=True):
     source_uids: str
     target_uids: str = ""
     digests: bytes
+    flags: str = ""
+    """At the source when they were last carried over (`models.flag_sets`)."""
     bytes: int = 0
     target_uidnext_before: int = 0
 
@@ -114,6 +123,8 @@ class Entry:
     source_uid: int
     target_uid: int
     digest: bytes
+    flags: Flags = frozenset()
+    """At the source when they were last carried over; what differs now was changed there since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,7 @@ class Intended:
     digests: Sequence[bytes]
     size: int
     uidnext: int
+    flags: Sequence[Flags] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +192,15 @@ class FolderTally:
     oldest: datetime | None
     newest: datetime | None
     settled: str
+    gone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One folder after a pass: which batches were re-read, what the target's server had changed, and the numbers."""
+    """One folder after a pass: which batches were re-read, what the target's server had changed, and the numbers.
+
+    `moved` and `flags_changed` are of this pass alone.
+    """
 
     folder_id: int
     tally: FolderTally
@@ -192,6 +208,8 @@ class Finished:
     """Ids of batches."""
     altered: Mapping[str, int] = field(default_factory=dict)
     read_back: int = 0
+    moved: int = 0
+    flags_changed: int = 0
     afresh: bool = False
     """All of the folder was read again: this replaces what earlier passes found."""
 
@@ -247,16 +265,11 @@ class Ledger:
             session.flush()
             return [found.get(key) or fresh[key] for key in keys]
 
-    def folders(self) -> list[FolderCopy]:
-        """Every current folder of the member."""
+    def folders(self, *, superseded: bool = False) -> list[FolderCopy]:
+        """Every current folder of the member; with `superseded` those that were before them, too."""
+        query = select(FolderCopy).where(FolderCopy.member_id == self._member_id).order_by(col(FolderCopy.id))
         with reading(self._engine) as session:
-            return list(
-                session.exec(
-                    select(FolderCopy)
-                    .where(FolderCopy.member_id == self._member_id, col(FolderCopy.superseded).is_(False))
-                    .order_by(col(FolderCopy.id))
-                )
-            )
+            return list(session.exec(query if superseded else query.where(col(FolderCopy.superseded).is_(False))))
 
     def supersede_all_but(self, folder_ids: Sequence[int]) -> None:
         """Stop counting folders that are no longer at the source."""
@@ -280,10 +293,7 @@ class Ledger:
         return found
 
     def claimed_target_uids(self, target_names: Collection[str]) -> dict[tuple[str, int], set[int]]:
-        """Target UIDs that already stand for a source message, by target folder and its UIDVALIDITY.
-
-        Over all source folders that were ever copied there: a folder that was renamed at the source is another one.
-        """
+        """Target UIDs that stand for a source message of a current folder, by target folder and its UIDVALIDITY."""
         found: dict[tuple[str, int], set[int]] = defaultdict(set)
         with reading(self._engine) as session:
             rows = session.exec(
@@ -324,50 +334,39 @@ class Ledger:
     def advance(self, settled: Sequence[Settled], intended: Sequence[Intended] = ()) -> list[int]:
         """Commit what became of batches, and what is to be sent next; returns the ids of the latter, in order."""
         with self._fenced() as session:
-            changed: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
-            for each in settled:
-                numbers = changed[each.folder_id]
-                numbers[0] += len(each.arrived)
-                numbers[1] += each.size if each.arrived else 0
-                numbers[2] += len(each.given_up)
-                session.add_all(_issue(each.folder_id, message) for message in each.given_up)
-            # By the table and not by its class: this runs for every batch, and objects are four times as dear.
-            connection = session.connection()
-            if confirmed := [_confirmed(each) for each in settled if each.arrived]:
-                connection.execute(_CONFIRM, confirmed)
-            if refused := [{"batch_id": each.batch_id} for each in settled if not each.arrived]:
-                connection.execute(_FORGET, refused)
-            if changed:
-                connection.execute(
-                    _COUNT,
-                    [
-                        {"folder_id": folder_id, "more_copied": copied, "more_bytes": size, "more_issues": issues}
-                        for folder_id, (copied, size, issues) in changed.items()
-                    ],
-                )
-            if not intended:
-                return []
-            return list(connection.scalars(_INTEND, [_intended(each) for each in intended]))
+            return _advance(session, settled, intended)
 
     def adopt(self, folder_id: int, entries: Sequence[Entry]) -> int:
         """Commit that these source messages were at the target before us; returns the batch's id, 0 for none."""
         if not entries:
             return 0
         with self._fenced() as session:
-            folder = session.get_one(FolderCopy, folder_id)
-            batch = Batch(
-                folder_copy_id=folder_id,
-                kind=BatchKind.ADOPTED,
-                state=BatchState.CONFIRMED,
-                source_uids=format_uids(entry.source_uid for entry in entries),
-                target_uids=format_uids(entry.target_uid for entry in entries),
-                digests=b"".join(entry.digest for entry in entries),
-            )
-            session.add(batch)
-            folder.already_there += len(entries)
-            session.add(folder)
-            session.flush()
-            return _id(batch.id)
+            return _adopt(session, folder_id, entries)
+
+    def follow(
+        self,
+        settled: Sequence[Settled],
+        rebound: Mapping[int, Sequence[Entry]],
+        left: Mapping[int, Collection[int]],
+    ) -> dict[int, int]:
+        """Commit that messages which were moved at the source stand for the copies that were made of them before.
+
+        `settled` are batches whose copies were moved after them, `rebound` entries of folders where the copies lie
+        already; `left` are the source UIDs, by folder, under which they were known. All in one transaction, because
+        a copy that stands for two messages would hide a missing one. Returns the ids of new batches by folder.
+        """
+        with self._fenced() as session:
+            _advance(session, settled, ())
+            for folder_id, source_uids in left.items():
+                _take_out(session, folder_id, source_uids, counted=False)
+            return {folder_id: _adopt(session, folder_id, entries) for folder_id, entries in rebound.items()}
+
+    def note_flags(self, flags: Mapping[int, Sequence[Flags]]) -> None:
+        """Commit the flags that the messages of batches have at the source, once they were carried over."""
+        if flags:
+            with self._fenced() as session:
+                values = [{"batch_id": batch_id, "flags": format_flags(each)} for batch_id, each in flags.items()]
+                session.connection().execute(_NOTE_FLAGS, values)
 
     def give_up(self, folder_id: int, messages: Sequence[GivenUp]) -> None:
         """Commit messages that stay behind, each with its reason."""
@@ -391,31 +390,10 @@ class Ledger:
                     reopened += gone.rowcount
             return reopened
 
-    def disown(self, folder_id: int, source_uids: set[int]) -> None:
+    def disown(self, folder_id: int, source_uids: Collection[int]) -> None:
         """Take messages out of their batches that are not at the target after all; the next plan sends them again."""
         with self._fenced() as session:
-            folder = session.get_one(FolderCopy, folder_id)
-            for batch in session.exec(select(Batch).where(Batch.folder_copy_id == folder_id)):
-                record = _record(batch)
-                kept = [entry for entry in record.entries if entry.source_uid not in source_uids]
-                gone = len(record.entries) - len(kept)
-                if not gone:
-                    continue
-                if batch.kind == BatchKind.COPIED:
-                    folder.copied -= gone
-                else:
-                    folder.already_there -= gone
-                rest = _share(batch.bytes, len(kept), len(record.entries))
-                folder.bytes -= batch.bytes - rest
-                session.add(folder)
-                if kept:
-                    batch.bytes = rest
-                    batch.source_uids = format_uids(entry.source_uid for entry in kept)
-                    batch.target_uids = format_uids(entry.target_uid for entry in kept)
-                    batch.digests = b"".join(entry.digest for entry in kept)
-                    session.add(batch)
-                else:
-                    session.delete(batch)
+            _take_out(session, folder_id, source_uids, counted=True)
 
     def finish_folders(self, finished: Sequence[Finished]) -> None:
         """Commit folders after a pass: what was re-read from the target, and their numbers."""
@@ -432,13 +410,89 @@ class Ledger:
                     session.add(folder)
 
 
+def _advance(session: Session, settled: Sequence[Settled], intended: Sequence[Intended]) -> list[int]:
+    changed: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for each in settled:
+        numbers = changed[each.folder_id]
+        numbers[0] += len(each.arrived)
+        numbers[1] += each.size if each.arrived else 0
+        numbers[2] += len(each.given_up)
+        session.add_all(_issue(each.folder_id, message) for message in each.given_up)
+    # By the table and not by its class: this runs for every batch, and objects are four times as dear.
+    connection = session.connection()
+    if confirmed := [_confirmed(each) for each in settled if each.arrived]:
+        connection.execute(_CONFIRM, confirmed)
+    if refused := [{"batch_id": each.batch_id} for each in settled if not each.arrived]:
+        connection.execute(_FORGET, refused)
+    if changed:
+        connection.execute(
+            _COUNT,
+            [
+                {"folder_id": folder_id, "more_copied": copied, "more_bytes": size, "more_issues": issues}
+                for folder_id, (copied, size, issues) in changed.items()
+            ],
+        )
+    if not intended:
+        return []
+    return list(connection.scalars(_INTEND, [_intended(each) for each in intended]))
+
+
+def _adopt(session: Session, folder_id: int, entries: Sequence[Entry]) -> int:
+    folder = session.get_one(FolderCopy, folder_id)
+    batch = Batch(folder_copy_id=folder_id, kind=BatchKind.ADOPTED, state=BatchState.CONFIRMED, **_columns(entries))
+    session.add(batch)
+    folder.already_there += len(entries)
+    session.add(folder)
+    session.flush()
+    return _id(batch.id)
+
+
+def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *, counted: bool) -> None:
+    """Take messages out of their batches; `counted` among those that are at the source, or gone from there."""
+    folder = session.get_one(FolderCopy, folder_id)
+    for batch in session.exec(select(Batch).where(Batch.folder_copy_id == folder_id)):
+        record = _record(batch)
+        kept = [entry for entry in record.entries if entry.source_uid not in source_uids]
+        taken = len(record.entries) - len(kept)
+        if not taken:
+            continue
+        rest = _share(batch.bytes, len(kept), len(record.entries))
+        if not counted:
+            folder.gone = max(folder.gone - taken, 0)
+        elif batch.kind == BatchKind.COPIED:
+            folder.copied -= taken
+            folder.bytes -= batch.bytes - rest
+        else:
+            folder.already_there -= taken
+        session.add(folder)
+        if kept:
+            batch.bytes = rest
+            for name, value in _columns(kept).items():
+                setattr(batch, name, value)
+            session.add(batch)
+        else:
+            session.delete(batch)
+
+
+def _columns(entries: Sequence[Entry]) -> dict[str, Any]:
+    """What a batch's row says of its messages."""
+    return {
+        "source_uids": format_uids(entry.source_uid for entry in entries),
+        "target_uids": format_uids(entry.target_uid for entry in entries),
+        "digests": b"".join(entry.digest for entry in entries),
+        "flags": format_flags(entry.flags for entry in entries),
+    }
+
+
 def _finish(folder: FolderCopy, finished: Finished) -> None:
     total = {} if finished.afresh else json.loads(folder.altered)
     for name, count in finished.altered.items():
         total[name] = total.get(name, 0) + count
     folder.altered = json.dumps(total, sort_keys=True)
     folder.read_back = finished.read_back + (0 if finished.afresh else folder.read_back)
-    for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled"):
+    folder.moved += finished.moved
+    folder.flags_changed += finished.flags_changed
+    for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "gone"):
         setattr(folder, name, getattr(finished.tally, name))
     folder.updated_at = now()
 
@@ -451,6 +505,7 @@ def _intended(batch: Intended) -> dict[str, object]:
         "source_uids": format_uids(batch.source_uids),
         "target_uids": "",
         "digests": b"".join(batch.digests),
+        "flags": format_flags(batch.flags),
         "bytes": batch.size,
         "target_uidnext_before": batch.uidnext,
     }
@@ -460,10 +515,8 @@ def _confirmed(batch: Settled) -> dict[str, object]:
     return {
         "batch_id": batch.batch_id,
         "state": BatchState.CONFIRMED,
-        "source_uids": format_uids(entry.source_uid for entry in batch.arrived),
-        "target_uids": format_uids(entry.target_uid for entry in batch.arrived),
-        "digests": b"".join(entry.digest for entry in batch.arrived),
         "bytes": batch.size,
+        **_columns(batch.arrived),
     }
 
 
@@ -473,8 +526,9 @@ _INTEND = insert(_BATCHES).returning(_BATCHES.c.id, sort_by_parameter_order=True
 _CONFIRM = (
     update(_BATCHES)
     .where(_BATCHES.c.id == bindparam("batch_id"))
-    .values({name: bindparam(name) for name in ("state", "source_uids", "target_uids", "digests", "bytes")})
+    .values({name: bindparam(name) for name in ("state", "source_uids", "target_uids", "digests", "flags", "bytes")})
 )
+_NOTE_FLAGS = update(_BATCHES).where(_BATCHES.c.id == bindparam("batch_id")).values(flags=bindparam("flags"))
 _FORGET = delete(_BATCHES).where(_BATCHES.c.id == bindparam("batch_id"))
 _COUNT = (
     update(_FOLDERS)
@@ -513,7 +567,8 @@ def _record(row: Batch) -> BatchRecord:
     sources = parse_uids(row.source_uids)
     targets = parse_uids(row.target_uids) or [0] * len(sources)
     digests = [row.digests[i : i + DIGEST_BYTES] for i in range(0, len(row.digests), DIGEST_BYTES)]
-    entries = tuple(Entry(*values) for values in zip(sources, targets, digests, strict=True))
+    flags = parse_flags(row.flags, len(sources))
+    entries = tuple(Entry(*values) for values in zip(sources, targets, digests, flags, strict=True))
     return BatchRecord(_id(row.id), row.kind, row.state, entries, row.target_uidnext_before)
 
 

@@ -1,0 +1,31 @@
+"""What delta passes need: flags as last carried over, and what was gone, moved and changed"""
+
+import sqlalchemy as sa
+import sqlmodel
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    counts = [sa.Column(name, sa.Integer(), nullable=False, server_default="0") for name in _COUNTS]
+    flags = sa.Column("flags", sqlmodel.sql.sqltypes.AutoString(), nullable=False, server_default="")
+    for table, columns in (("batch", [flags]), ("foldercopy", counts)):
+        with op.batch_alter_table(table) as batch_op:
+            for column in columns:
+                batch_op.add_column(column)
+        # The default is for the rows that are there: new ones come with a value.
+        with op.batch_alter_table(table) as batch_op:
+            for column in columns:
+                batch_op.alter_column(column.name, server_default=None)
+
+
+def downgrade() -> None:
+    for table, names in (("batch", ["flags"]), ("foldercopy", _COUNTS)):
+        with op.batch_alter_table(table) as batch_op:
+            for name in names:
+                batch_op.drop_column(name)
+
+
+_COUNTS = ["gone", "moved", "flags_changed"]
