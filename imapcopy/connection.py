@@ -65,6 +65,7 @@ BODY_ITEMS = b"(UID BODY.PEEK[])"
 
 _STATUS = re.compile(rb"(OK|NO|BAD)\b ?(.*)", re.IGNORECASE | re.DOTALL)
 _APPENDUID = re.compile(r"\[APPENDUID (\d+) (\d+(?::\d+)?(?:,\d+(?::\d+)?)*)\]", re.IGNORECASE)
+_COPYUID = re.compile(r"\[COPYUID (\d+) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE)
 _OF_THE_NAME = {"client_bug", "protocol_unsupported", "message_too_large", "unclassified"}
 """How a server's words read that chokes on the name of one folder (`BAD Invalid characters in atom`)."""
 
@@ -842,7 +843,10 @@ class SourceConnection(Connection):
 
 
 class TargetConnection(Connection):
-    """A connection that creates folders and appends messages; it never deletes, and changes no message."""
+    """A connection that creates folders, appends messages, and lets flags and copies follow the source.
+
+    It never deletes, and changes no octet of a message.
+    """
 
     side: Side = "target"
 
@@ -899,6 +903,32 @@ class TargetConnection(Connection):
     def can_stream(self) -> bool:
         """Whether whole batches can be sent without waiting for anything, and their UIDs are told."""
         return self.has("MULTIAPPEND") and self.has("LITERAL+") and self.has("UIDPLUS")
+
+    @property
+    def can_move(self) -> bool:
+        """Whether a copy can be moved (RFC 6851), and its new UID is told."""
+        return self.has("MOVE") and self.has("UIDPLUS")
+
+    def move(self, uids: Iterable[int], name: str) -> tuple[int, dict[int, int]]:
+        """Move messages of the opened folder into another; returns UIDVALIDITY there, and new UIDs by old ones.
+
+        0 and {} where the server does not tell. Raises Refused when a part of them may have been moved, or none.
+        """
+        uidvalidity, moved = 0, dict[int, int]()
+        for uid_set, _ in _uid_sets(uids):
+            into = grammar.quote(grammar.encode_mailbox(name))
+            text, untagged = self._collect(self._send(b"UID MOVE " + uid_set + b" " + into))
+            for told in (*(response.text for response in untagged), text):
+                if match := _COPYUID.search(told):
+                    uidvalidity = int(match[1])
+                    moved.update(zip(parse_uids(match[2]), parse_uids(match[3]), strict=False))
+        return uidvalidity, moved
+
+    def store(self, uids: Iterable[int], flags: frozenset[str], *, add: bool) -> None:
+        """Add flags to messages of the opened folder, or take them away; others stay. Raises Refused."""
+        item = b"+FLAGS.SILENT " if add else b"-FLAGS.SILENT "
+        for uid_set, _ in _uid_sets(uids):
+            self._collect(self._send(b"UID STORE " + uid_set + b" " + item + grammar.flag_list(flags)))
 
     def append(self, name: str, messages: Sequence[Outgoing]) -> tuple[int, list[int]]:
         """Append messages in order, in one command when MULTIAPPEND (RFC 3502) is offered or there is only one.

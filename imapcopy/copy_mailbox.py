@@ -21,8 +21,9 @@ from imapcopy.budget import Allowance
 from imapcopy.connection import Listing, SourceConnection, TargetConnection
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, MigrationError, Stopped, is_of_the_folder
-from imapcopy.folder_pass import FolderPass
-from imapcopy.folders import FolderPair, map_folders
+from imapcopy.folder_pass import Existing, FolderPass
+from imapcopy.folders import Folder, FolderPair, map_folders
+from imapcopy.follow import Departed, Following, find_departed
 from imapcopy.grammar import encode_mailbox
 from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, batches
@@ -30,7 +31,7 @@ from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders
-from models.ledger import FolderCopy, GivenUp, Ledger
+from models.ledger import Entry, FolderCopy, GivenUp, Ledger
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20
@@ -55,6 +56,7 @@ class CopyOptions:
     since: date | None = None
     deep: bool = False
     """Read every byte back, not only the risky ones and a sample."""
+    existing: Existing = "adopt"
     capacity: Capacity = field(default_factory=Capacity)
 
 
@@ -90,8 +92,9 @@ def copy_mailbox(
         unchanged = _unchanged(pairs, statuses, to_target.connection, new.statuses, ledger, options)
         seen: list[int] = list(unchanged.values())
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
+        surroundings = _Surroundings({folder.name: folder for folder in old.folders}, statuses)
         for group in _groups(changed, statuses):
-            for folder in _Group(group, statuses, from_source, to_target, ledger, options, watch).run():
+            for folder in _Group(group, surroundings, from_source, to_target, ledger, options, watch).run():
                 if folder.failed:
                     failures.append(folder.failed)
                 else:
@@ -142,7 +145,10 @@ def _unchanged(
     candidates: list[tuple[FolderPair, FolderCopy]] = []
     for pair in pairs:
         folder = known.get((pair.source.name, pair.target_name))
-        if folder and folder.settled and folder.settled == _settled(statuses.get(pair.source.raw), options):
+        status = statuses.get(pair.source.raw)
+        # Without CONDSTORE nothing tells whether flags have changed but the flags.
+        tells_flags = status is not None and status.highestmodseq
+        if folder and folder.settled and tells_flags and folder.settled == _settled(status, options):
             candidates.append((pair, folder))
     names = [encode_mailbox(pair.target_name) for pair, _ in candidates]
     targets = target.statuses(names) if told is None else told
@@ -185,13 +191,22 @@ def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
     return type(first)(first.cause_id, first.side, f"{first.server_text} (also {names})", where=first.where)
 
 
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """The whole mailbox at the source, of which a group is a part."""
+
+    listed: Mapping[str, Folder]
+    """By name."""
+    statuses: Mapping[bytes, FolderStatus]
+
+
 class _Group:
     """One pass over some folders."""
 
     def __init__(
         self,
         pairs: Sequence[FolderPair],
-        statuses: Mapping[bytes, FolderStatus],
+        surroundings: _Surroundings,
         source: Endpoint[SourceConnection],
         target: Endpoint[TargetConnection],
         ledger: Ledger,
@@ -199,13 +214,15 @@ class _Group:
         watch: Watch,
     ) -> None:
         self._pairs = pairs
-        self._statuses = statuses
+        self._surroundings = surroundings
         self._source = source
         self._target = target
         self._ledger = ledger
         self._options = options
         self._watch = watch
         self._folders: list[FolderPass] = []
+        self._departed: Departed | None = None
+        """Looked for when there is something to copy that may have come from there."""
 
     def run(self) -> list[FolderPass]:
         """Recover, plan, copy and verify; once more from the ledger, as long as broken connections let it get on."""
@@ -226,12 +243,15 @@ class _Group:
 
     def _run(self) -> list[FolderPass]:
         self._folders = self._opened()
-        self._each(lambda folder: folder.recover(self._source))
+        self._departed = None
+        self._recover()
         for transfer in range(1, TRANSFERS + 1):
             self._watch.check()
             # Before a second transfer too: what is not under its UID may be there under another.
             self._each(lambda folder: folder.adopt(self._source, self._target))
             self._copy()
+            self._follow()
+            self._each(lambda folder: folder.carry_flags(self._target))
             lost = self._verify()
             if not lost:
                 break
@@ -260,8 +280,13 @@ class _Group:
         folders = []
         for listed, survey in surveyed.items():
             pair = pairs[listed.raw]
-            status = self._statuses.get(listed.raw)
-            found = FolderPass(pair, _settled(status, self._options), self._options.since, deep=self._options.deep)
+            found = FolderPass(
+                pair,
+                _settled(self._surroundings.statuses.get(listed.raw), self._options),
+                self._options.since,
+                deep=self._options.deep,
+                existing=self._options.existing,
+            )
             folders.append(found)
             with _of(found):
                 found.open(survey, landed[pair.target_name], self._target)
@@ -269,16 +294,46 @@ class _Group:
         rows = self._ledger.open_folders([folder.key for folder in going])
         recorded = self._ledger.batches_of([row.id or 0 for row in rows])
         claimed = self._ledger.claimed_target_uids([row.target_name for row in rows])
+        before = {row.target_name for row in self._ledger.folders(superseded=True) if row.superseded}
         for folder, row in zip(going, rows, strict=True):
             claims = claimed.get((row.target_name, row.target_uidvalidity), ())
-            folder.enter(self._target, self._ledger, row, recorded[row.id or 0], claims)
+            first = row.target_name not in before
+            folder.enter(self._target, self._ledger, row, recorded[row.id or 0], claims, first=first)
         return folders
+
+    def _recover(self) -> None:
+        """Settle what an earlier run left open, among it copies that it was moving."""
+        arrived: list[Entry] = []
+        self._each(lambda folder: arrived.extend(folder.recover(self._source)))
+        if arrived:
+            self._following(self._find_departed()).tidy(arrived)
+
+    def _find_departed(self) -> Departed:
+        surroundings = self._surroundings
+        scanned = {folder.id: folder.left for folder in self._going}
+        return find_departed(self._source.connection, surroundings.listed, surroundings.statuses, self._ledger, scanned)
+
+    def _following(self, departed: Departed) -> Following:
+        return Following(self._target.connection, self._ledger, departed, [folder.delivery for folder in self._going])
+
+    def _follow(self) -> None:
+        """Let the copies of messages that were moved at the source follow them."""
+        returned = {folder.id: folder.returned for folder in self._going if folder.returned}
+        if not returned or self._departed is None:
+            return
+        following = self._following(self._departed)
+        stays = following.follow(returned)
+        for folder in self._going:
+            folder.stay_behind(stays.get(folder.id, ()))
+            folder.followed(following.moved[folder.id])
 
     def _copy(self) -> None:
         """Read in one thread, write in this one."""
         todo = {folder.source.raw: folder.todo() for folder in self._going}
         if not any(todo.values()):
             return
+        if self._departed is None:
+            self._departed = self._find_departed()
         with Allowance(budget.PROCESS) as allowance:
             self._transfer(todo, allowance)
 
@@ -339,12 +394,13 @@ class _Group:
 
     def _write(self, pipe: BytePipe[Loaded], out: Writer, allowance: Allowance) -> None:
         by_name = {folder.source.raw: folder for folder in self._folders}
+        departed = self._departed or Departed()
         try:
             # What is settled meanwhile makes room for what the reader may be waiting to ask for.
             for parcel in pipe.together(_fits, while_empty=out.rest):
                 taken = [(by_name[loaded.folder.raw], loaded) for loaded in parcel]
                 for folder, loaded in taken:
-                    folder.take(loaded)
+                    folder.take(loaded, departed)
                 allowance.give(sum(loaded.held for _, loaded in taken if not loaded.letters))
                 out.send(
                     [Batch(folder.delivery, loaded.letters, loaded.held) for folder, loaded in taken if loaded.letters]
@@ -385,8 +441,7 @@ class _Group:
                 GivenUp(uid, "lost_at_target", "", folder.scan[uid].size, folder.scan[uid].arrived)
                 for uid in sorted(lost.get(folder.id, ()))
             ]
-            self._ledger.give_up(folder.id, left_behind)
-            folder.issues.update(message.source_uid for message in left_behind)
+            folder.stay_behind(left_behind)
 
 
 @contextlib.contextmanager

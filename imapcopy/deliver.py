@@ -128,11 +128,11 @@ class Delivery:
         """The folder's batches as the ledger has them."""
         return list(self._batches.values())
 
-    def recover(self, source_bodies: SourceBodies) -> None:
-        """Settle the batches whose outcome an earlier run did not learn."""
+    def recover(self, source_bodies: SourceBodies) -> list[Entry]:
+        """Settle the batches whose outcome an earlier run did not learn; returns what arrived of them."""
         open_batches = [batch for batch in self.recorded if batch.state == BatchState.INTENDED]
         if not open_batches:
-            return
+            return []
         uidnext = min(batch.target_uidnext_before for batch in open_batches)
         entries = [entry for batch in open_batches for entry in batch.entries]
         candidates = self._settled_candidates(entries, {}, uidnext)
@@ -152,6 +152,7 @@ class Delivery:
             size = sum(sizes[entry.target_uid] for entry in arrived)
             settled.append(self.note(batch.id, arrived, size))
         self._ledger.advance(settled)
+        return found
 
     def outgoing(self, letter: Letter) -> Outgoing:
         # Spelled anew, because some servers write one digit for a day below ten and others refuse it. A date that is
@@ -211,14 +212,51 @@ class Delivery:
         """Commit that these messages were at the target before us."""
         batch_id = self._ledger.adopt(self.folder_id, found)
         if batch_id:
-            self._batches[batch_id] = BatchRecord(
-                batch_id, BatchKind.ADOPTED, BatchState.CONFIRMED, tuple(found), self._uidnext
-            )
-            self.claimed.update(entry.target_uid for entry in found)
+            self.note_adopted(batch_id, found)
+
+    def note_adopted(self, batch_id: int, found: Sequence[Entry]) -> None:
+        """Take over what the ledger knows as adopted."""
+        self._batches[batch_id] = BatchRecord(
+            batch_id, BatchKind.ADOPTED, BatchState.CONFIRMED, tuple(found), self._uidnext
+        )
+        self.claimed.update(entry.target_uid for entry in found)
+
+    def note_flags(self, flags: Mapping[int, frozenset[str]]) -> None:
+        """Commit that these flags, by source UID, have been carried over."""
+        changed: dict[int, list[frozenset[str]]] = {}
+        for batch in self.recorded:
+            if any(entry.source_uid in flags for entry in batch.entries):
+                entries = tuple(replace(e, flags=flags.get(e.source_uid, e.flags)) for e in batch.entries)
+                self._batches[batch.id] = replace(batch, entries=entries)
+                changed[batch.id] = [entry.flags for entry in entries]
+        self._ledger.note_flags(changed)
+
+    def move_here(self, uids: Mapping[int, Entry], size: int) -> Settled:
+        """Move copies into this folder from the one that is open, by their UIDs there; what was moved is settled.
+
+        Intended before, like a batch that is sent: an earlier run's move is found by `recover`.
+        """
+        wanted = [replace(entry, target_uid=0) for entry in uids.values()]
+        sources, digests, flags = ([getattr(e, name) for e in wanted] for name in ("source_uid", "digest", "flags"))
+        [batch_id] = self._ledger.advance([], [Intended(self.folder_id, sources, digests, size, self._uidnext, flags)])
+        self._ledger.keep_lease()
+        try:
+            uidvalidity, moved = self._target.connection.move(uids, self.name)
+        except Refused:
+            uidvalidity, moved = 0, {}
+        if uidvalidity == self.uidvalidity and moved.keys() == uids.keys():
+            entries = [replace(entry, target_uid=moved[uid]) for uid, entry in uids.items()]
+        else:
+            entries = match(wanted, {}, self._candidates(self._uidnext, ()))
+        return self.note(batch_id, sorted(entries, key=lambda entry: entry.target_uid), size if entries else 0)
 
     def disown(self, source_uids: set[int]) -> None:
         """Commit that these are not at the target after all; they are to be sent again."""
         self._ledger.disown(self.folder_id, source_uids)
+        self.forget(source_uids)
+
+    def forget(self, source_uids: Collection[int]) -> None:
+        """Know no more of these messages, as the ledger does."""
         for batch in self.recorded:
             kept = tuple(entry for entry in batch.entries if entry.source_uid not in source_uids)
             self.claimed.difference_update(e.target_uid for e in batch.entries if e.source_uid in source_uids)
@@ -354,7 +392,7 @@ class Delivery:
 
     def _append(self, letters: Sequence[Letter]) -> list[int]:
         # Opened before, so that a look-up right afterwards knows what is new.
-        uidvalidity, uids = self._opened().append(self.name, [self.outgoing(letter) for letter in letters])
+        uidvalidity, uids = self.opened().append(self.name, [self.outgoing(letter) for letter in letters])
         if uids and uidvalidity != self.uidvalidity:
             # Into another folder of that name: where it went must be looked up.
             raise ConnectionLost("connection_dropped", _TARGET, "UIDVALIDITY changed", where=self.name)
@@ -366,7 +404,7 @@ class Delivery:
         # APPENDUID is believed where it says what must be; otherwise mail came from elsewhere too, or it lies.
         first = max(self._uidnext, max(outcome.target_uids, default=0) + 1)
         if list(uids) != list(range(first, first + len(letters))) or taken.intersection(uids):
-            connection = self._opened()
+            connection = self.opened()
             connection.refresh()
             scan = {e.uid: e.size for e in connection.scan(self._uidnext) if e.uid not in taken}
             uids = uids or sorted(scan)
@@ -436,12 +474,12 @@ class Delivery:
         return candidates
 
     def _candidates(self, uidnext: int, arrived: Collection[int]) -> list["Fingerprint"]:
-        connection = self._opened()
+        connection = self.opened()
         connection.refresh()
         uids = [e.uid for e in connection.scan(uidnext) if e.uid not in self.claimed and e.uid not in arrived]
         return fingerprints(connection, uids)
 
-    def _opened(self) -> TargetConnection:
+    def opened(self) -> TargetConnection:
         """The connection, with this folder open in it."""
         connection = self._target.connection
         if connection.selected != encode_mailbox(self.name):
@@ -452,7 +490,7 @@ class Delivery:
 
     def _reopen(self, reason: Exception | None = None) -> None:
         reopen_target(self._target, reason)
-        self._opened()
+        self.opened()
 
 
 def reopen_target(target: Endpoint[TargetConnection], reason: Exception | None) -> None:

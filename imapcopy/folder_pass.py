@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from typing import Literal
 
 from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
@@ -10,6 +11,7 @@ from imapcopy.deliver import Delivery, Letter, fingerprints, match
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
 from imapcopy.folders import Folder, FolderPair
+from imapcopy.follow import Departed, Returned, carry_flags, flag_changes
 from imapcopy.identity import tolerant_digest
 from imapcopy.plan import Envelope, batches, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
@@ -24,8 +26,14 @@ from models.ledger import (
     FolderCopy,
     FolderKey,
     FolderTally,
+    GivenUp,
     Ledger,
 )
+
+Existing = Literal["adopt", "copy"]
+"""What becomes of mail that was at the target before us and is equal to a message of the source: it stands for that
+message, or stays beside a copy of it.
+"""
 
 LOAD_MESSAGES = 250
 LOAD_BYTES = 4 << 20
@@ -37,11 +45,14 @@ class FolderPass:
     delivery: Delivery
     key: FolderKey
 
-    def __init__(self, pair: FolderPair, settled: str, since: date | None, *, deep: bool) -> None:
+    def __init__(
+        self, pair: FolderPair, settled: str, since: date | None, *, deep: bool, existing: Existing = "adopt"
+    ) -> None:
         self._pair = pair
         self._settled = settled
         self._since = since
         self._deep = deep
+        self._existing = existing
         self._failed: MigrationError | None = None
         self._everything: dict[int, Envelope] = {}
         self.scan: dict[int, Envelope] = {}
@@ -54,6 +65,10 @@ class FolderPass:
         self._verified: set[int] = set()
         self._altered: Counter[str] = Counter()
         self._read_back = 0
+        self.returned: list[Returned] = []
+        """Read, and not sent: their copies are elsewhere at the target."""
+        self._moved = 0
+        self._flags_changed = 0
 
     @property
     def source(self) -> Folder:
@@ -102,20 +117,23 @@ class FolderPass:
         row: FolderCopy,
         recorded: Sequence[BatchRecord],
         claimed: Iterable[int],
+        *,
+        first: bool = True,
     ) -> None:
-        """Take over what the ledger knows."""
+        """Take over what the ledger knows; `first` if nothing else was ever brought into the target's folder."""
         self._ledger = ledger
+        self._first = first
         self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed)
         self.issues = set(ledger.issues(self.id)) if row.issues else set()
 
-    def recover(self, source: Endpoint[SourceConnection]) -> None:
-        """Settle what an earlier run left open."""
+    def recover(self, source: Endpoint[SourceConnection]) -> list[Entry]:
+        """Settle what an earlier run left open; returns what had arrived."""
 
         def bodies(uids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
             envelopes = [self._everything[uid] for uid in uids if uid in self._everything]
             return ((letter.uid, letter.raw) for letter in self._letters(source, envelopes))
 
-        self.delivery.recover(bodies)
+        return self.delivery.recover(bodies)
 
     def todo(self) -> list[Envelope]:
         """What is still to be copied, by ascending UID."""
@@ -140,7 +158,7 @@ class FolderPass:
             return
         connection = target.connection
         connection.select(self._pair.target_name)
-        strangers = [e for e in connection.scan() if e.uid not in claimed]
+        strangers = [e for e in connection.scan(self._first_uid_of_interest) if e.uid not in claimed]
         if not strangers:
             return
         # The content is compared only where the Message-ID or both size and moment of arrival are the same: servers
@@ -160,23 +178,59 @@ class FolderPass:
         found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
         self.delivery.adopt(sorted(found, key=lambda entry: entry.source_uid))
 
+    @property
+    def _first_uid_of_interest(self) -> int:
+        """Below it lies what was there before us, where that is to stay apart."""
+        if self._existing == "adopt":
+            return 1
+        ours = [b.target_uidnext_before for b in self.delivery.recorded if b.kind == BatchKind.COPIED]
+        # After a change of UIDVALIDITY nothing tells which mail is ours: better none of it twice.
+        return min(ours, default=self._landed.uidnext if self._first else 1)
+
     def _examined(self, source: Endpoint[SourceConnection]) -> SourceConnection:
         connection = source.connection
         if connection.selected != self.source.raw:
             connection.examine(self.source)
         return connection
 
-    def take(self, loaded: Loaded) -> None:
-        """Note what was read of this folder, before it goes out."""
+    def take(self, loaded: Loaded, departed: Departed) -> None:
+        """Note what was read of this folder, and keep back what has only moved, before the rest goes out."""
         if loaded.failure:
             self.failed = loaded.failure
         self._gone.update(loaded.gone)
-        self._ledger.give_up(self.id, loaded.unreadable)
-        self.issues.update(message.source_uid for message in loaded.unreadable)
-        for letter in loaded.letters:
+        self.stay_behind(loaded.unreadable)
+        letters, loaded.letters = loaded.letters, []
+        for letter in letters:
             self._sizes[letter.uid] = len(letter.raw)
+            if departed.reserve(letter.digest):
+                self.returned.append(Returned(letter.envelope, letter.digest))
+            else:
+                loaded.letters.append(letter)
             if letter.hazardous:
                 self._hazardous.add(letter.uid)
+
+    def stay_behind(self, messages: Sequence[GivenUp]) -> None:
+        """Commit messages as issues."""
+        self._ledger.give_up(self.id, messages)
+        self.issues.update(message.source_uid for message in messages)
+
+    def followed(self, copies: int) -> None:
+        """So many copies were moved here."""
+        self._moved += copies
+        self.returned.clear()
+
+    @property
+    def left(self) -> dict[int, Envelope]:
+        """What is at the source now, by UID, also what is not to be moved."""
+        return self._everything
+
+    def carry_flags(self, target: Endpoint[TargetConnection]) -> None:
+        """Bring over what changed in the flags at the source since the last pass, and no other flag."""
+        changes = flag_changes(self.delivery.recorded, self._everything, self._landed.keywords)
+        if changes:
+            refused = carry_flags(target.connection, self._ledger, self.delivery, changes)
+            self._flags_changed += sum(len(entries) for change, entries in changes.items() if change)
+            self._altered["flags"] += refused
 
     def due(self) -> Due | None:
         """What has to be re-read from the target."""
@@ -217,8 +271,10 @@ class FolderPass:
         """The folder's numbers after the pass."""
         present = {uid: e for uid, e in self.scan.items() if uid not in self._gone}
         counted: Counter[BatchKind] = Counter()
+        gone: list[int] = []
         for batch in self.delivery.recorded:
             counted[batch.kind] += sum(entry.source_uid in present for entry in batch.entries)
+            gone += [e.source_uid for e in batch.entries if e.source_uid not in self._everything]
         issues = sum(uid in present for uid in self.issues | self.delivery.given_up)
         moments = [e.arrived for e in present.values() if e.arrived]
         copied, adopted = counted[BatchKind.COPIED], counted[BatchKind.ADOPTED]
@@ -230,5 +286,15 @@ class FolderPass:
             oldest=min(moments, default=None),
             newest=max(moments, default=None),
             settled=self._settled if copied + adopted + issues == len(present) else "",
+            gone=gone,
         )
-        return Finished(self.id, tally, self._verified, self._altered, self._read_back, afresh=self._deep)
+        return Finished(
+            self.id,
+            tally,
+            self._verified,
+            +self._altered,
+            self._read_back,
+            self._moved,
+            self._flags_changed,
+            afresh=self._deep,
+        )

@@ -74,8 +74,8 @@ class FolderCopy(SQLModel, table=True):
     altered: str = "{}"
     """JSON: messages by what the target's server changed in them."""
     read_back: int = 0
-    gone: int = 0
-    """Messages that were brought over and have left the source's folder since: never deleted at the target."""
+    gone: str = ""
+    """Source UIDs of messages that were brought over and have left the folder since: never deleted at the target."""
     moved: int = 0
     """Copies that followed their message into this folder."""
     flags_changed: int = 0
@@ -192,7 +192,8 @@ class FolderTally:
     oldest: datetime | None
     newest: datetime | None
     settled: str
-    gone: int = 0
+    gone: Sequence[int] = ()
+    """Source UIDs of what was brought over and is no longer at the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +459,7 @@ def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *,
             continue
         rest = _share(batch.bytes, len(kept), len(record.entries))
         if not counted:
-            folder.gone = max(folder.gone - taken, 0)
+            folder.gone = format_uids(uid for uid in parse_uids(folder.gone) if uid not in source_uids)
         elif batch.kind == BatchKind.COPIED:
             folder.copied -= taken
             folder.bytes -= batch.bytes - rest
@@ -490,9 +491,10 @@ def _finish(folder: FolderCopy, finished: Finished) -> None:
         total[name] = total.get(name, 0) + count
     folder.altered = json.dumps(total, sort_keys=True)
     folder.read_back = finished.read_back + (0 if finished.afresh else folder.read_back)
+    folder.gone = format_uids(sorted(finished.tally.gone))
     folder.moved += finished.moved
     folder.flags_changed += finished.flags_changed
-    for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "gone"):
+    for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled"):
         setattr(folder, name, getattr(finished.tally, name))
     folder.updated_at = now()
 

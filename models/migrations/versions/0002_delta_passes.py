@@ -10,8 +10,11 @@ down_revision = "0001"
 
 def upgrade() -> None:
     counts = [sa.Column(name, sa.Integer(), nullable=False, server_default="0") for name in _COUNTS]
-    flags = sa.Column("flags", sqlmodel.sql.sqltypes.AutoString(), nullable=False, server_default="")
-    for table, columns in (("batch", [flags]), ("foldercopy", counts)):
+    flags, gone = (
+        sa.Column(name, sqlmodel.sql.sqltypes.AutoString(), nullable=False, server_default="")
+        for name in ("flags", "gone")
+    )
+    for table, columns in (("batch", [flags]), ("foldercopy", [gone, *counts])):
         with op.batch_alter_table(table) as batch_op:
             for column in columns:
                 batch_op.add_column(column)
@@ -22,10 +25,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table, names in (("batch", ["flags"]), ("foldercopy", _COUNTS)):
+    for table, names in (("batch", ["flags"]), ("foldercopy", ["gone", *_COUNTS])):
         with op.batch_alter_table(table) as batch_op:
             for name in names:
                 batch_op.drop_column(name)
 
 
-_COUNTS = ["gone", "moved", "flags_changed"]
+_COUNTS = ["moved", "flags_changed"]

@@ -1,0 +1,324 @@
+"""Lets copies follow what happened at the source after they were made: mail that was moved, flags that were changed.
+
+A message that turns up in another folder with the digest of one that has left its own was moved. Its copy is moved
+too, where nobody has touched it; else it stays where it is, and the message becomes an issue that says so. Flags are
+only added or taken away as they were at the source: what the member did at the target stays.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import partial
+
+from imapcopy.connection import SourceConnection, TargetConnection
+from imapcopy.deliver import Delivery
+from imapcopy.errors import MigrationError, Refused, is_of_the_folder
+from imapcopy.folders import Folder
+from imapcopy.plan import Envelope
+from imapcopy.responses import FolderStatus, sendable_flags
+from models.flag_sets import Flags
+from models.ledger import BatchRecord, BatchState, Entry, GivenUp, Ledger, Settled
+from models.uid_sets import parse_uids
+
+_DELETED = frozenset({"\\Deleted"})
+"""A deletion at the source is never carried over, and so is no mark for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A message that was brought over and is no longer where it was at the source."""
+
+    folder_id: int
+    target_name: str
+    target_uidvalidity: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A message that has the digest of one that has left."""
+
+    envelope: Envelope
+    digest: bytes
+
+
+class Condition(IntEnum):
+    """How a copy was found at the target, the one that may follow first."""
+
+    UNTOUCHED = 0
+    TOUCHED = 1
+    ABSENT = 2
+
+
+class Departed:
+    """What has left its place at the source since it was brought over, by digest: each stands for one message."""
+
+    def __init__(self, left: Iterable[Left] = ()) -> None:
+        self._left: dict[bytes, list[Left]] = defaultdict(list)
+        for each in left:
+            self._left[each.entry.digest].append(each)
+        self._free = Counter({digest: len(some) for digest, some in self._left.items()})
+
+    def reserve(self, digest: bytes) -> bool:
+        """Whether one of them may be this message; if so, it is kept for it."""
+        if not self._free[digest]:
+            return False
+        self._free[digest] -= 1
+        return True
+
+    def of(self, digest: bytes) -> Sequence[Left]:
+        return self._left.get(digest, ())
+
+    def take(self, digest: bytes, rank: Callable[[Left], int]) -> Left:
+        """The one of lowest rank, for a message that one was kept for."""
+        some = self._left[digest]
+        some.remove(best := min(some, key=rank))
+        return best
+
+
+def find_departed(
+    source: SourceConnection,
+    listed: Mapping[str, Folder],
+    statuses: Mapping[bytes, FolderStatus],
+    ledger: Ledger,
+    scanned: Mapping[int, Collection[int]],
+) -> Departed:
+    """Compare the ledger with the source; of the folders that are not `scanned` (source UIDs, by ledger id) already,
+    only those are looked at that may have lost something since their last pass.
+    """
+    rows = {row.id or 0: row for row in ledger.folders() if row.copied or row.already_there or row.gone}
+    there: dict[int, Collection[int]] = {}
+    gone: dict[int, Collection[int]] = {}
+    doubtful: dict[bytes, int] = {}
+    for folder_id, row in rows.items():
+        folder = listed.get(row.source_name)
+        status = statuses.get(folder.raw) if folder else None
+        if folder_id in scanned:
+            there[folder_id] = scanned[folder_id]
+        elif folder is None:
+            there[folder_id] = ()
+        elif status and status.uidvalidity == row.source_uidvalidity:
+            if may_have_lost(row.settled, status):
+                doubtful[folder.raw] = folder_id
+            elif row.gone:
+                gone[folder_id] = set(parse_uids(row.gone))
+    for folder, survey in source.survey([listed[rows[folder_id].source_name] for folder_id in doubtful.values()]):
+        folder_id = doubtful[folder.raw]
+        # A folder that cannot be opened, or is another one now, is told by its own pass.
+        if not isinstance(survey, MigrationError) and survey.opened.uidvalidity == rows[folder_id].source_uidvalidity:
+            there[folder_id] = {envelope.uid for envelope in survey.scan}
+
+    def has_left(folder_id: int, uid: int) -> bool:
+        return uid in gone[folder_id] if folder_id in gone else uid not in there[folder_id]
+
+    return Departed(
+        Left(folder_id, rows[folder_id].target_name, rows[folder_id].target_uidvalidity, entry)
+        for folder_id, batches in ledger.batches_of([*there, *gone]).items()
+        for batch in batches
+        if batch.state != BatchState.INTENDED
+        for entry in batch.entries
+        if has_left(folder_id, entry.source_uid)
+    )
+
+
+def may_have_lost(settled: str, status: FolderStatus) -> bool:
+    """Whether a message may have left a folder since its last pass: no more can have come than UIDs were given."""
+    if not settled:
+        return True
+    before = json.loads(settled)
+    return bool(status.messages - before["messages"] < status.uidnext - before["uidnext"])
+
+
+class Following:
+    """Decides and carries out what becomes of the copies of moved messages, for some folders of one mailbox."""
+
+    def __init__(
+        self, target: TargetConnection, ledger: Ledger, departed: Departed, deliveries: Iterable[Delivery]
+    ) -> None:
+        self._target = target
+        self._ledger = ledger
+        self._departed = departed
+        self._deliveries = {delivery.folder_id: delivery for delivery in deliveries}
+        self.moved: Counter[int] = Counter()
+        """Copies that followed, by ledger id of the folder where they are now."""
+
+    def follow(self, returned: Mapping[int, Sequence[Returned]]) -> dict[int, list[GivenUp]]:
+        """Let copies follow their messages, which are given by ledger id of their folder.
+
+        What stays behind is returned in the same way, for the caller to commit.
+        """
+        conditions = self._look({each.digest for some in returned.values() for each in some})
+        stays: dict[int, list[GivenUp]] = defaultdict(list)
+        moves: dict[tuple[str, int], dict[Left, Returned]] = defaultdict(dict)
+        rebound: dict[int, dict[Left, Returned]] = defaultdict(dict)
+        for folder_id, some in returned.items():
+            delivery = self._deliveries[folder_id]
+            for each in some:
+                left = self._departed.take(each.digest, partial(_rank, delivery, conditions))
+                if conditions[left] != Condition.ABSENT and _is_in(left, delivery):
+                    rebound[folder_id][left] = each
+                elif conditions[left] == Condition.UNTOUCHED and self._target.can_move:
+                    moves[left.target_name, folder_id][left] = each
+                else:
+                    stays[folder_id].append(_stays(each, left, conditions[left]))
+        if rebound:
+            self._rebind(rebound)
+        for (origin, folder_id), pairs in moves.items():
+            stays[folder_id] += self._move(origin, self._deliveries[folder_id], pairs)
+        return stays
+
+    def tidy(self, recovered: Iterable[Entry]) -> None:
+        """Forget what a run that died had moved: it was found in its new place, and stands for that message alone."""
+        digests = [entry.digest for entry in recovered if self._departed.reserve(entry.digest)]
+        conditions = self._look(set(digests))
+        absent = [
+            left
+            for left in (self._departed.take(digest, lambda left: -conditions[left]) for digest in digests)
+            if conditions[left] == Condition.ABSENT
+        ]
+        if absent:
+            self._commit([], {}, absent)
+
+    def _look(self, digests: Collection[bytes]) -> dict[Left, Condition]:
+        """See how the copies fare that may be asked for."""
+        by_folder: dict[tuple[str, int], list[Left]] = defaultdict(list)
+        for digest in digests:
+            for left in self._departed.of(digest):
+                by_folder[left.target_name, left.target_uidvalidity].append(left)
+        found: dict[Left, Condition] = {}
+        for (name, uidvalidity), some in by_folder.items():
+            there: dict[int, Envelope] = {}
+            keywords: frozenset[str] | None = None
+            try:
+                opened = self._target.select(name)
+                if opened.uidvalidity == uidvalidity:
+                    keywords = opened.keywords
+                    there = {e.uid: e for e in self._target.scan_uids(left.entry.target_uid for left in some)}
+            except MigrationError as error:
+                if not is_of_the_folder(error):
+                    raise
+            for left in some:
+                found[left] = _condition(left.entry, there.get(left.entry.target_uid), keywords)
+        return found
+
+    def _rebind(self, rebound: Mapping[int, Mapping[Left, Returned]]) -> None:
+        """The copy lies in the right folder already: its message only has another UID."""
+        entries = {
+            folder_id: [_under(left.entry, each) for left, each in pairs.items()]
+            for folder_id, pairs in rebound.items()
+        }
+        self._commit([], entries, [left for pairs in rebound.values() for left in pairs])
+
+    def _move(self, origin: str, into: Delivery, pairs: Mapping[Left, Returned]) -> list[GivenUp]:
+        """Move copies from one folder into another; returns what could not be moved."""
+        self._target.select(origin)
+        entries = {left.entry.target_uid: _under(left.entry, each) for left, each in pairs.items()}
+        settled = into.move_here(entries, sum(each.envelope.size for each in pairs.values()))
+        moved = {entry.source_uid for entry in settled.arrived}
+        self.moved[into.folder_id] += len(moved)
+        self._commit([settled], {}, [left for left, each in pairs.items() if each.envelope.uid in moved])
+        return [
+            _stays(each, left, Condition.UNTOUCHED) for left, each in pairs.items() if each.envelope.uid not in moved
+        ]
+
+    def _commit(self, settled: Sequence[Settled], rebound: Mapping[int, Sequence[Entry]], left: Iterable[Left]) -> None:
+        gone: dict[int, set[int]] = defaultdict(set)
+        for each in left:
+            gone[each.folder_id].add(each.entry.source_uid)
+        batches = self._ledger.follow(settled, rebound, gone)
+        for folder_id, source_uids in gone.items():
+            if folder_id in self._deliveries:
+                self._deliveries[folder_id].forget(source_uids)
+        for folder_id, batch_id in batches.items():
+            self._deliveries[folder_id].note_adopted(batch_id, rebound[folder_id])
+
+
+def _rank(to: Delivery, conditions: Mapping[Left, Condition], left: Left) -> int:
+    """What follows best comes first: a copy that is in the right folder, then one that may be moved there."""
+    if _is_in(left, to) and conditions[left] != Condition.ABSENT:
+        return -1
+    return conditions[left]
+
+
+def _is_in(left: Left, delivery: Delivery) -> bool:
+    return (left.target_name, left.target_uidvalidity) == (delivery.name, delivery.uidvalidity)
+
+
+def _under(entry: Entry, returned: Returned) -> Entry:
+    """The copy, standing for the message in its new place; its flags are still those carried over before."""
+    return replace(entry, source_uid=returned.envelope.uid)
+
+
+def _stays(returned: Returned, left: Left, condition: Condition) -> GivenUp:
+    place = "" if condition == Condition.ABSENT else left.target_name
+    envelope = returned.envelope
+    return GivenUp(envelope.uid, "moved_at_source", place, envelope.size, envelope.arrived)
+
+
+def _condition(entry: Entry, found: Envelope | None, keywords: frozenset[str] | None) -> Condition:
+    if found is None:
+        return Condition.ABSENT
+    return Condition.UNTOUCHED if found.flags == sendable_flags(entry.flags, keywords) else Condition.TOUCHED
+
+
+@dataclass(frozen=True, slots=True)
+class FlagChange:
+    """What is to be added and taken away."""
+
+    add: Flags
+    remove: Flags
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.remove)
+
+
+def flag_changes(
+    recorded: Iterable[BatchRecord], scan: Mapping[int, Envelope], keywords: frozenset[str] | None
+) -> dict[FlagChange, list[Entry]]:
+    """What changed at the source since it was last carried over, as far as the target can have it. Pure.
+
+    The entries have the source's present flags.
+    """
+    found: dict[FlagChange, list[Entry]] = defaultdict(list)
+    for batch in recorded:
+        for entry in batch.entries if batch.state != BatchState.INTENDED else ():
+            now = scan.get(entry.source_uid)
+            if now is not None and now.flags != entry.flags:
+                add = sendable_flags(now.flags - entry.flags, keywords) - _DELETED
+                remove = sendable_flags(entry.flags - now.flags, keywords) - _DELETED
+                found[FlagChange(add, remove)].append(replace(entry, flags=now.flags))
+    return found
+
+
+def carry_flags(
+    target: TargetConnection, ledger: Ledger, delivery: Delivery, changes: Mapping[FlagChange, Sequence[Entry]]
+) -> int:
+    """Change flags at the target, and commit it; returns how many messages do not have them, read from there."""
+    refused = 0
+    if any(changes):
+        delivery.opened()
+        for change, entries in changes.items():
+            # Another runner may have taken over, and the member may have changed them since.
+            ledger.keep_lease()
+            refused += _carry(target, change, {entry.target_uid for entry in entries})
+    delivery.note_flags({entry.source_uid: entry.flags for entries in changes.values() for entry in entries})
+    return refused
+
+
+def _carry(target: TargetConnection, change: FlagChange, uids: Collection[int]) -> int:
+    for flags, add in ((change.add, True), (change.remove, False)):
+        if flags:
+            # What is not as it should be afterwards is counted.
+            with suppress(Refused):
+                target.store(uids, flags, add=add)
+    if not change:
+        return 0
+    found = target.scan_uids(uids)
+    return sum(not (_folded(change.add) <= _folded(e.flags)) or bool(change.remove & e.flags) for e in found)
+
+
+def _folded(flags: Flags) -> Flags:
+    return frozenset(flag.lower() for flag in flags)
