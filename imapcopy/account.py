@@ -1,9 +1,12 @@
 """Where a mailbox is and how to sign in to it."""
 
+import base64
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from imapcopy.errors import redact
 
 Security = Literal["tls", "starttls", "plain"]
 DEFAULT_PORTS: dict[Security, int] = {"tls": 993, "starttls": 143, "plain": 143}
@@ -37,3 +40,8 @@ class Account:
     server: Server
     user: str
     password: str = field(repr=False)
+
+    def redacted(self, text: str) -> str:
+        """A server's words with the password taken out."""
+        # Servers quote what they did not understand, also the line of a PLAIN login.
+        return redact(text, [self.password, base64.b64encode(f"\0{self.user}\0{self.password}".encode()).decode()])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from imapcopy.budget import Allowance
-from imapcopy.connection import Fetched, FetchRequest, SourceConnection
+from imapcopy.connection import SourceConnection
 from imapcopy.deliver import Letter
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import (
@@ -23,6 +23,7 @@ from imapcopy.errors import (
     Refused,
     is_of_the_folder,
 )
+from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.plan import Envelope
 from imapcopy.wire import LinkSpeed

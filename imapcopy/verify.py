@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imapcopy.account import Account
-from imapcopy.connection import Fetched, FetchRequest, SourceConnection, TargetConnection
+from imapcopy.connection import SourceConnection, TargetConnection
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused
+from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import alteration, digest

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
-from imapcopy import deliver
+from imapcopy import deliver, sign_in
 from models.database import open_database
 from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, new_member
 
@@ -17,6 +17,12 @@ from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, new_member
 def prompt_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers here have stored what they store when they drop a connection: nobody has to wait for them."""
     monkeypatch.setattr(deliver, "SETTLE_SECONDS", 0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that would wait for ever fails its test soon."""
+    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 5.0)
 
 
 @pytest.fixture

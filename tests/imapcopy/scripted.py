@@ -180,3 +180,22 @@ class Played:
                 if command == b"LOGOUT":
                     return
                 peer.say(tag + b" OK done\r\n")
+
+
+def opened(tag: bytes, uidvalidity: int = 7, keywords: bytes = b"\\*") -> bytes:
+    told = b"* 3 EXISTS\r\n* OK [UIDVALIDITY %d] x\r\n* OK [UIDNEXT 4] x\r\n" % uidvalidity
+    told += b"* OK [PERMANENTFLAGS (%b)] x\r\n" % keywords
+    return told + tag + b" OK open\r\n"
+
+
+def body(uid: int, raw: bytes) -> bytes:
+    return b"* %d FETCH (UID %d BODY[] {%d}\r\n%b)\r\n" % (uid, uid, len(raw), raw)
+
+
+def line(uid: int, size: int = 5) -> bytes:
+    date = b'"01-May-2024 10:00:00 +0000"'
+    return b"* %d FETCH (UID %d FLAGS () INTERNALDATE %b RFC822.SIZE %d)\r\n" % (uid, uid, date, size)
+
+
+def done(*tags: bytes) -> bytes:
+    return b"".join(tag + b" OK done\r\n" for tag in tags)

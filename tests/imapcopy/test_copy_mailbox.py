@@ -11,8 +11,9 @@ from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Folder
 from deployments.demo.imap_store import Message
 from imapcopy import copy_mailbox as copy_module
 from imapcopy import send as send_module
-from imapcopy.connection import SourceConnection, TargetConnection
+from imapcopy.connection import TargetConnection
 from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.dialogue import Dialogue
 from imapcopy.errors import ConnectionLost, FolderError, MemberError, ServerError, Stopped
 from imapcopy.send import Capacity
 from models import ledger as ledger_module
@@ -724,13 +725,13 @@ def test_a_writer_that_fails_does_not_wait_for_a_silent_source(mailbox: Box, mon
     mailbox.new.behaviour.quota_bytes = 1
     before = threading.active_count()
     timed_out: list[object] = []
-    lost_by = SourceConnection._lost_by
+    lost_by = Dialogue.lost_by
 
-    def noted(self: SourceConnection, error: Exception) -> ConnectionLost:
+    def noted(self: Dialogue, error: Exception) -> ConnectionLost:
         timed_out.extend([error] if isinstance(error, TimeoutError) else [])
         return lost_by(self, error)
 
-    monkeypatch.setattr(SourceConnection, "_lost_by", noted)
+    monkeypatch.setattr(Dialogue, "lost_by", noted)
     with pytest.raises(MemberError):
         mailbox.copy()
     assert waited == [True]

@@ -18,10 +18,11 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer, Received
+from imapcopy import connection
 from imapcopy import copy_mailbox as copy_module
 from imapcopy import send as send_module
-from imapcopy.connection import Connection
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.dialogue import Dialogue
 from imapcopy.errors import ServerError
 from imapcopy.send import Capacity
 from models import member as member_module
@@ -75,17 +76,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], None]:
     current = [Clock()]
 
     def mortal(method: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(self: Connection, *args: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
             current[0].check()
             try:
-                return method(self, *args)
+                return method(*args)
             finally:
                 current[0].check()
 
         return wrapped
 
-    for name in ("_read", "_write", "_sign_in"):
-        monkeypatch.setattr(Connection, name, mortal(getattr(Connection, name)))
+    for place, name in ((Dialogue, "read"), (Dialogue, "write"), (connection, "sign_in")):
+        monkeypatch.setattr(place, name, mortal(getattr(place, name)))
     fenced, check_lease = Ledger._fenced, Ledger.check_lease
     renewing = threading.local()
 

@@ -1,0 +1,240 @@
+"""Commands and answers on one signed-in wire: whose answer is whose, what is refused, what is lost.
+
+A *flight* is what costs one round trip: commands sent together, whose answers are then read in their order (RFC 9051
+section 5.5). Every failure comes out as a MigrationError, but for Refused, which only the caller can judge.
+"""
+
+import contextlib
+import imaplib
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from imapcopy import grammar, responses
+from imapcopy.account import Account
+from imapcopy.answers import Stage, classify, classify_exception
+from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, Refused, Side, error_of_reach
+from imapcopy.responses import Selected
+from imapcopy.wire import Deadline, Response, Wire, WireBroken
+
+MAX_COLLECTED_BYTES = 64 << 20
+"""How large the whole answer to a command without message content may be."""
+COMMANDS_IN_FLIGHT = 50
+"""Some servers read the next command only after the last answer: keep what is under way below their buffers."""
+
+_STATUS = re.compile(rb"(OK|NO|BAD)\b ?(.*)", re.IGNORECASE | re.DOTALL)
+
+T = TypeVar("T")
+Sent = TypeVar("Sent")
+
+
+class Dialogue:
+    """What is said on one connection. `connected` is the library's client: its socket and file are spoken over."""
+
+    def __init__(self, account: Account, side: Side, connected: Any) -> None:
+        self.account = account
+        self.side = side
+        self.selected = b""
+        """The folder that is open, and its UIDVALIDITY."""
+        self.uidvalidity = 0
+        self.sent = 0
+        self._connected = connected
+        self._wire = Wire(connected.socket(), connected._imap.file)
+        self._unawaited: Sequence[bytes] = ()
+
+    def drop(self) -> None:
+        """Close the socket without a word: the only safe end of a connection that is out of step."""
+        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+            self._connected.shutdown()
+
+    def interrupt(self) -> None:
+        """Wake a thread that waits for the server; the connection is of no more use. For other threads than its own."""
+        # Not drop(): closing the library's file would wait for the very read that is to be ended.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._connected.socket(), socket.SHUT_RDWR)
+
+    def compress(self) -> None:
+        """From now on both directions are deflated; to be called with no command under way."""
+        self._wire.compress()
+
+    # Commands
+
+    def send(self, command: bytes) -> bytes:
+        """Send a whole command; returns its tag with the blank that follows."""
+        tag = self.tag()
+        self.write(tag + command + b"\r\n")
+        return tag
+
+    def send_unawaited(self, command: bytes) -> None:
+        """Send a command whose answer comes before those to anything sent later, and interests nobody."""
+        self._unawaited = [self.send(command)]
+
+    def tag(self) -> bytes:
+        """The tag of the next command, with the blank that follows."""
+        self.sent += 1
+        return b"B%d " % self.sent
+
+    def write(self, data: bytes | bytearray) -> None:
+        try:
+            self._wire.send(data)
+        except OSError as error:
+            raise self.lost_by(error) from None
+
+    def in_flight(
+        self,
+        items: Iterable[T | None],
+        send: Callable[[T], Sent],
+        *,
+        weight: Callable[[T], int] = lambda item: 0,
+        limit: int = 0,
+        at_once: int = COMMANDS_IN_FLIGHT,
+    ) -> Iterator[tuple[T, Sent]]:
+        """Send for several items ahead; yield each with what `send` returned when all its answers are to be read.
+
+        Under way besides the one that is yielded are at most `at_once` others, and of weight at most `limit`. An item
+        that is None means that the next one may only be sent when an answer has been read.
+        """
+        under_way: deque[tuple[T, Sent, int]] = deque()
+        ahead = 0
+        for item in items:
+            if item is None:
+                if under_way:
+                    first, sent, weighed = under_way.popleft()
+                    ahead -= weighed
+                    yield first, sent
+                continue
+            weighs = weight(item)
+            while under_way and (len(under_way) > at_once or (ahead and ahead + weighs > limit)):
+                first, sent, weighed = under_way.popleft()
+                ahead -= weighed
+                yield first, sent
+            under_way.append((item, send(item), weighs))
+            ahead += weighs
+        while under_way:
+            first, sent, _ = under_way.popleft()
+            yield first, sent
+
+    # Answers
+
+    def read(self, deadline: Deadline) -> Response:
+        try:
+            return self._wire.read(deadline)
+        except WireBroken as broken:
+            raise self.lost(str(broken)) from None
+        except (OSError, ValueError) as error:
+            # ValueError: another thread has closed the file.
+            raise self.lost_by(error) from None
+
+    def finish(self, response: Response, tag: bytes) -> str | None:
+        """The text of the tagged OK, None while the command goes on; BYE and refusals raise."""
+        line = response.segments[0]
+        if line.startswith(b"* "):
+            if line[2:5].upper() == b"BYE":
+                response.segments[0] = line[2:]
+                raise self.lost(response.text)
+            response.segments[0] = line[2:]
+            return None
+        if line.startswith(tag):
+            match = _STATUS.match(line[len(tag) :])
+            if not match:
+                raise self.lost(f"unreadable answer: {response.text}")
+            status, text = match[1].decode().upper(), match[2].decode("utf-8", "backslashreplace").strip()
+            if status != "OK":
+                raise Refused(status, text)
+            return text
+        if line.startswith(b"+"):
+            return None
+        if any(line.startswith(other) for other in self._unawaited):
+            response.segments[0] = b""
+            return None
+        raise self.lost(f"answer to a command nobody sent: {response.text}")
+
+    def collect(self, tag: bytes) -> tuple[str, list[Response]]:
+        """The tagged text and the untagged answers of a command; Refused on NO and BAD."""
+        deadline = Deadline()
+        untagged: list[Response] = []
+        collected = 0
+        while True:
+            response = self.read(deadline)
+            text = self.finish(response, tag)
+            if text is not None:
+                return text, untagged
+            collected += response.octets
+            if collected > MAX_COLLECTED_BYTES:
+                raise self.lost("the server's answer has no end")
+            untagged.append(response)
+
+    def answers(self, tag: bytes, read: Callable[[Response], T | None]) -> Iterator[T]:
+        """What `read` makes of the untagged answers to a command, without what it makes nothing of."""
+        deadline = Deadline()
+        while True:
+            response = self.read(deadline)
+            if self.finish(response, tag) is not None:
+                return
+            try:
+                found = read(response)
+            except grammar.GrammarError as error:
+                raise self.lost(f"unreadable FETCH: {error}") from None
+            if found is not None:
+                yield found
+
+    def collected(self, tag: bytes, stage: Stage, where: str = "") -> list[Response]:
+        """The untagged answers of a command whose refusal is a failure."""
+        try:
+            return self.collect(tag)[1]
+        except Refused as refused:
+            raise self.failure(refused, stage, where) from None
+
+    def unless_refused(self, tag: bytes | None) -> list[Response]:
+        """The answers to a question that a server may refuse."""
+        if tag is not None:
+            with contextlib.suppress(Refused):
+                return self.collect(tag)[1]
+        return []
+
+    # Opening a folder
+
+    def opening(self, verb: bytes, raw: bytes) -> bytes:
+        """Send EXAMINE or SELECT; the tag."""
+        if not can_quote(raw):
+            where = grammar.decode_mailbox(raw)
+            raise FolderError("folder_name_invalid", self.side, "a line end or NUL in the name", where=where)
+        return self.send(verb + b" " + grammar.quote(raw))
+
+    def opened(self, tag: bytes, raw: bytes) -> Selected:
+        """The answer to `opening`."""
+        self.selected, self.uidvalidity = b"", 0
+        found = responses.selected(self.collected(tag, "select", grammar.decode_mailbox(raw)))
+        self.selected, self.uidvalidity = raw, found.uidvalidity
+        return found
+
+    # What goes wrong
+
+    def failure(self, refused: Refused, stage: Stage, where: str = "") -> MigrationError:
+        """The error that a refusal means."""
+        found = classify(f"{refused.status} {refused.text}", stage=stage, side=self.side, host=self.account.server.host)
+        return error_of_reach(found, self.side, self.account.redacted(f"{refused.status} {refused.text}"), where=where)
+
+    def lost(self, text: str) -> ConnectionLost:
+        """The error that says so; nothing more goes over the connection."""
+        self.drop()
+        found = classify(text, stage="list", side=self.side, host=self.account.server.host)
+        if found not in HOST_BUSY | {"timeout"}:
+            found = "connection_dropped"
+        return ConnectionLost(found, self.side, self.account.redacted(text), where=self.account.server.host)
+
+    def lost_by(self, error: Exception) -> ConnectionLost:
+        self.drop()
+        found = classify_exception(error, stage="list", side=self.side, host=self.account.server.host)
+        return ConnectionLost(found, self.side, self.account.redacted(str(error)), where=self.account.server.host)
+
+
+def can_quote(raw: bytes) -> bool:
+    """Whether a folder's name can be said in a command."""
+    try:
+        grammar.quote(raw)
+    except grammar.GrammarError:
+        return False
+    return True

@@ -1,0 +1,227 @@
+"""FETCHes of many folders under way on one connection, and what came of each."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from imapcopy import grammar, responses
+from imapcopy.dialogue import COMMANDS_IN_FLIGHT, MAX_COLLECTED_BYTES, Dialogue
+from imapcopy.errors import MigrationError, Refused
+from imapcopy.plan import Envelope
+from imapcopy.responses import Message, Selected
+from imapcopy.wire import Deadline, Response
+from models.uid_sets import format_uids
+
+FETCH_AHEAD_BYTES = 16 << 20
+"""How much message content may be asked for and not yet read, besides the answer that is being read."""
+UIDS_PER_COMMAND = 5000
+SET_OCTETS = 1000
+"""How long a UID set may be: Dovecot refuses command lines above 64 KB, Courier ends the session long before."""
+SCAN_ITEMS = b"(UID FLAGS INTERNALDATE RFC822.SIZE)"
+BODY_ITEMS = b"(UID BODY.PEEK[])"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """What is to be fetched from one folder, named as on the wire."""
+
+    raw: bytes
+    bodies: Sequence[int]
+    """UIDs whose content is wanted."""
+    octets: int
+    """What the bodies should weigh."""
+    scan: Sequence[int] = ()
+    """UIDs whose flags, date and size are wanted."""
+    anew: bool = False
+    """Open the folder even if it is open: some servers show a session what was stored only then."""
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What came of a request; what is missing was not delivered."""
+
+    request: FetchRequest
+    uidvalidity: int = 0
+    keywords: frozenset[str] | None = None
+    scan: list[Envelope] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    failure: MigrationError | None = None
+    """Why the folder could not be opened."""
+    refused: Refused | None = None
+    """The answer to the last FETCH that was refused."""
+
+
+class _Visit:
+    """One opening of a folder, the FETCHes sent under it, and what of their answers is still to come."""
+
+    def __init__(self, raw: bytes, opened: Selected | None = None) -> None:
+        self.raw = raw
+        self.opened = opened
+        self.failure: MigrationError | None = None
+        self.bodies: dict[int, Fetched] = {}
+        self.scan: dict[int, Fetched] = {}
+
+    def take(self, response: Response) -> None:
+        """Give an answer to the request that waits for it: what nobody asked for, or twice, is not believed."""
+        if self.failure or not self.opened:
+            return
+        envelope = None if response.literals else responses.envelope(response)
+        if envelope:
+            if envelope.uid in self.scan:
+                self.scan.pop(envelope.uid).scan.append(envelope)
+        elif (message := responses.message(response)) and message.uid in self.bodies:
+            self.bodies.pop(message.uid).messages.append(message)
+
+    def forget(self, fetched: Fetched) -> None:
+        """Wait no more for what was not delivered: it would keep all that was, until another folder is opened."""
+        for due, uids in ((self.bodies, fetched.request.bodies), (self.scan, fetched.request.scan)):
+            for uid in uids:
+                if due.get(uid) is fetched:
+                    del due[uid]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One request under way, and how many of its commands have not ended."""
+
+    fetched: Fetched
+    visit: _Visit
+    commands: int = 0
+
+
+class _Flight:
+    """FETCHes of many folders under way on one connection."""
+
+    def __init__(self, dialogue: Dialogue, verb: bytes) -> None:
+        self._dialogue = dialogue
+        self._verb = verb
+        self._current = _Visit(dialogue.selected, Selected(dialogue.uidvalidity, 0, 0, None))
+        """The folder that is open when the next answer comes."""
+        self._last = self._current
+        """The folder that is open when the next command arrives."""
+        self._commands: dict[bytes, tuple[_Asked, _Visit | None]] = {}
+        """By tag; with the folder that it opens, if it is no FETCH."""
+        self._openings = 0
+        self._untagged: list[Response] = []
+        self._octets = 0
+
+    def ask(self, request: FetchRequest) -> _Asked:
+        """Send what a request needs."""
+        opens = request.anew or request.raw != self._last.raw
+        if opens:
+            self._last = _Visit(request.raw)
+        asked = _Asked(Fetched(request), self._last)
+        if opens:
+            self._make_room()
+            self._commands[self._dialogue.opening(self._verb, request.raw)] = asked, self._last
+            self._openings += 1
+            asked.commands += 1
+        self._last.scan.update(dict.fromkeys(request.scan, asked.fetched))
+        self._last.bodies.update(dict.fromkeys(request.bodies, asked.fetched))
+        for items, uids in ((SCAN_ITEMS, request.scan), (BODY_ITEMS, request.bodies)):
+            for uid_set, _ in uid_sets(uids):
+                self._make_room()
+                self._commands[self._dialogue.send(b"UID FETCH " + uid_set + b" " + items)] = asked, None
+                asked.commands += 1
+        return asked
+
+    def answered(self, asked: _Asked) -> Fetched:
+        """Read until a request has all that it wants, or its commands have ended."""
+        fetched, visit = asked.fetched, asked.visit
+        wanted = len(fetched.request.bodies) + len(fetched.request.scan)
+        deadline = Deadline()
+        while asked.commands and (not wanted or len(fetched.messages) + len(fetched.scan) < wanted):
+            self._read(deadline)
+        visit.forget(fetched)
+        fetched.failure = visit.failure
+        if visit.opened:
+            fetched.uidvalidity, fetched.keywords = visit.opened.uidvalidity, visit.opened.keywords
+        return fetched
+
+    def land(self) -> None:
+        """Read what is still to come, so that the connection is in step."""
+        deadline = Deadline()
+        while self._commands:
+            self._read(deadline)
+
+    def _make_room(self) -> None:
+        # One request may take many commands: scattered UIDs need many sets.
+        deadline = Deadline()
+        while len(self._commands) >= COMMANDS_IN_FLIGHT:
+            self._read(deadline)
+
+    def _read(self, deadline: Deadline) -> None:
+        """Read one response and do with it what it calls for."""
+        response = self._dialogue.read(deadline)
+        tag = response.segments[0].split(b" ", 1)[0] + b" "
+        refused = ended = None
+        try:
+            # No line begins with a line end: an answer to no command of ours never counts as one.
+            ended = self._dialogue.finish(response, tag if tag in self._commands else b"\n")
+        except Refused as refusal:
+            refused = refusal
+        if ended is None and refused is None:
+            self._take(response)
+            return
+        asked, opens = self._commands.pop(tag)
+        asked.commands -= 1
+        if opens:
+            self._open(opens, refused)
+        elif refused:
+            asked.fetched.refused = refused
+
+    def _take(self, response: Response) -> None:
+        try:
+            self._current.take(response)
+        except grammar.GrammarError as error:
+            raise self._dialogue.lost(f"unreadable FETCH: {error}") from None
+        if self._openings and not response.literals:
+            self._untagged.append(response)
+            self._octets += response.octets
+            if self._octets > MAX_COLLECTED_BYTES:
+                raise self._dialogue.lost("the server's answer has no end")
+
+    def _open(self, visit: _Visit, refused: Refused | None) -> None:
+        dialogue = self._dialogue
+        self._current = visit
+        if refused:
+            visit.failure = dialogue.failure(refused, "select", grammar.decode_mailbox(visit.raw))
+            dialogue.selected, dialogue.uidvalidity = b"", 0
+        else:
+            visit.opened = responses.selected(self._untagged)
+            dialogue.selected, dialogue.uidvalidity = visit.raw, visit.opened.uidvalidity
+        self._openings -= 1
+        self._untagged.clear()
+        self._octets = 0
+
+
+def fetch_each(dialogue: Dialogue, verb: bytes, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:
+    """Open folders where another one is open, and fetch, many requests under way.
+
+    Dovecot answers a FETCH before it has ended the one before: answers are told apart by what they bring.
+    """
+    flight = _Flight(dialogue, verb)
+    in_flight = dialogue.in_flight(
+        requests,
+        flight.ask,
+        weight=lambda request: request.octets,
+        limit=FETCH_AHEAD_BYTES,
+        at_once=COMMANDS_IN_FLIGHT // 3,
+    )
+    for _, asked in in_flight:
+        yield flight.answered(asked)
+    flight.land()
+
+
+def uid_sets(uids: Iterable[int]) -> Iterator[tuple[bytes, set[int]]]:
+    """Ascending UID sets (Tencent refuses others) short enough for a command, each with the UIDs that it names."""
+    some: list[int] = []
+    octets = 0
+    for uid in sorted(uids):
+        # A UID that only makes a run longer costs nothing; the estimate is never too low.
+        octets += 0 if some and uid == some[-1] + 1 else 2 * len(str(uid)) + 2
+        if some and (octets > SET_OCTETS or len(some) >= UIDS_PER_COMMAND):
+            yield format_uids(some).encode(), set(some)
+            some, octets = [], 2 * len(str(uid)) + 2
+        some.append(uid)
+    if some:
+        yield format_uids(some).encode(), set(some)
