@@ -11,11 +11,12 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from typer.exceptions import TyperException
 
 from console.outcome import Exit
 from models.bilingual import Language, Text
+from models.database import words
 from models.lifecycle import NoSuchWave
 from models.vault import VaultClosed
 from tasks.prefect_server import PrefectUnreachable
@@ -101,11 +102,8 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
             return _VAULT, str(error), Exit.UNEXPECTED
         case PrefectUnreachable():
             return _PREFECT, str(error), Exit.UNREACHABLE
-        case DBAPIError():
-            # The driver's own words; the statement around them helps nobody.
-            return _DATABASE, str(error.orig).strip().split("\n")[0], Exit.UNEXPECTED
         case SQLAlchemyError():
-            return _DATABASE, str(error).split("\n")[0], Exit.UNEXPECTED
+            return _DATABASE, words(error), Exit.UNEXPECTED
         case OSError() if error.strerror:
             return _FILE, f"{error.filename}: {error.strerror}" if error.filename else error.strerror, Exit.UNEXPECTED
         case _:

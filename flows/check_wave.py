@@ -36,7 +36,7 @@ def check_wave(wave: str) -> State[Any]:
     try:
         run_each(submit, members, width=4 * kept.settings.members_at_once)
     finally:
-        finish_wave(kept.engine, wave, checked_only=True)
+        finish_wave(kept.engine, wave, checked_only=True, unwritten=kept.unwritten)
     report = publish_report(wave)
     if policy.STOP.is_set():
         return Cancelled(name="Stopped", message=report.sentence)

@@ -37,7 +37,7 @@ def migrate_wave(wave: str, only: list[str] | None = None, reopen_issues: bool =
     try:
         run_each(submit, members, width=4 * kept.settings.members_at_once)
     finally:
-        state = finish_wave(kept.engine, wave)
+        state = finish_wave(kept.engine, wave, unwritten=kept.unwritten)
         report = publish_report(wave)
     if policy.STOP.is_set():
         return Cancelled(name="Stopped", message=report.sentence)

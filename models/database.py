@@ -1,10 +1,11 @@
-"""Opens the database: SQLite beside the program by default, any SQLAlchemy URL otherwise.
+"""Opens the database: SQLite beside the program by default, PostgreSQL where several machines work together.
 
 One short transaction a unit of work, never held across a network call. SQLite's own default loses updates silently
 (a read-modify-write of two threads), so every writing transaction here begins with BEGIN IMMEDIATE.
 """
 
 import fcntl
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,11 +15,16 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event, inspect, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlmodel import Session, create_engine
 
 SCHEMA_HEAD = "0002"
 """The newest migration; opening an older database brings it there."""
 
+
+# What it has to say of a connection that broke comes as an exception too; nobody is shown its traceback.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 _turns: WeakKeyDictionary[Engine, AbstractContextManager[object]] = WeakKeyDictionary()
 
@@ -52,6 +58,23 @@ def reading(engine: Engine) -> Iterator[Session]:
     """A transaction that only reads: it sees one moment and waits for nobody."""
     with Session(engine, expire_on_commit=False) as session:
         yield session
+
+
+def trouble(error: SQLAlchemyError) -> str | None:
+    """The words of a database that cannot be used now, in one line; None for what is a defect of ours.
+
+    Down, out of connections, locked, full, read-only, damaged: what was not committed is not in it.
+    """
+    if isinstance(error, OperationalError | InterfaceError | InternalError | NoConnectionFree):
+        return words(error)
+    # A damaged file is none of the finer classes.
+    return words(error) if type(error) is DatabaseError else None
+
+
+def words(error: SQLAlchemyError) -> str:
+    """What the driver says, in one line: the statement around it helps nobody, and what follows may hold values."""
+    said = str(error.orig if isinstance(error, DBAPIError) else error).strip().split("\n")[0]
+    return said or type(error).__name__
 
 
 def _pool(url: str) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The life of a wave in the database: who is to be moved now, how each one ended, what the wave's state is then."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from sqlalchemy import Engine, func
 from sqlmodel import Session, col, select
@@ -11,7 +12,16 @@ from sqlmodel import Session, col, select
 from models.columns import now
 from models.database import reading, writing
 from models.ledger import FolderCopy
-from models.member import Member, change_state, give_back, has_runner, lease, leased, note_under_lease
+from models.member import (
+    Member,
+    change_state,
+    give_back,
+    has_runner,
+    lease,
+    leased,
+    note_under_lease,
+    this_runner,
+)
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from models.vault import Vault
 from models.wave import Event, InvalidRow, Wave
@@ -117,13 +127,17 @@ def _last_of(engine: Engine, member_id: int, token: int) -> Iterator[tuple[Sessi
         give_back(member)
 
 
-def take_member(engine: Engine, member_id: int, state: MemberState = MemberState.SYNCING) -> Member:
+def take_member(
+    engine: Engine, member_id: int, state: MemberState = MemberState.SYNCING, *, again: bool = False
+) -> Member:
     """Take a member's lease and note that its runner has begun, in one transaction; LeaseHeld if another one lives.
+
+    `again` takes a lease that this process could not give back too.
 
     A member that waits for its time (`resume_at`) is taken and left waiting: `member_started` notes its beginning then.
     """
     with writing(engine) as session:
-        member = lease(session, member_id)
+        member = lease(session, member_id, again=again)
         if member.resume_at is None or member.resume_at <= now():
             _start(session, member, state)
         return member
@@ -187,18 +201,24 @@ def member_failed(
 ) -> None:
     """Note why a pass stopped, and give the lease back; with `resume_at` it goes on by itself then."""
     with _last_of(engine, member_id, token) as (session, member):
-        member.cause, member.cause_side, member.server_text = cause, side, server_text
-        member.finished_at = now()
-        member.resume_at = resume_at
-        if resume_at is not None:
-            state = MemberState.THROTTLED
-        elif cause == "password_missing":
-            state = MemberState.AWAITING_PASSWORD
-        elif cause in SIGN_IN_CAUSES and side == "source":
-            state = MemberState.NEEDS_PASSWORD
-        else:
-            state = MemberState.FAILED
-        change_state(session, member, state, who="runner", why=f"{cause}: {server_text}" if server_text else cause)
+        _fail(session, member, cause, side, server_text, resume_at)
+
+
+def _fail(
+    session: Session, member: Member, cause: str, side: str, server_text: str, resume_at: datetime | None
+) -> None:
+    member.cause, member.cause_side, member.server_text = cause, side, server_text
+    member.finished_at = now()
+    member.resume_at = resume_at
+    if resume_at is not None:
+        state = MemberState.THROTTLED
+    elif cause == "password_missing":
+        state = MemberState.AWAITING_PASSWORD
+    elif cause in SIGN_IN_CAUSES and side == "source":
+        state = MemberState.NEEDS_PASSWORD
+    else:
+        state = MemberState.FAILED
+    change_state(session, member, state, who="runner", why=f"{cause}: {server_text}" if server_text else cause)
 
 
 def member_paused(engine: Engine, member_id: int, token: int) -> None:
@@ -208,8 +228,13 @@ def member_paused(engine: Engine, member_id: int, token: int) -> None:
         change_state(session, member, MemberState.PAUSED, who="runner", why="stopped")
 
 
-def finish_wave(engine: Engine, name: str, *, checked_only: bool = False) -> WaveState:
-    """Give the wave the state that its members make; a check leaves a wave that was never moved as it was."""
+def finish_wave(
+    engine: Engine, name: str, *, checked_only: bool = False, unwritten: Mapping[int, str] = MappingProxyType({})
+) -> WaveState:
+    """Give the wave the state that its members make; a check leaves a wave that was never moved as it was.
+
+    `unwritten` are members whose end this runner could not write down when they came to it, with the database's words.
+    """
     with writing(engine) as session:
         wave = find_wave(session, name)
         members = session.exec(select(Member).where(Member.wave_id == wave.id)).all()
@@ -217,7 +242,11 @@ def finish_wave(engine: Engine, name: str, *, checked_only: bool = False) -> Wav
             # Left behind by a runner that died, or that was stopped before the time to go on. One that lives still
             # moves its member, and the wave is running.
             under_way = SHORT_STATES[member.state] == ShortState.ACTIVE or member.state == MemberState.THROTTLED
-            if under_way and not has_runner(member):
+            ours = member.lease_owner == this_runner() or not has_runner(member)
+            if ours and member.state not in FINAL and (said := unwritten.get(_id(member.id))) is not None:
+                give_back(member)
+                _fail(session, member, "database_unavailable", "", said, None)
+            elif under_way and not has_runner(member):
                 change_state(session, member, MemberState.PAUSED, who="runner", why="its runner has ended")
                 _forget_failure(member)
         invalid = session.exec(select(func.count(col(InvalidRow.id))).where(InvalidRow.wave_id == wave.id)).one()

@@ -94,10 +94,13 @@ def take_lease(engine: Engine, member_id: int, owner: str | None = None) -> int:
         return lease(session, member_id, owner).lease_token
 
 
-def lease(session: Session, member_id: int, owner: str | None = None) -> Member:
-    """Take the lease inside the caller's transaction; LeaseHeld if another runner lives."""
+def lease(session: Session, member_id: int, owner: str | None = None, *, again: bool = False) -> Member:
+    """Take the lease inside the caller's transaction; LeaseHeld if another runner lives.
+
+    `again` takes it from this process too, which must know that none of its threads moves the member.
+    """
     member = session.get_one(Member, member_id, with_for_update=True)
-    if has_runner(member):
+    if has_runner(member) and not (again and member.lease_owner == this_runner()):
         raise LeaseHeld(member.lease_owner)
     member.lease_owner = owner or this_runner()
     member.lease_token += 1

@@ -8,14 +8,32 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.member import LEASE_SECONDS, renew_leases
+from models.member import LEASE_SECONDS, LeaseHeld, renew_leases, this_runner
 
 TURN_SECONDS = LEASE_SECONDS / 4
 """A database that is busy for once has three more chances."""
 
+_claimed: set[tuple[Engine, int]] = set()
 _under_way: dict[tuple[Engine, int], int] = {}
 _lock = threading.Lock()
 _threads: list[threading.Thread] = []
+
+
+@contextlib.contextmanager
+def claimed(engine: Engine, member_id: int) -> Iterator[None]:
+    """Keep other tasks of this process off the member; LeaseHeld when one has it.
+
+    A lease of this process that is found in the database then is one that it could not give back.
+    """
+    with _lock:
+        if (engine, member_id) in _claimed:
+            raise LeaseHeld(this_runner())
+        _claimed.add((engine, member_id))
+    try:
+        yield
+    finally:
+        with _lock:
+            _claimed.remove((engine, member_id))
 
 
 @contextlib.contextmanager

@@ -9,19 +9,21 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
+from sqlalchemy.exc import SQLAlchemyError
 
 from imapcopy.check_mailbox import check_mailbox
 from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
-from imapcopy.errors import MemberError, MigrationError, Stopped
+from imapcopy.errors import MemberError, MigrationError, ServerError, Stopped
 from imapcopy.send import Capacity
 from models import lifecycle
 from models.columns import now
+from models.database import trouble
 from models.ledger import Ledger
 from models.member import LeaseHeld, LeaseLost, Member, release_lease
 from models.states import MemberState
 from models.vault import VaultClosed
 from tasks import policy
-from tasks.leases import renewed
+from tasks.leases import claimed, renewed
 from tasks.limits import host_slots, spare_target_slot
 from tasks.store import Store, log, places, store
 
@@ -81,22 +83,35 @@ def check_member(member_id: int, email: str) -> str:
 
 Work = Callable[[Store, Member], MemberState]
 
+_OURS = frozenset({"vault_closed", "database_unavailable"})
+"""Causes that lie with neither server."""
+
 
 def _as_its_runner(member_id: int, email: str, state: MemberState, work: Work) -> MemberState:
     """Do the work, in that state, under the member's lease; a member that another runner moves is left to it."""
     kept = store()
     if policy.STOP.is_set():
         return MemberState.PAUSED
+    failure: MigrationError
     try:
-        member = lifecycle.take_member(kept.engine, member_id, state)
-        with _leased(kept, member_id, member.lease_token):
-            return _recorded(kept, member, state, work)
+        with claimed(kept.engine, member_id):
+            member = lifecycle.take_member(kept.engine, member_id, state, again=True)
+            kept.unwritten.pop(member_id, None)
+            with _leased(kept, member_id, member.lease_token):
+                return _recorded(kept, member, state, work)
     except LeaseHeld as held:
         log.info("%s is being moved by %s", email, held)
         return MemberState.SYNCING
     except LeaseLost as lost:
         log.warning("%s: %s", email, lost)
-    raise MemberError("lease_lost", "source")
+        failure = MemberError("lease_lost", "source")
+    except SQLAlchemyError as error:
+        failure = _of_the_database(email, error)
+        kept.unwritten[member_id] = failure.server_text
+        # The next try cannot know when its time is, so it is waited for now.
+        if (resume_at := _next_try(kept, failure)) is not None:
+            _wait_until(resume_at)
+    raise failure
 
 
 def _recorded(kept: Store, member: Member, state: MemberState, work: Work) -> MemberState:
@@ -115,6 +130,8 @@ def _recorded(kept: Store, member: Member, state: MemberState, work: Work) -> Me
     except VaultClosed as closed:
         log.error("%s: %s", email, closed)
         failure = MemberError("vault_closed", "source", str(closed))
+    except SQLAlchemyError as error:
+        failure = _of_the_database(email, error)
     except Exception as error:  # noqa: BLE001  (written into the row, and raised again without its text)
         # Ours, not the server's. Its text may quote mail or secrets, so only the log under BANJIA_HOME gets the place.
         log.error("%s: %s", email, places(error))
@@ -123,10 +140,20 @@ def _recorded(kept: Store, member: Member, state: MemberState, work: Work) -> Me
     if policy.STOP.is_set() and failure.retryable:
         return _paused(kept, member_id, email, token)
     resume_at = _next_try(kept, failure)
+    side = "" if failure.cause_id in _OURS else failure.side
     lifecycle.member_failed(
-        kept.engine, member_id, token, failure.cause_id, failure.side, failure.server_text, resume_at=resume_at
+        kept.engine, member_id, token, failure.cause_id, side, failure.server_text, resume_at=resume_at
     )
     raise failure from None
+
+
+def _of_the_database(email: str, error: SQLAlchemyError) -> MigrationError:
+    """The failure that an exception of the database means; what was to be written is not there, or not known to be."""
+    log.error("%s: %s", email, places(error))
+    said = trouble(error)
+    if said is None:
+        return MemberError("unclassified", "source", type(error).__name__)
+    return ServerError("database_unavailable", "source", said)
 
 
 def _paused(kept: Store, member_id: int, email: str, token: int) -> MemberState:
@@ -150,9 +177,14 @@ def _at_its_time(kept: Store, member: Member, state: MemberState) -> Member:
     """
     if member.resume_at is None:
         return member
-    if policy.STOP.wait(max((member.resume_at - now()).total_seconds(), 0)):
+    if _wait_until(member.resume_at):
         raise Stopped
     return lifecycle.member_started(kept.engine, member.id or 0, member.lease_token, state)
+
+
+def _wait_until(moment: datetime) -> bool:
+    """Wait for it, or for a request to stop; returns whether that came."""
+    return policy.STOP.wait(max((moment - now()).total_seconds(), 0))
 
 
 @contextlib.contextmanager
@@ -161,7 +193,9 @@ def _leased(kept: Store, member_id: int, token: int) -> Iterator[None]:
     try:
         with renewed(kept.engine, member_id, token):
             yield
-    except (MigrationError, LeaseLost):
+    except (MigrationError, LeaseLost, SQLAlchemyError):
+        # Given back, lost, or not to be given back: a database that refused the last word refuses this one too, and
+        # SQLite lets each wait for half a minute.
         raise
     except BaseException:
         # Nothing could be written.

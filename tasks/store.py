@@ -3,7 +3,7 @@
 import logging
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -28,6 +28,8 @@ class Store:
     settings: Settings
     engine: Engine
     vault: Vault
+    unwritten: dict[int, str] = field(default_factory=dict)
+    """Members that ended when the database took no word of it, with its own words; the flow writes them down later."""
 
     @property
     def default_servers(self) -> DefaultServers:
