@@ -405,9 +405,9 @@ class TargetConnection(Connection):
         0 and {} where the server does not tell. Raises Refused when a part of them may have been moved, or none.
         """
         uidvalidity, moved = 0, dict[int, int]()
-        for uid_set, _ in _uid_sets(uids):
+        for uid_set, _ in uid_sets(uids):
             into = grammar.quote(grammar.encode_mailbox(name))
-            text, untagged = self._collect(self._send(b"UID MOVE " + uid_set + b" " + into))
+            text, untagged = self._dialogue.collect(self._dialogue.send(b"UID MOVE " + uid_set + b" " + into))
             for told in (*(response.text for response in untagged), text):
                 if match := _COPYUID.search(told):
                     uidvalidity = int(match[1])
@@ -417,8 +417,10 @@ class TargetConnection(Connection):
     def store(self, uids: Iterable[int], flags: frozenset[str], *, add: bool) -> None:
         """Add flags to messages of the opened folder, or take them away; others stay. Raises Refused."""
         item = b"+FLAGS.SILENT " if add else b"-FLAGS.SILENT "
-        for uid_set, _ in _uid_sets(uids):
-            self._collect(self._send(b"UID STORE " + uid_set + b" " + item + grammar.flag_list(flags)))
+        for uid_set, _ in uid_sets(uids):
+            self._dialogue.collect(
+                self._dialogue.send(b"UID STORE " + uid_set + b" " + item + grammar.flag_list(flags))
+            )
 
     def append(self, name: str, messages: Sequence[Outgoing]) -> tuple[int, list[int]]:
         """Append messages in order, in one command when MULTIAPPEND (RFC 3502) is offered or there is only one.
