@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 from imapcopy import grammar, responses
 from imapcopy.account import Account, Server
@@ -22,6 +22,7 @@ from imapcopy.sign_in import connect, sign_in
 from imapcopy.wire import Deadline
 from models.uid_sets import parse_uids
 
+PIECE_BYTES = 4 << 20
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
 
@@ -42,11 +43,18 @@ class Listing:
     """By raw name, where the server tells them with its folders (RFC 5819); None where each must be asked for."""
 
 
+class Pieces(Protocol):
+    """Content that is read only when it is sent; its length is known before."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """One message to append; `internal_date` as in INTERNALDATE, "" leaves the date to the server."""
 
-    raw: bytes
+    raw: bytes | Pieces
     flags: frozenset[str]
     internal_date: str
 
@@ -235,6 +243,29 @@ class Connection:
                 if message.uid in due:
                     due.remove(message.uid)
                     yield message
+
+    def pieces(self, uid: int, start: int = 0) -> Iterator[bytes]:
+        """A message of the opened folder piece by piece (RFC 9051 section 6.4.5), from an octet on, until one is short.
+
+        FolderError where the server delivers nothing of it: it is gone, or cannot be read.
+        """
+        size = PIECE_BYTES
+        while True:
+            asked = b"UID FETCH %d (UID BODY.PEEK[]<%d.%d>)" % (uid, start, size)
+            with self._of_the_folder():
+                found = [
+                    piece.raw or b""
+                    for piece in self._dialogue.answers(self._dialogue.send(asked), responses.piece)
+                    if piece.uid == uid
+                ]
+            if not found and not start:
+                raise MessageError("source_gone", self.side, "", where=self._where)
+            piece = found[0] if found else b""
+            if piece:
+                yield piece
+            start += len(piece)
+            if len(piece) < size:
+                return
 
     def message_ids(self, uids: Iterable[int]) -> dict[int, str]:
         """Message-ID by UID, "" for a message without one. Never by SEARCH: several servers ignore it."""
@@ -449,11 +480,12 @@ class TargetConnection(Connection):
                 out.clear()
                 self._await_continuation(tag, deadline)
             if size < 65536:
-                out += message.raw
+                out += _whole(message.raw)
             else:
                 self._dialogue.write(out)
                 out.clear()
-                self._dialogue.write(message.raw)
+                for piece in _pieces(message.raw):
+                    self._dialogue.write(piece)
             if len(out) > 262144:
                 self._dialogue.write(out)
                 out.clear()
@@ -493,9 +525,11 @@ class TargetConnection(Connection):
                     answered = None
                     yield refused
                     continue
-            self._dialogue.write(message.raw + b"\r\n" if size < 65536 else message.raw)
-            if size >= 65536:
-                self._dialogue.write(b"\r\n")
+            if size < 65536:
+                self._dialogue.write(_whole(message.raw) + b"\r\n")
+            else:
+                for piece in (*_pieces(message.raw), b"\r\n"):
+                    self._dialogue.write(piece)
         if answered:
             yield self._outcome(answered)
 
@@ -515,6 +549,14 @@ class TargetConnection(Connection):
                 return
             if self._dialogue.finish(response, tag) is not None:
                 raise self._dialogue.lost("the server said OK before it had the message")
+
+
+def _pieces(raw: bytes | Pieces) -> Iterable[bytes]:
+    return (raw,) if isinstance(raw, bytes) else raw
+
+
+def _whole(raw: bytes | Pieces) -> bytes:
+    return raw if isinstance(raw, bytes) else b"".join(raw)
 
 
 def _append_arguments(message: Outgoing) -> bytes:

@@ -19,8 +19,16 @@ from imapcopy import budget
 from imapcopy.account import Account
 from imapcopy.budget import Allowance
 from imapcopy.connection import Listing, SourceConnection, TargetConnection
+from imapcopy.distant import is_large
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
-from imapcopy.errors import HOST_BUSY, ConnectionLost, MigrationError, Stopped, is_of_the_folder
+from imapcopy.errors import (
+    HOST_BUSY,
+    ConnectionLost,
+    MessageError,
+    MigrationError,
+    Stopped,
+    is_of_the_folder,
+)
 from imapcopy.folder_pass import Existing, FolderPass
 from imapcopy.folders import Folder, FolderPair, map_folders
 from imapcopy.follow import Departed, Following, find_departed
@@ -334,8 +342,31 @@ class _Group:
             return
         if self._departed is None:
             self._departed = self._find_departed()
+        large = [(folder, e) for folder in self._going for e in todo[folder.source.raw] if is_large(e)]
+        todo = {raw: [e for e in envelopes if not is_large(e)] for raw, envelopes in todo.items()}
         with Allowance(budget.PROCESS) as allowance:
             self._transfer(todo, allowance)
+        for folder, envelope in large:
+            self._watch.check()
+            with _of(folder):
+                self._copy_large(folder, envelope)
+
+    def _copy_large(self, folder: FolderPass, envelope: Envelope) -> None:
+        """Copy a message that is too large to be held, from piece to piece."""
+        if folder.failed:
+            return
+        loaded = folder.load_large(self._source, envelope)
+        folder.take(loaded, self._departed or Departed())
+        try:
+            if loaded.letters:
+                folder.delivery.send(loaded.letters)
+        except MigrationError as error:
+            if error.side == "source":
+                # The target waits for the rest of the octets, and stores nothing of them when it is left.
+                self._target.forget()
+            if not (error.side == "source" and isinstance(error, MessageError)):
+                raise
+            folder.note_gone(envelope.uid)
 
     def _transfer(self, todo: Mapping[bytes, Sequence[Envelope]], allowance: Allowance) -> None:
         out = writer(self._target, self._ledger, self._options.capacity, BATCH_MESSAGES, allowance.give)

@@ -8,14 +8,16 @@ from the recorded UIDNEXT up, by digest, as a multiset. `send.py` says in which 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from imapcopy.connection import Outgoing, TargetConnection
+from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, Side
 from imapcopy.grammar import encode_mailbox, format_date_time
-from imapcopy.identity import core_digest, digest, digest_and_hazard, tolerant_digest
+from imapcopy.identity import Identification, core_digest, digest, digest_and_hazard, tolerant_digest
 from imapcopy.plan import Envelope
 from imapcopy.responses import Selected, sendable_flags
 from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Intended, Ledger, Settled
@@ -28,7 +30,7 @@ SETTLE_SECONDS = 1.0
 """How long a server gets to finish what a broken connection had still handed to it, each time that more appears."""
 SETTLE_TRIES = 20
 
-SourceBodies = Callable[[Sequence[int]], Iterable[tuple[int, bytes]]]
+SourceBodies = Callable[[Sequence[int]], Iterable[tuple[int, bytes | Distant]]]
 
 _TARGET: Side = "target"
 _OF_THE_MESSAGE = {"client_bug", "protocol_unsupported", "unclassified"}
@@ -41,14 +43,18 @@ class Letter:
     """A message on its way; to be identified before it is sent."""
 
     envelope: Envelope
-    raw: bytes
+    raw: bytes | Distant
     digest: bytes = b""
     hazardous: bool = False
     """Some server is known to alter such a message."""
 
     def identify(self) -> None:
         """Work out what it is known by: the dear part of copying a message."""
-        self.digest, self.hazardous = digest_and_hazard(self.raw)
+        if isinstance(self.raw, bytes):
+            self.digest, self.hazardous = digest_and_hazard(self.raw)
+        else:
+            # Worth reading back in any case: there are few, and much is in them.
+            self.digest, self.hazardous = self.raw.identify()[0], True
 
     @property
     def uid(self) -> int:
@@ -476,8 +482,8 @@ class Delivery:
     def _candidates(self, uidnext: int, arrived: Collection[int]) -> list["Fingerprint"]:
         connection = self.opened()
         connection.refresh()
-        uids = [e.uid for e in connection.scan(uidnext) if e.uid not in self.claimed and e.uid not in arrived]
-        return fingerprints(connection, uids)
+        new = [e for e in connection.scan(uidnext) if e.uid not in self.claimed and e.uid not in arrived]
+        return fingerprints(connection, new)
 
     def opened(self) -> TargetConnection:
         """The connection, with this folder open in it."""
@@ -508,18 +514,28 @@ class Fingerprint(NamedTuple):
     size: int
 
 
-def looser_digests(raw: bytes) -> tuple[bytes, ...]:
+def looser_digests(raw: bytes | Distant) -> tuple[bytes, ...]:
     """What still says that a message is the one that was sent, after a server has rewritten it."""
-    return tolerant_digest(raw), core_digest(raw)
+    return (tolerant_digest(raw), core_digest(raw)) if isinstance(raw, bytes) else raw.identify()[1:]
 
 
-def fingerprints(connection: TargetConnection, uids: Sequence[int]) -> list[Fingerprint]:
-    """Fingerprints of messages of the opened folder, one body in memory at a time."""
-    return [
+def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) -> list[Fingerprint]:
+    """Fingerprints of messages of the opened folder, one body in memory at a time, of a large one a piece."""
+    large: list[int] = []
+    small: list[int] = []
+    for envelope in envelopes:
+        (large if is_large(envelope) else small).append(envelope.uid)
+    found = [
         Fingerprint(message.uid, (digest(message.raw), *looser_digests(message.raw)), len(message.raw))
-        for message in connection.read_back(uids)
+        for message in connection.read_back(small)
         if message.raw is not None
     ]
+    for uid in large:
+        # One that is gone meanwhile is no candidate.
+        with suppress(MessageError):
+            read = Identification(connection.pieces(uid))
+            found.append(Fingerprint(uid, read.digests(), read.size))
+    return found
 
 
 def match(

@@ -7,12 +7,12 @@ from typing import Literal
 
 from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
-from imapcopy.deliver import Delivery, Letter, fingerprints, match
+from imapcopy.deliver import Delivery, Letter, fingerprints, looser_digests, match
+from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes
-from imapcopy.identity import tolerant_digest
 from imapcopy.plan import Envelope, batches, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.responses import Selected
@@ -129,7 +129,7 @@ class FolderPass:
     def recover(self, source: Endpoint[SourceConnection]) -> list[Entry]:
         """Settle what an earlier run left open; returns what had arrived."""
 
-        def bodies(uids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        def bodies(uids: Sequence[int]) -> Iterator[tuple[int, bytes | Distant]]:
             envelopes = [self._everything[uid] for uid in uids if uid in self._everything]
             return ((letter.uid, letter.raw) for letter in self._letters(source, envelopes))
 
@@ -146,7 +146,15 @@ class FolderPass:
         # One batch at a time, and nothing is kept of it: no allowance is needed.
         reader = SourceReader(source, Allowance(ByteBudget()))
         for batch in batches(envelopes, LOAD_MESSAGES, LOAD_BYTES):
+            if is_large(batch[0]):
+                yield from self.load_large(source, batch[0]).letters
+                continue
             yield from reader.load(Wish(self.source, self.key.source_uidvalidity, batch)).identified().letters
+
+    def load_large(self, source: Endpoint[SourceConnection], envelope: Envelope) -> Loaded:
+        """Identify a message that will be read in pieces whenever it is sent."""
+        reader = SourceReader(source, Allowance(ByteBudget()))
+        return reader.load_large(Wish(self.source, self.key.source_uidvalidity, [envelope]))
 
     def adopt(self, source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> None:
         """Recognise mail that was at the target before us, so that nothing arrives twice."""
@@ -171,9 +179,9 @@ class FolderPass:
         def is_alike(envelope: Envelope, message_ids: Mapping[int, str]) -> bool:
             return message_ids.get(envelope.uid) in names or (envelope.size, envelope.arrived) in looks
 
-        candidates = fingerprints(connection, [e.uid for e in strangers if is_alike(e, there)])
+        candidates = fingerprints(connection, [e for e in strangers if is_alike(e, there)])
         letters = self._letters(source, [e for e in todo if is_alike(e, here)]) if candidates else ()
-        prints = {letter.uid: (letter.digest, (tolerant_digest(letter.raw),)) for letter in letters}
+        prints = {letter.uid: (letter.digest, looser_digests(letter.raw)[:1]) for letter in letters}
         wishes = [Entry(uid, 0, exact, self.scan[uid].flags) for uid, (exact, _) in prints.items()]
         found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
         self.delivery.adopt(sorted(found, key=lambda entry: entry.source_uid))
@@ -208,6 +216,10 @@ class FolderPass:
                 loaded.letters.append(letter)
             if letter.hazardous:
                 self._hazardous.add(letter.uid)
+
+    def note_gone(self, uid: int) -> None:
+        """The message has left the source while it was being sent."""
+        self._gone.add(uid)
 
     def stay_behind(self, messages: Sequence[GivenUp]) -> None:
         """Commit messages as issues."""

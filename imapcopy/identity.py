@@ -6,6 +6,7 @@ touch, and a difference gets a name.
 """
 
 import re
+from collections.abc import Iterable
 
 from blake3 import blake3
 
@@ -16,6 +17,7 @@ PAIRED_BYTES = 65536
 
 _HEADER_8BIT = bytes(range(0x80)) + b"X" * 0x80
 _NUL_AS_80 = bytes([0x80, *range(1, 256)])
+_HEADER_END = re.compile(rb"\n\r?\n")
 _OWN_FIELD = re.compile(
     rb"^(message-id|subject|from|to|date)[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE
 )
@@ -64,12 +66,59 @@ def core_digest(raw: bytes) -> bytes:
     Only to find what was just sent: two deliveries of one mail share it.
     """
     header = _header(raw)
-    fields = sorted((name.lower(), b"".join(value.split())) for name, value in _OWN_FIELD.findall(header))
-    if not fields:
+    told = _told(header)
+    if not told:
         return tolerant_digest(raw)
-    told = b"\n".join(name + b":" + value for name, value in fields)
-    body = _without_nul(raw[len(header) :])
-    return _hash(told.translate(_HEADER_8BIT) + b"\n\n" + body)
+    return _hash(told + _without_nul(raw[len(header) :]))
+
+
+class Identification:
+    """The same digests of a message that comes in pieces; only its header is held."""
+
+    def __init__(self, pieces: Iterable[bytes] = ()) -> None:
+        self.size = 0
+        self._exact = blake3()
+        self._tolerant = blake3()
+        self._core = blake3()
+        self._header = bytearray()
+        self._has_core = False
+        self._in_body = False
+        for piece in pieces:
+            self.update(piece)
+
+    def update(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self._exact.update(piece.translate(None, b"\r\n"))
+        if self._in_body:
+            self._update_body(piece)
+            return
+        begun = max(len(self._header) - 2, 0)
+        self._header += piece
+        if _HEADER_END.search(self._header, begun):
+            whole = bytes(self._header)
+            self._end_header(header := _header(whole))
+            self._update_body(whole[len(header) :])
+
+    def _end_header(self, header: bytes) -> None:
+        self._in_body = True
+        self._tolerant.update(_without_nul(header).translate(_HEADER_8BIT))
+        told = _told(header)
+        self._has_core = bool(told)
+        self._core.update(told)
+        self._header.clear()
+
+    def _update_body(self, piece: bytes) -> None:
+        text = _without_nul(piece)
+        self._tolerant.update(text)
+        self._core.update(text)
+
+    def digests(self) -> tuple[bytes, bytes, bytes]:
+        """`digest`, `tolerant_digest` and `core_digest`, when all of the message has been seen."""
+        if not self._in_body:
+            self._end_header(bytes(self._header))
+        tolerant = self._tolerant.digest(DIGEST_BYTES)
+        core = self._core.digest(DIGEST_BYTES) if self._has_core else tolerant
+        return self._exact.digest(DIGEST_BYTES), tolerant, core
 
 
 def alteration(sent: bytes, stored: bytes) -> str:
@@ -89,6 +138,14 @@ def alteration(sent: bytes, stored: bytes) -> str:
 
 def _hash(data: bytes) -> bytes:
     return blake3(data).digest(DIGEST_BYTES)
+
+
+def _told(header: bytes) -> bytes:
+    """The sender's own fields, however they are folded and ordered; nothing where there is none."""
+    fields = sorted((name.lower(), b"".join(value.split())) for name, value in _OWN_FIELD.findall(header))
+    return (
+        b"\n".join(name + b":" + value for name, value in fields).translate(_HEADER_8BIT) + b"\n\n" if fields else b""
+    )
 
 
 def _header(raw: bytes) -> bytes:

@@ -13,6 +13,7 @@ from itertools import chain
 from imapcopy.budget import Allowance
 from imapcopy.connection import SourceConnection
 from imapcopy.deliver import Letter
+from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import (
     HOST_BUSY,
@@ -220,6 +221,24 @@ class SourceReader:
             fruitless = 0 if len(due) < before else fruitless + 1
         for uid in list(due):
             self._load_alone(due.pop(uid), loaded, wish)
+        self._drop_substitutes(loaded)
+        return loaded
+
+    def load_large(self, wish: Wish) -> Loaded:
+        """Identify a message that is too large to be held; it is read again, in pieces, when it is sent."""
+        loaded = Loaded(wish.folder)
+        [envelope] = wish.envelopes
+        letter = Letter(envelope, Distant(self._source, wish.folder, wish.uidvalidity, envelope.uid))
+        try:
+            letter.identify()
+        except MessageError as error:
+            self._open(wish)
+            self._absent(envelope, loaded, error.server_text)
+            return loaded
+        if not letter.raw:
+            self._absent(envelope, loaded, "")
+            return loaded
+        loaded.letters.append(letter)
         self._drop_substitutes(loaded)
         return loaded
 

@@ -91,6 +91,16 @@ def message(response: Response) -> Message | None:
     return Message(grammar.number(values[b"UID"]), raw if isinstance(raw, bytes) else None)
 
 
+def piece(response: Response) -> Message | None:
+    """A part of a message's content: `BODY[]<0>`; None for a response that carries none."""
+    values = fetched(response)
+    name = next((key for key in values if key.startswith(b"BODY[]<")), None) if values else None
+    if values is None or name is None or b"UID" not in values:
+        return None
+    raw = values[name]
+    return Message(grammar.number(values[b"UID"]), raw if isinstance(raw, bytes) else None)
+
+
 def message_id(response: Response) -> tuple[int, str] | None:
     """UID and Message-ID, "" for a message without one."""
     values = fetched(response)
