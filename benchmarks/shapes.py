@@ -1,7 +1,8 @@
 """The mailboxes that are copied: the same mail in every run, made as it is stored so that it never fills memory.
 
 `small` is a mailbox of letters, `real` has the sizes of a working mailbox with attachments, `folders` is made by
-somebody who files everything, `tiny` has as little in each message as shows what a message costs.
+somebody who files everything, `tiny` has as little in each message as shows what a message costs, `huge` shows what
+one large message takes of memory.
 """
 
 import base64
@@ -78,6 +79,12 @@ def _tiny(identity: str, scale: float) -> Iterator[Message]:
         yield _letter(dice, "INBOX", f"{identity}.{number}", 1024)
 
 
+def _huge(identity: str, scale: float) -> Iterator[Message]:
+    dice = _dice(f"huge {identity}")
+    for number in range(21):
+        yield _letter(dice, "INBOX", f"{identity}.{number}", 1024 if number != 10 else round(scale * (200 << 20)))
+
+
 SHAPES = {
     shape.name: shape
     for shape in (
@@ -85,6 +92,7 @@ SHAPES = {
         Shape("real", "2,000 messages in INBOX, log-normal sizes, attachments up to 25 MB", 2000, _real),
         Shape("folders", "150 folders with Chinese names, 20 messages of 2 to 8 KB in each", 3000, _folders),
         Shape("tiny", "1,000 messages of 1 KB in INBOX", 1000, _tiny),
+        Shape("huge", "one message of 200 MB among 20 of 1 KB", 21, _huge),
     )
 }
 

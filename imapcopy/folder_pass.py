@@ -105,7 +105,9 @@ class FolderPass:
             raise landed
         self._landed = landed if landed.uidnext else target.connection.select(self._pair.target_name)
         self._everything = {envelope.uid: envelope for envelope in survey.scan}
-        self.scan = {envelope.uid: envelope for envelope in wanted(survey.scan, self._since)}
+        self.scan = self._everything
+        if self._since:
+            self.scan = {envelope.uid: envelope for envelope in wanted(survey.scan, self._since)}
         self.key = FolderKey(
             self.source.name, survey.opened.uidvalidity, self._pair.target_name, self._landed.uidvalidity
         )

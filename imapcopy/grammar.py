@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 
 Token = bytes | None | list["Token"]
 
@@ -150,10 +151,16 @@ def parse_date_time(text: str) -> datetime | None:
             int(hour),
             int(minute),
             min(int(second), 59),
-            tzinfo=timezone(offset) if offset else UTC,
+            tzinfo=_zone(offset),
         )
     except ValueError:
         return None
+
+
+@cache
+def _zone(offset: timedelta) -> timezone:
+    # Dates are kept by the hundred thousand, and have few zones.
+    return timezone(offset) if offset else UTC
 
 
 def format_date_time(moment: datetime) -> str:

@@ -15,7 +15,7 @@ class Envelope:
     uid: int
     flags: frozenset[str]
     internal_date: str
-    """As the server wrote it."""
+    """As the server wrote it, where that is no date."""
     arrived: datetime | None
     """The same moment, None when the server's text is no date."""
     size: int

@@ -64,17 +64,19 @@ def envelope(response: Response) -> Envelope | None:
     """One message of a scan; None for an unsolicited FETCH, which has no size and no date."""
     if found := _SCANNED.match(response.segments[0]):
         text = found[3].decode("latin-1")
-        return Envelope(int(found[1]), _named_flags(found[2]), text, grammar.parse_date_time(text), int(found[4]))
+        arrived = grammar.parse_date_time(text)
+        return Envelope(int(found[1]), _named_flags(found[2]), "" if arrived else text, arrived, int(found[4]))
     values = fetched(response)
     if values is None or b"UID" not in values or b"RFC822.SIZE" not in values:
         return None
     date = values.get(b"INTERNALDATE")
     text = date.decode("latin-1") if isinstance(date, bytes) else ""
+    arrived = grammar.parse_date_time(text)
     return Envelope(
         uid=grammar.number(values[b"UID"]),
         flags=_flags(values.get(b"FLAGS")),
-        internal_date=text,
-        arrived=grammar.parse_date_time(text),
+        internal_date="" if arrived else text,
+        arrived=arrived,
         size=grammar.number(values[b"RFC822.SIZE"]),
     )
 

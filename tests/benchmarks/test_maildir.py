@@ -18,7 +18,8 @@ def servers() -> Iterator[tuple[LeanDovecot, LeanDovecot]]:
 
 
 @pytest.mark.dovecot
-@pytest.mark.parametrize("shape", SHAPES)
+# Not the one whose only message of interest is too large for a test.
+@pytest.mark.parametrize("shape", [name for name in SHAPES if name != "huge"])
 def test_stored_files_read_like_appended_messages(shape: str, servers: tuple[LeanDovecot, LeanDovecot]) -> None:
     by_file, by_append = servers
     messages = list(SHAPES[shape].make("one", 60 / SHAPES[shape].messages))
