@@ -34,7 +34,7 @@ from imapcopy.folders import Folder, FolderPair, map_folders
 from imapcopy.follow import Departed, Following, find_departed
 from imapcopy.grammar import encode_mailbox
 from imapcopy.pipe import BytePipe, PipeClosed
-from imapcopy.plan import Envelope, batches
+from imapcopy.plan import Envelope, batches, groups
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
@@ -45,9 +45,6 @@ BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20
 AHEAD_BYTES = 4 << 20
 """How much one mailbox may have read and not yet handed to the target's connection."""
-GROUP_MESSAGES = 20_000
-GROUP_FOLDERS = 200
-"""Folders that are taken together: as many as may stand in memory with all that is known of their messages."""
 TRANSFERS = 2
 """How often a message that was not there when read back is sent, before it is an issue."""
 
@@ -101,7 +98,8 @@ def copy_mailbox(
         seen: list[int] = list(unchanged.values())
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
         surroundings = _Surroundings({folder.name: folder for folder in old.folders}, statuses)
-        for group in _groups(changed, statuses):
+        counts = {raw: status.messages for raw, status in statuses.items()}
+        for group in groups(changed, lambda pair: counts.get(pair.source.raw, 0)):
             for folder in _Group(group, surroundings, from_source, to_target, ledger, options, watch).run():
                 if folder.failed:
                     failures.append(folder.failed)
@@ -173,21 +171,6 @@ def _settled(status: FolderStatus | None, options: CopyOptions) -> str:
     if status is None:
         return ""
     return json.dumps(asdict(status) | {"since": str(options.since)}, sort_keys=True)
-
-
-def _groups(pairs: Sequence[FolderPair], statuses: Mapping[bytes, FolderStatus]) -> Iterator[list[FolderPair]]:
-    group: list[FolderPair] = []
-    messages = 0
-    for pair in pairs:
-        status = statuses.get(pair.source.raw)
-        count = status.messages if status else 0
-        if group and (messages + count > GROUP_MESSAGES or len(group) >= GROUP_FOLDERS):
-            yield group
-            group, messages = [], 0
-        group.append(pair)
-        messages += count
-    if group:
-        yield group
 
 
 def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
@@ -280,6 +263,7 @@ class _Group:
 
     def _opened(self) -> list[FolderPass]:
         """Open all folders on both sides, scan the source's, and find their rows in the ledger."""
+        before = {folder.source.raw: folder for folder in self._folders}
         pairs = {pair.source.raw: pair for pair in self._pairs}
         surveyed, landed = _both(
             lambda: dict(self._source.connection.survey(pair.source for pair in self._pairs)),
@@ -298,6 +282,8 @@ class _Group:
             folders.append(found)
             with _of(found):
                 found.open(survey, landed[pair.target_name], self._target)
+                if listed.raw in before:
+                    found.recall(before[listed.raw])
         going = [folder for folder in folders if not folder.failed]
         rows = self._ledger.open_folders([folder.key for folder in going])
         recorded = self._ledger.batches_of([row.id or 0 for row in rows])

@@ -112,6 +112,11 @@ class FolderPass:
             self.source.name, survey.opened.uidvalidity, self._pair.target_name, self._landed.uidvalidity
         )
 
+    def recall(self, before: "FolderPass") -> None:
+        """Keep what was learned of the messages before a connection broke: nobody has to read them back for that."""
+        if hasattr(before, "key") and before.key == self.key:
+            self._sizes, self._hazardous = before._sizes, before._hazardous
+
     def enter(
         self,
         target: Endpoint[TargetConnection],
@@ -258,7 +263,13 @@ class FolderPass:
             return None
         delivered = Delivered(self._sizes, self._hazardous, self.delivery.keywords_dropped)
         return Due(
-            self.source, self.key.target_name, self.key.target_uidvalidity, recorded, self._everything, delivered
+            self.source,
+            self.key.target_name,
+            self.key.target_uidvalidity,
+            recorded,
+            self._everything,
+            delivered,
+            self.delivery.claimed,
         )
 
     def judged(self, due: Due, verdict: Verdict) -> set[int]:

@@ -1,8 +1,15 @@
-"""What is missing and in which batches it is to be sent. Pure."""
+"""What is missing, in which batches it is to be sent, and which folders are taken together. Pure."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import TypeVar
+
+GROUP_MESSAGES = 20_000
+GROUP_FOLDERS = 200
+"""Folders that are taken together: as many as may stand in memory with all that is known of their messages."""
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +50,18 @@ def batches(envelopes: Sequence[Envelope], max_messages: int, max_bytes: int) ->
         size += envelope.size
     if batch:
         yield batch
+
+
+def groups(folders: Iterable[F], messages: Callable[[F], int]) -> Iterator[list[F]]:
+    """Folders that are taken together; one with more messages than a group may have is alone."""
+    group: list[F] = []
+    total = 0
+    for folder in folders:
+        count = messages(folder)
+        if group and (total + count > GROUP_MESSAGES or len(group) >= GROUP_FOLDERS):
+            yield group
+            group, total = [], 0
+        group.append(folder)
+        total += count
+    if group:
+        yield group

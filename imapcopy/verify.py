@@ -2,8 +2,8 @@
 
 OK, counts and sizes are no proof (Cyrus overwrites 8-bit header octets at equal size, Courier serves truncated bodies
 with an agreeing size). Every recorded message is looked for under its UID and compared in size, date and flags; those
-that some server is known to alter, those whose size differs, and a random sample are fetched back and compared by
-digest (`deep`: of all).
+that some server is known to alter or of which that is not known, those whose size differs, and a random sample are
+fetched back and compared by digest. `deep` reads back all, also what was adopted, and looks for what is there twice.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imapcopy.account import Account
-from imapcopy.connection import SourceConnection, TargetConnection
-from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused
+from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
+from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import alteration, digest
-from imapcopy.plan import Envelope, batches
+from imapcopy.plan import Envelope, batches, groups
 from imapcopy.responses import Message, sendable_flags
 from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy, Ledger
 
@@ -40,6 +40,8 @@ class Verdict:
     altered: Counter[str] = field(default_factory=Counter)
     checked: int = 0
     read_back: int = 0
+    failure: MigrationError | None = None
+    """Why the folder could not be read: nothing else is said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,62 +49,74 @@ class Delivered:
     """What this run knows of what it sent, by source UID."""
 
     sizes: Mapping[int, int] = field(default_factory=dict)
-    """Octets."""
+    """Octets of each message that this run has read: of others nobody knows any more what a server may alter."""
     hazardous: Collection[int] = ()
-    """Messages worth reading back."""
+    """Those of them that are worth reading back."""
     keywords_dropped: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """One folder to be verified: batches of the ledger, and the source folder's scan by UID."""
+    """One folder to be verified: batches of the ledger, and the source folder's scan by UID.
+
+    `delivered` is None when no run has just sent anything.
+    """
 
     source: Folder | None
     target_name: str
     target_uidvalidity: int
     recorded: Sequence[BatchRecord]
     scan: Mapping[int, Envelope]
-    delivered: Delivered = field(default_factory=Delivered)
+    delivered: Delivered | None = None
+    claimed: Collection[int] = ()
+    """Target UIDs that stand for a message of any source folder."""
 
     @property
     def entries(self) -> list[tuple[BatchKind, Entry]]:
         return [(batch.kind, entry) for batch in self.recorded for entry in batch.entries]
 
 
-def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bool) -> list[Verdict]:
-    """Re-read every folder of a mailbox that the ledger knows; writes nothing."""
+def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bool) -> Iterator[Verdict]:
+    """Re-read every folder of a mailbox that the ledger knows, some folders at a time; writes nothing."""
     with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
         known = {folder.name: folder for folder in from_source.listing().folders}
-        copied = ledger.folders()
-        recorded = ledger.batches_of([folder.id or 0 for folder in copied])
-        dues = [_due(folder, recorded[folder.id or 0], from_source, known) for folder in copied]
-        verdicts = []
-        for due, verdict in verify_folders(from_source, to_target, dues, deep=deep, flags=False):
-            if isinstance(verdict, MigrationError):
-                if verdict.cause_id != "folder_missing":
+        for group in groups(ledger.folders(), lambda row: row.copied + row.already_there):
+            dues = _dues(group, ledger, from_source, known)
+            for due, verdict in verify_folders(from_source, to_target, dues, deep=deep, flags=False):
+                if not isinstance(verdict, MigrationError):
+                    yield verdict
+                elif verdict.cause_id == "folder_missing":
+                    # Gone, or another folder under the same name: none of the recorded UIDs means anything in it.
+                    lost = {entry.source_uid for _, entry in due.entries}
+                    yield Verdict(lost=lost, checked=len(due.entries))
+                elif is_of_the_folder(verdict):
+                    yield Verdict(failure=verdict)
+                else:
                     raise verdict
-                # Gone, or another folder under the same name: none of the recorded UIDs means anything in it.
-                lost = {entry.source_uid for _, entry in due.entries}
-                verdicts.append(Verdict(lost=lost, checked=len(lost)))
-            else:
-                verdicts.append(verdict)
-        return verdicts
 
 
-def _due(
-    copied: FolderCopy, recorded: Sequence[BatchRecord], source: SourceConnection, known: Mapping[str, Folder]
-) -> Due:
-    folder = known.get(copied.source_name)
-    scan: dict[int, Envelope] = {}
-    if folder and source.examine(folder).uidvalidity == copied.source_uidvalidity:
-        scan = {e.uid: e for e in source.scan()}
-    return Due(
-        source=folder,
-        target_name=copied.target_name,
-        target_uidvalidity=copied.target_uidvalidity,
-        recorded=[batch for batch in recorded if batch.state != BatchState.INTENDED],
-        scan=scan,
-    )
+def _dues(
+    group: Sequence[FolderCopy], ledger: Ledger, source: SourceConnection, known: Mapping[str, Folder]
+) -> list[Due]:
+    recorded = ledger.batches_of([row.id or 0 for row in group])
+    claimed = ledger.claimed_target_uids([row.target_name for row in group])
+    scans: dict[tuple[str, int], Mapping[int, Envelope]] = {}
+    for folder, survey in source.survey(known[row.source_name] for row in group if row.source_name in known):
+        if isinstance(survey, Surveyed):
+            scans[folder.name, survey.opened.uidvalidity] = {e.uid: e for e in survey.scan}
+        elif not is_of_the_folder(survey):
+            raise survey
+    return [
+        Due(
+            source=known.get(row.source_name),
+            target_name=row.target_name,
+            target_uidvalidity=row.target_uidvalidity,
+            recorded=[batch for batch in recorded[row.id or 0] if batch.state != BatchState.INTENDED],
+            scan=scans.get((row.source_name, row.source_uidvalidity), {}),
+            claimed=claimed.get((row.target_name, row.target_uidvalidity), ()),
+        )
+        for row in group
+    ]
 
 
 def verify_folders(
@@ -113,6 +127,9 @@ def verify_folders(
     `flags` only right after the copy: later they are the member's own.
     """
     comparisons = [_Comparison(due, deep=deep, flags=flags) for due in dues]
+    claimed: dict[str, set[int]] = defaultdict(set)
+    for due in (comparison.due for comparison in comparisons):
+        claimed[due.target_name].update(due.claimed, (entry.target_uid for _, entry in due.entries))
     looks = [(comparison, request) for comparison in comparisons for request in comparison.requests()]
     answers = target.look_back(request for _, request in looks)
     for (comparison, _), fetched in zip(looks, answers, strict=True):
@@ -126,7 +143,7 @@ def verify_folders(
     for comparison in comparisons:
         verdict: Verdict | MigrationError
         try:
-            verdict = comparison.conclude(source, target)
+            verdict = comparison.conclude(source, target, claimed[comparison.due.target_name])
         except ConnectionLost:
             raise
         except MigrationError as error:
@@ -140,21 +157,44 @@ class _Comparison:
     def __init__(self, due: Due, *, deep: bool, flags: bool) -> None:
         self.due = due
         self.failure: MigrationError | None = None
-        self._flags = flags
+        self._deep = deep
+        # What was verified before may have got other flags since: those are the member's own.
+        self._fresh = {
+            entry.target_uid
+            for batch in due.recorded
+            if flags and batch.state != BatchState.VERIFIED
+            for entry in batch.entries
+        }
         self._entries = due.entries
         self._verdict = Verdict(checked=len(self._entries))
-        # What was adopted is not ours: its content was compared then, its flags belong to the member.
-        ours = [entry for kind, entry in self._entries if kind == BatchKind.COPIED]
-        hazardous = [entry for entry in ours if entry.source_uid in due.delivered.hazardous]
-        plain = [entry for entry in ours if entry.source_uid not in due.delivered.hazardous]
-        chosen = hazardous + (plain if deep else _sample(plain))
-        self._unread = {entry.target_uid: entry for entry in chosen}
+        self._unread = {entry.target_uid: entry for entry in self._chosen()}
         self._by_target: dict[int, list[tuple[BatchKind, Entry]]] = defaultdict(list)
         for kind, entry in self._entries:
             self._by_target[entry.target_uid].append((kind, entry))
         self._doubtful: list[Entry] = []
         """To be read (once more) together with the source's bytes."""
         self._stored: dict[int, Envelope] = {}
+        self._digests: dict[int, bytes] = {}
+        """Of what is stored, where it is not what was sent."""
+
+    def _chosen(self) -> list[Entry]:
+        """What is to be read back in any case."""
+        if self._deep:
+            return [entry for _, entry in self._entries]
+        # What was adopted is not ours: its content was compared then, its flags belong to the member.
+        ours = [entry for kind, entry in self._entries if kind == BatchKind.COPIED]
+        risky = [entry for entry in ours if self._is_risky(entry)]
+        chosen = {entry.source_uid for entry in risky}
+        return risky + _sample([entry for entry in ours if entry.source_uid not in chosen])
+
+    def _is_risky(self, entry: Entry) -> bool:
+        """Whether neither its size nor its kind vouches for a message."""
+        if self._size(entry) is None:
+            return True
+        delivered = self.due.delivered
+        if delivered is None:
+            return False
+        return entry.source_uid not in delivered.sizes or entry.source_uid in delivered.hazardous
 
     def requests(self) -> Iterator[FetchRequest]:
         """What is asked for in any case: a scan, and the chosen messages in pieces that memory can hold."""
@@ -211,8 +251,9 @@ class _Comparison:
     def _compare(self, entry: Entry, found: Envelope, keywords: frozenset[str] | None) -> None:
         sent = self.due.scan.get(entry.source_uid)
         if sent is not None:
-            if self._flags:
-                dropped = entry.source_uid in self.due.delivered.keywords_dropped
+            if entry.target_uid in self._fresh:
+                delivered = self.due.delivered
+                dropped = delivered is not None and entry.source_uid in delivered.keywords_dropped
                 self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped))
             if sent.arrived is None or sent.arrived != found.arrived:
                 self._verdict.altered["date"] += 1
@@ -222,22 +263,55 @@ class _Comparison:
     def _size(self, entry: Entry) -> int | None:
         """What the message weighed; after an earlier run the source's own number is the best that is known."""
         sent = self.due.scan.get(entry.source_uid)
-        return self.due.delivered.sizes.get(entry.source_uid, sent.size if sent else None)
+        known = self._octets(entry)
+        return known if known is not None else sent.size if sent else None
 
-    def conclude(self, source: SourceConnection, target: TargetConnection) -> Verdict:
-        """Look again at what was not as expected."""
+    def _octets(self, entry: Entry) -> int | None:
+        """What it weighed when this run read it: the only size that proves anything."""
+        return self.due.delivered.sizes.get(entry.source_uid) if self.due.delivered else None
+
+    def conclude(self, source: SourceConnection, target: TargetConnection, claimed: Collection[int]) -> Verdict:
+        """Look again at what was not as expected, and (`deep`) at what nobody expected."""
         if self.failure:
             raise self.failure
         # What was asked for and did not come is doubtful too.
         self._doubtful += self._unread.values()
-        if self._doubtful:
+        if self._doubtful or self._deep:
             target.select(self.due.target_name)
         by_target = {entry.target_uid: entry for entry in self._doubtful}
         # In pieces, because the bytes that differ are kept until the source's are there to compare.
         for some in batches([self._stored[uid] for uid in sorted(by_target)], CHUNK_MESSAGES, CHUNK_BYTES):
             self._read_back(source, target, [by_target[envelope.uid] for envelope in some])
+        if self._deep:
+            self._verdict.altered["doubled"] += self._doubled(target, claimed)
         self._verdict.altered = +self._verdict.altered
         return self._verdict
+
+    def _doubled(self, target: TargetConnection, claimed: Collection[int]) -> int:
+        """How many messages stand for nothing and are what we delivered: it was sent twice, or copied over there.
+
+        One that only changed its UID is no double; it does not make up for the one that is missing either.
+        """
+        ours = [entry.target_uid for kind, entry in self._entries if kind == BatchKind.COPIED]
+        if not ours:
+            return 0
+        sizes = {envelope.size for envelope in self._stored.values()}.union(
+            size for _, entry in self._entries if (size := self._size(entry))
+        )
+        strangers = [e.uid for e in target.scan(min(ours)) if e.uid not in claimed and e.size in sizes]
+        found = Counter(digest(message.raw) for message in target.read_back(strangers) if message.raw is not None)
+        delivered = Counter(entry.digest for _, entry in self._entries)
+        stored = Counter(
+            self._digests.get(entry.target_uid, entry.digest)
+            for _, entry in self._entries
+            if entry.source_uid not in self._verdict.lost
+        )
+        # What a server rewrote is known by what it made of it.
+        return sum(
+            min(n, max(0, stored[d] + n - (delivered[d] or stored[d])))
+            for d, n in found.items()
+            if d in stored or d in delivered
+        )
 
     def _read_back(self, source: SourceConnection, target: TargetConnection, entries: Sequence[Entry]) -> None:
         """Compare the bytes; only a difference needs the source's bytes once more, to be named."""
@@ -249,10 +323,12 @@ class _Comparison:
                 continue
             entry = by_target.pop(message.uid)
             verdict.read_back += 1
-            if digest(message.raw) != entry.digest:
+            if (stored := digest(message.raw)) != entry.digest:
+                self._digests[message.uid] = stored
                 different[entry.source_uid] = message.raw, "content"
-            elif len(message.raw) != self.due.delivered.sizes.get(entry.source_uid, len(message.raw)):
-                different[entry.source_uid] = message.raw, "line_ends"
+            elif len(message.raw) != self._size(entry):
+                # A size that only a scan has told may be an estimate: then the source's bytes alone can tell.
+                different[entry.source_uid] = message.raw, "" if self._octets(entry) is None else "line_ends"
         if by_target:
             # Not delivered: gone meanwhile, or there and unreadable. To send the latter again would double it.
             target.refresh()
@@ -263,7 +339,7 @@ class _Comparison:
             if original.raw is not None and (name := alteration(original.raw, different.pop(original.uid)[0])):
                 verdict.altered[name] += 1
         # What the source refuses or has no more: the digest and the size alone tell in which way it is another.
-        verdict.altered.update(kind for _, kind in different.values())
+        verdict.altered.update(kind for _, kind in different.values() if kind)
 
     def _originals(self, source: SourceConnection, wanted: Collection[int]) -> Iterator[Message]:
         uids = [uid for uid in wanted if uid in self.due.scan]

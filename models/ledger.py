@@ -29,6 +29,9 @@ DIGEST_BYTES = 16
 LEASE_FRESH_SECONDS = 30.0
 """A lease that was renewed so recently cannot have gone to another runner: it lasts ten times as long."""
 
+SEEN_ONCE = frozenset({"flags", "keyword_dropped"})
+"""Alterations that are looked for right after the copy alone: later the flags are the member's own."""
+
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Goes on while the machine sleeps, as the lease does."""
 
@@ -212,7 +215,7 @@ class Finished:
     moved: int = 0
     flags_changed: int = 0
     afresh: bool = False
-    """All of the folder was read again: this replaces what earlier passes found."""
+    """All of the folder was read again: this replaces what earlier passes found, but for what is `SEEN_ONCE`."""
 
 
 class Ledger:
@@ -486,7 +489,9 @@ def _columns(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _finish(folder: FolderCopy, finished: Finished) -> None:
-    total = {} if finished.afresh else json.loads(folder.altered)
+    total = json.loads(folder.altered)
+    if finished.afresh:
+        total = {name: count for name, count in total.items() if name in SEEN_ONCE}
     for name, count in finished.altered.items():
         total[name] = total.get(name, 0) + count
     folder.altered = json.dumps(total, sort_keys=True)

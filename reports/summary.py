@@ -47,8 +47,8 @@ GRADE_RULES: dict[Grade, Text] = {
         "every message arrived; the server changed no more than line ends or dropped a keyword",
     ),
     Grade.INVESTIGATE: Text(
-        "有少量邮件未搬，或服务器改动了邮件头、日期或标记",
-        "a few messages were not moved, or the server altered a header, a date or a flag",
+        "有少量邮件未搬，或服务器改动了内容、邮件头、日期或标记，或有邮件在目标邮箱中有两份",
+        "a few messages were not moved, the server altered text, a header, a date or a flag, or some are there twice",
     ),
     Grade.POOR: Text(
         f"未搬邮件超过 {POOR_COUNT} 封且超过 {POOR_SHARE:.0%}",

@@ -12,7 +12,7 @@ from tasks.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What re-reading one mailbox found; `cause` says why it could not be read."""
+    """What re-reading one mailbox found; `cause` says why it, or some folder of it, could not be read."""
 
     email: str
     checked: int = 0
@@ -24,22 +24,19 @@ class Verification:
 
 
 def verify_member(kept: Store, member: Member, *, deep: bool) -> Verification:
-    """Compare without writing: to no mailbox, and not to the ledger."""
+    """Compare without writing: to no mailbox, and not to the ledger. A folder that cannot be read gives the cause."""
+    checked = missing = read_back = 0
+    altered: Counter[str] = Counter()
+    cause: str | None = None
     try:
         source, target = kept.accounts(member)
-        verdicts = verify_mailbox(source, target, Ledger(kept.engine, member.id or 0, token=0), deep=deep)
+        for verdict in verify_mailbox(source, target, Ledger(kept.engine, member.id or 0, token=0), deep=deep):
+            checked += verdict.checked
+            missing += len(verdict.lost)
+            read_back += verdict.read_back
+            altered += verdict.altered
+            if verdict.failure:
+                cause = cause or verdict.failure.cause_id
     except MigrationError as error:
-        return Verification(member.email, cause=error.cause_id)
-    altered: Counter[str] = Counter()
-    for verdict in verdicts:
-        altered.update(verdict.altered)
-    checked = sum(verdict.checked for verdict in verdicts)
-    missing = sum(len(verdict.lost) for verdict in verdicts)
-    return Verification(
-        email=member.email,
-        checked=checked,
-        present=checked - missing,
-        missing=missing,
-        read_back=sum(verdict.read_back for verdict in verdicts),
-        altered=dict(altered),
-    )
+        cause = error.cause_id
+    return Verification(member.email, checked, checked - missing, missing, read_back, dict(altered), cause)

@@ -238,6 +238,23 @@ def test_verifying_reads_the_new_mailboxes_again(banjia: CommandLine, moved: Enr
     assert "missing 0" in text.stdout
 
 
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_verifying_does_not_end_well_when_a_message_is_there_twice(
+    office: Office, banjia: CommandLine, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    office.add("li")
+    enrolled = Enrolled(office, office.row("li"))
+    for due in lifecycle.start_wave(enrolled.store.engine, "first"):
+        migrate_member.fn(due.id, due.email)
+    monkeypatch.setattr(enrolled.store.settings, "language", language)
+    assert banjia("verify", "first", "--deep").code == 0
+    inbox = office.new.account("li@new.example").folder("INBOX")
+    inbox.deliver(inbox.messages[0].raw)
+    ended = banjia("verify", "first", "--deep")
+    assert ended.code == 3
+    assert ("there twice 1" if language == "en" else "目标邮箱中有两份 1") in ended.stdout
+
+
 # -- vault
 
 

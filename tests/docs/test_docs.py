@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 from console.cli import app
 from models.causes import OWNERS, Cause, causes
 from models.roster import COLUMNS, Column
+from reports.summary import MessageCounts, grade
+from reports.texts import alterations
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,15 @@ def test_every_cause_is_documented_as_it_is(cause: Cause) -> None:
     row = next(line for line in rows if f"`{cause.id}`" in line)
     for text in (cause.title.zh, cause.title.en, OWNERS[cause.owner].en, "yes" if cause.retryable else "no"):
         assert f"| {text} |" in row
+
+
+def test_every_difference_that_re_reading_finds_is_listed_with_the_grade_that_it_leaves() -> None:
+    """No difference is passed over: the mildest takes the best grade away."""
+    listed = dict(re.findall(r"^\| `(\w+)` \| (Perfect|Good|Investigate|Poor) \|", OPERATING, re.MULTILINE))
+    counts = MessageCounts(source=1000, copied=1000)
+    assert listed == {name: grade(counts, {name: 1}).name.title() for name in alterations()}
+    assert "Perfect" not in listed.values()
+    assert listed["doubled"] == "Investigate"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
-from imapcopy import copy_mailbox as copy_module
+from imapcopy import plan
 from imapcopy.errors import ServerError
 from models.ledger import Ledger
 from tests.imapcopy.world import LIN, NEW, Box, contents, everything, mail, moment
@@ -236,7 +236,7 @@ def test_mail_moved_between_folders_that_are_taken_one_after_the_other_follows(
     mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_folders(mailbox, copy)
-    monkeypatch.setattr(copy_module, "GROUP_FOLDERS", 1)
+    monkeypatch.setattr(plan, "GROUP_FOLDERS", 1)
     moved(mailbox.old, LIN, 2, "INBOX", "Archive")
     moved(mailbox.old, LIN, 1, "Archive", "INBOX")
     copy()

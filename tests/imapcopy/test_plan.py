@@ -1,11 +1,13 @@
-"""What is missing, and in which batches it goes."""
+"""What is missing, in which batches it goes, and which folders go together."""
 
 from datetime import UTC, date, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy.plan import Envelope, batches, missing, wanted
+from imapcopy import plan
+from imapcopy.plan import Envelope, batches, groups, missing, wanted
 
 
 def envelope(uid: int, size: int = 1, arrived: datetime | None = None) -> Envelope:
@@ -23,6 +25,17 @@ def test_batches_hold_everything_once_in_order_and_within_the_limits(sizes: list
     for batch in cut:
         assert 1 <= len(batch) <= most
         assert len(batch) == 1 or sum(one.size for one in batch) <= octets
+
+
+@given(st.lists(st.integers(0, 3 * plan.GROUP_MESSAGES // 2), max_size=12), st.integers(1, 5))
+def test_groups_hold_every_folder_once_in_order_and_within_the_limits(counts: list[int], folders: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plan, "GROUP_FOLDERS", folders)
+        found = list(groups(range(len(counts)), lambda folder: counts[folder]))
+    assert [folder for group in found for folder in group] == list(range(len(counts)))
+    for group in found:
+        assert 1 <= len(group) <= folders
+        assert len(group) == 1 or sum(counts[folder] for folder in group) <= plan.GROUP_MESSAGES
 
 
 @given(st.lists(st.integers(1, 50), unique=True), st.sets(st.integers(1, 50)))
