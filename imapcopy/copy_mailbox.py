@@ -288,10 +288,10 @@ class _Group:
         rows = self._ledger.open_folders([folder.key for folder in going])
         recorded = self._ledger.batches_of([row.id or 0 for row in rows])
         claimed = self._ledger.claimed_target_uids([row.target_name for row in rows])
-        before = {row.target_name for row in self._ledger.folders(superseded=True) if row.superseded}
+        used = {row.target_name for row in self._ledger.folders(superseded=True) if row.superseded}
         for folder, row in zip(going, rows, strict=True):
             claims = claimed.get((row.target_name, row.target_uidvalidity), ())
-            first = row.target_name not in before
+            first = row.target_name not in used
             folder.enter(self._target, self._ledger, row, recorded[row.id or 0], claims, first=first)
         return folders
 

@@ -18,6 +18,7 @@ from imapcopy.answers import Stage, classify, classify_exception
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, Refused, Side, error_of_reach
 from imapcopy.responses import Selected
 from imapcopy.wire import Deadline, Response, Wire, WireBroken
+from models import steps
 
 MAX_COLLECTED_BYTES = 64 << 20
 """How large the whole answer to a command without message content may be."""
@@ -81,6 +82,7 @@ class Dialogue:
             self._wire.send(data)
         except OSError as error:
             raise self.lost_by(error) from None
+        steps.passed(steps.WRITTEN[self.side])
 
     def in_flight(
         self,
@@ -120,12 +122,14 @@ class Dialogue:
 
     def read(self, deadline: Deadline) -> Response:
         try:
-            return self._wire.read(deadline)
+            response = self._wire.read(deadline)
         except WireBroken as broken:
             raise self.lost(str(broken)) from None
         except (OSError, ValueError) as error:
             # ValueError: another thread has closed the file.
             raise self.lost_by(error) from None
+        steps.passed(steps.READ[self.side])
+        return response
 
     def finish(self, response: Response, tag: bytes) -> str | None:
         """The text of the tagged OK, None while the command goes on; BYE and refusals raise."""

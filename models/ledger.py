@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, bindparam, delete, insert, update
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
+from models import steps
 from models.columns import now, stored_as_value
 from models.database import reading, writing
 from models.flag_sets import Flags, format_flags, parse_flags
@@ -234,6 +235,8 @@ class Ledger:
         with writing(self._engine) as session:
             renew_lease(session, self._member_id, self._token)
             yield session
+            steps.passed(steps.COMMITTING)
+        steps.passed(steps.COMMITTED)
         self._renewed = moment
 
     def check_lease(self) -> None:

@@ -35,6 +35,7 @@ class Action(Enum):
     DROP_AFTER = "drop after"  # it was carried out, and the connection is lost before the tagged answer
     HANG = "hang"  # no answer until the client gives up
     CUT = "cut"  # FETCH only: the connection is lost within the octets of a message
+    STORE_LATE = "store late"  # the connection is lost; what came over it is carried out after `looks` of others
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Fault:
     text: str = "Failed on purpose"
     cut_at: int = 0  # CUT: so many octets of the message still arrive
     cut_message: int = 1  # CUT: the nth message that this FETCH answers with
+    looks: int | None = None  # STORE_LATE: so many NOOPs of other sessions; None waits for ImapServer.store_late()
     times: int | None = 1
     met: int = field(default=0, init=False)  # commands that fitted so far
 
@@ -94,6 +96,8 @@ class Behaviour:
     rewrite: Callable[[bytes], bytes] | None = None  # what becomes of a message at APPEND
     refuse_message: Callable[[bytes], str | None] | None = None  # text of the NO to this message at APPEND
     unreadable: Callable[[bytes], bool] | None = None  # messages that are listed, and fetched as NIL
+    poison: Callable[[bytes], bool] | None = None  # messages at which the connection ends, in APPEND and in FETCH
+    told_size: Callable[[bytes], int] | None = None  # what RFC822.SIZE says of a message
     ignore_append_date: bool = False
     ignore_append_flags: bool = False
     appenduid: Literal["right", "absent", "lying"] = "right"

@@ -96,8 +96,13 @@ def _item(args: Arguments) -> Item:
     return Body(label, section, name == "BODY.PEEK", frozenset(field.lower() for field in fields), start, length)
 
 
-def fetch_answer(number: int, message: Message, items: Sequence[Item], *, unreadable: bool = False) -> list[bytes]:
-    """Return the untagged answer in pieces; the octets of a body are a Literal, and NIL where it is unreadable."""
+def fetch_answer(
+    number: int, message: Message, items: Sequence[Item], *, unreadable: bool = False, size: int | None = None
+) -> list[bytes]:
+    """Return the untagged answer in pieces; the octets of a body are a Literal, and NIL where it is unreadable.
+
+    `size` is what RFC822.SIZE is to say instead of the truth.
+    """
     pieces: list[bytes] = []
     text = f"* {number} FETCH ("
     for item in items:
@@ -108,7 +113,8 @@ def fetch_answer(number: int, message: Message, items: Sequence[Item], *, unread
             pieces += [f"{text}{item.label} {{{len(body)}}}\r\n".encode("latin-1"), Literal(body)]
             text = " "
         else:
-            text += f"{item} {_value(message, item)} "
+            told = size if item == "RFC822.SIZE" and size is not None else _value(message, item)
+            text += f"{item} {told} "
     return [*pieces, text.rstrip(" ").encode("ascii") + b")\r\n"]
 
 

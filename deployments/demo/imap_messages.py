@@ -52,6 +52,8 @@ def append(session: Session, args: Arguments) -> str:
 def _accepted(session: Session, raw: bytes) -> bytes:
     if not raw:
         raise Refused("Can't save a zero byte message")
+    if session.behaviour.poison and session.behaviour.poison(raw):
+        raise Hangup
     refusal = session.behaviour.refuse_message and session.behaviour.refuse_message(raw)
     if refusal:
         raise Refused(refusal)
@@ -194,8 +196,12 @@ def fetch(session: Session, args: Arguments) -> str:
         if message.flags != before.flags:
             session.write_message(number, message, items if "FLAGS" in items else [*items, "FLAGS"])
         else:
-            unreadable = bool(session.behaviour.unreadable and session.behaviour.unreadable(message.raw))
-            session.out.writelines(fetch_answer(number, message, items, unreadable=unreadable))
+            how = session.behaviour
+            if how.poison and how.poison(message.raw) and any(isinstance(item, Body) for item in items):
+                raise Hangup
+            unreadable = bool(how.unreadable and how.unreadable(message.raw))
+            size = how.told_size(message.raw) if how.told_size else None
+            session.out.writelines(fetch_answer(number, message, items, unreadable=unreadable, size=size))
     return "That is all"
 
 

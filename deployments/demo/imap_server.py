@@ -41,6 +41,7 @@ class ImapServer:
         self.lock = threading.Lock()
         self.log: list[Received] = []
         self.sessions: set[Session] = set()
+        self.late: list[Session] = []  # whose clients are gone, and whose commands are not carried out yet
         self.failures: list[Exception] = []  # what went wrong in the server itself
         self._accounts: dict[str, Account] = {}
         self._listener: _Listener | None = None
@@ -98,6 +99,21 @@ class ImapServer:
             session.drop()
         for session in sessions:
             session.ended.wait()
+
+    def store_late(self) -> None:
+        """Carry out what came over connections that were lost with STORE_LATE."""
+        with self.lock:
+            late, self.late = self.late, []
+        for session in late:
+            session.store_late()
+
+    def looked(self, looking: Session) -> None:
+        """A session looks what is there: those that wait for that many looks carry out what they have."""
+        with self.lock:
+            due = [late for late in self.late if late is not looking and late.seen_by_another()]
+            self.late = [late for late in self.late if late not in due]
+        for session in due:
+            session.store_late()
 
     def commands(self, verb: str, account: str | None = None) -> list[Received]:
         """Return the received commands of one verb ("FETCH" and "UID FETCH" are two)."""

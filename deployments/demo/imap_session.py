@@ -3,6 +3,7 @@
 What the commands do is in imap_access, imap_folders and imap_messages, as functions of the session and its arguments.
 """
 
+import io
 import re
 import socket
 import ssl
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from deployments.demo.imap_behaviour import Action, Behaviour, Fault, Received
 from deployments.demo.imap_fetch import Item, fetch_answer
@@ -28,6 +29,16 @@ _LITERAL = re.compile(rb"\{(\d{1,10})(\+?)\}$")
 
 class Hangup(Exception):
     """The connection ends here, on purpose."""
+
+
+class _Nowhere(io.RawIOBase):
+    """Where the answers to a client go that is gone."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, octets: Any) -> int:
+        return len(octets)
 
 
 @dataclass
@@ -101,6 +112,11 @@ class Session:
         self.condstore = False
         self.idling = False
         self.striking: Fault | None = None  # meets the command that is being carried out
+        self._late: list[_Command] = []  # of a client that is gone, still to be carried out
+        self._serving: _Command | None = None
+        self._all_read = threading.Event()
+        self._stored_late = threading.Event()
+        self._looks_left: int | None = None
 
     # -- the connection
 
@@ -122,6 +138,7 @@ class Session:
     def drop(self) -> None:
         """End the connection from another thread; the session notices and closes."""
         self._dropped.set()
+        self._stored_late.set()
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
@@ -239,6 +256,7 @@ class Session:
 
     def _serve(self, command: _Command) -> None:
         self.striking = None
+        self._serving = command
         status = "OK"
         try:
             # A login begins when its account is known, which may take another line.
@@ -263,6 +281,8 @@ class Session:
         """Record a command, and let happen what is to happen before it is carried out."""
         with self.server.lock:
             self.server.log.append(entry)
+        if entry.verb == "NOOP":
+            self.server.looked(self)
         if self.behaviour.before_command:
             self.behaviour.before_command(entry)
         if self.behaviour.latency:
@@ -284,10 +304,43 @@ class Session:
             self.bye(fault.text)
         if fault.action is Action.DROP_BEFORE:
             raise Hangup
+        if fault.action is Action.STORE_LATE:
+            self._lose_the_client(fault)
         if fault.action is Action.HANG:
             while self._in.readline(_LONGEST_LINE):
                 pass
             raise Hangup
+
+    def _lose_the_client(self, fault: Fault) -> None:
+        """End the connection; what came over it, this command first, waits for store_late() in another thread."""
+        with self.server.lock:
+            self._looks_left = fault.looks
+            self.server.late.append(self)
+        assert self._serving
+        self._late = [self._serving]
+        self.out.flush()
+        self._connection.shutdown(socket.SHUT_WR)
+        self.out = io.BufferedWriter(_Nowhere())
+        with suppress(OSError, Hangup):
+            while True:
+                self._late.append(self._read_command())
+        self._all_read.set()
+        self._stored_late.wait()
+        raise Hangup
+
+    def seen_by_another(self) -> bool:
+        """Count a look of another session; tell whether this one's commands are to be carried out now."""
+        if self._looks_left is not None:
+            self._looks_left -= 1
+        return self._looks_left == 0
+
+    def store_late(self) -> None:
+        """Carry out what the lost client had sent; called in the thread of whoever makes it happen."""
+        self._all_read.wait()
+        for command in self._late:
+            with suppress(Refused, Malformed):
+                self._carry_out(command)
+        self._stored_late.set()
 
     def _throttled(self) -> bool:
         with self.server.lock:
