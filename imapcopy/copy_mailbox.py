@@ -248,6 +248,7 @@ class _Group:
                 break
             if transfer == TRANSFERS:
                 self._give_up(lost)
+        self._each(lambda folder: folder.count_doubles())
         self._ledger.finish_folders([folder.finished() for folder in self._going])
         return self._folders
 

@@ -20,14 +20,27 @@ from imapcopy.grammar import encode_mailbox, format_date_time
 from imapcopy.identity import Identification, core_digest, digest, digest_and_hazard, tolerant_digest
 from imapcopy.plan import Envelope
 from imapcopy.responses import Selected, sendable_flags
-from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Intended, Ledger, Settled
+from models.ledger import (
+    BatchKind,
+    BatchRecord,
+    BatchState,
+    Doubt,
+    Entry,
+    FolderCopy,
+    GivenUp,
+    Intended,
+    Ledger,
+    Settled,
+)
 
 TRIES = 3
 """A message that breaks this many connections alone is left behind."""
 FAILURES_IN_A_ROW = 3
 """So many messages one after the other that break every connection are the server's fault, not theirs."""
 SETTLE_SECONDS = 1.0
-"""How long a server gets to finish what a broken connection had still handed to it, each time that more appears."""
+"""How long to wait between two looks at what a server makes of what a broken connection had handed to it."""
+SETTLE_QUIET = 3
+"""So many of these after the loss, and after the last message that appeared, it gets at least."""
 SETTLE_TRIES = 20
 
 SourceBodies = Callable[[Sequence[int]], Iterable[tuple[int, bytes | Distant]]]
@@ -81,6 +94,10 @@ class Sent:
     """What is known to be there."""
     certain: bool = False
     """Nothing of it is there but what is known to be."""
+    heard: bool = False
+    """The server has answered: it is storing nothing of it any more."""
+    begun: float = 0.0
+    """When it went out."""
 
 
 @dataclass(slots=True)
@@ -128,6 +145,13 @@ class Delivery:
         """Source UIDs of what this run could not bring here."""
         self.keywords_dropped: set[int] = set()
         """Source UIDs whose keywords the target refused."""
+        self._again: dict[int, tuple[Entry, Sequence[bytes]]] = {}
+        """What was sent again while its first sending might still be stored, by source UID, with looser digests."""
+        self._doubt = Doubt.read(folder.doubt)
+        self._doubted_now = False
+        if self._doubt:
+            entries = (entry for batch in recorded for entry in batch.entries)
+            self._again = {e.source_uid: (e, ()) for e in entries if e.target_uid >= self._doubt.uid}
 
     @property
     def recorded(self) -> list[BatchRecord]:
@@ -149,6 +173,7 @@ class Delivery:
             # The server may have altered what it stored: compare with the source's bytes, alteration by alteration.
             looser = {uid: looser_digests(raw) for uid, raw in source_bodies(left)}
             found = match(entries, looser, candidates)
+        self._doubt_missing(entries, found, {}, uidnext)
         sizes = {candidate.uid: candidate.size for candidate in candidates}
         by_source = {entry.source_uid: entry for entry in found}
         settled = []
@@ -289,7 +314,7 @@ class Delivery:
             there = outcome.source_uids
             missing = [m for sent in batches for m in sent.letters if m.uid not in there]
             if not all(sent.certain for sent in batches):
-                missing = self._look_up(missing, outcome)
+                missing = self._look_up(missing, outcome, may_be_late=not all(sent.heard for sent in batches))
             left = {letter.uid for letter in missing}
             for number, sent in enumerate(batches):
                 rest = [letter for letter in sent.letters if letter.uid in left]
@@ -346,7 +371,7 @@ class Delivery:
             except (Refused, ConnectionLost) as failure:
                 # With unannounced literals a refusal leaves the stream out of step: always a new connection.
                 self._reopen(failure)
-                rest = self._look_up(letters, outcome)
+                rest = self._look_up(letters, outcome, may_be_late=isinstance(failure, ConnectionLost))
         self._deliver_each(rest, outcome)
 
     def _deliver_each(self, letters: Sequence[Letter], outcome: _Outcome) -> None:
@@ -398,7 +423,10 @@ class Delivery:
 
     def _append(self, letters: Sequence[Letter]) -> list[int]:
         # Opened before, so that a look-up right afterwards knows what is new.
-        uidvalidity, uids = self.opened().append(self.name, [self.outgoing(letter) for letter in letters])
+        connection = self.opened()
+        begun = time.monotonic()
+        uidvalidity, uids = connection.append(self.name, [self.outgoing(letter) for letter in letters])
+        self._target.waited(begun)
         if uids and uidvalidity != self.uidvalidity:
             # Into another folder of that name: where it went must be looked up.
             raise ConnectionLost("connection_dropped", _TARGET, "UIDVALIDITY changed", where=self.name)
@@ -446,6 +474,8 @@ class Delivery:
         else:
             candidates = self._candidates(self._uidnext, outcome.target_uids)
         self._note(match(wanted, looser, candidates), outcome)
+        if may_be_late:
+            self._doubt_missing(wanted, outcome.arrived, looser, self._uidnext)
         return [letter for letter in sought if letter.uid not in outcome.source_uids]
 
     def _note(self, entries: Sequence[Entry], outcome: _Outcome) -> None:
@@ -465,19 +495,57 @@ class Delivery:
         """Candidates when no more of them appear, or all that is wanted is there.
 
         The session of a broken connection may still be storing what it had received; what is sent again before it is
-        through arrives twice.
+        through arrives twice. So it gets as long as it has ever taken for an answer, and longer while more appears.
         """
+        patience = max(SETTLE_QUIET * SETTLE_SECONDS, self._target.longest_wait if SETTLE_SECONDS else 0)
+        until = self._target.dropped_at + patience
         candidates = self._candidates(uidnext, arrived)
         for _ in range(SETTLE_TRIES):
             if len(match(wanted, looser, candidates)) == len(wanted):
                 break
-            time.sleep(SETTLE_SECONDS)
+            early = time.monotonic() < until
+            if early:
+                time.sleep(SETTLE_SECONDS)
             known = {candidate.uid for candidate in candidates}
             later = self._candidates(uidnext, known.union(arrived))
-            if not later:
+            if later:
+                until = max(until, time.monotonic() + SETTLE_QUIET * SETTLE_SECONDS)
+            elif not early:
                 break
             candidates += later
         return candidates
+
+    def _doubt_missing(
+        self, wanted: Iterable[Entry], found: Iterable[Entry], looser: Mapping[int, Sequence[bytes]], uidnext: int
+    ) -> None:
+        """Commit that what is not there will be sent again, and may yet be stored a first time."""
+        there = {entry.source_uid for entry in found}
+        missing = [entry for entry in wanted if entry.source_uid not in there]
+        if missing:
+            self._again.update((entry.source_uid, (entry, looser.get(entry.source_uid, ()))) for entry in missing)
+            self._doubt = Doubt(min(uidnext, self._doubt.uid) if self._doubt else uidnext, self.told_twice)
+            self._doubted_now = True
+            self._ledger.doubt(self.folder_id, self._doubt)
+
+    @property
+    def told_twice(self) -> int:
+        """How many of the messages that may be there twice an earlier pass has counted so."""
+        return self._doubt.told if self._doubt else 0
+
+    def stored_twice(self) -> int:
+        """How many of the messages that were sent again have arrived both times."""
+        if not self._doubt:
+            return 0
+        wanted = [entry for entry, _ in self._again.values()]
+        looser = {uid: digests for uid, (_, digests) in self._again.items() if digests}
+        found = len(match(wanted, looser, self._candidates(self._doubt.uid, ())))
+        self._doubt = self._doubt._replace(told=max(found, self._doubt.told))
+        return found
+
+    @property
+    def doubt(self) -> str:
+        """What the next pass has to look into; "" when nothing was sent again in this one."""
+        return self._doubt.written() if self._doubt and self._doubted_now else ""
 
     def _candidates(self, uidnext: int, arrived: Collection[int]) -> list["Fingerprint"]:
         connection = self.opened()

@@ -1,6 +1,7 @@
 """One side of a copy: an account and the connection that is open to it now."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -18,6 +19,10 @@ class Endpoint(Generic[C]):
         self.account = account
         self._open = open_connection
         self._connection: C | None = None
+        self.dropped_at = time.monotonic()
+        """When a connection was last thrown away; an earlier process may have lost one just before this began."""
+        self.longest_wait = 0.0
+        """The longest that the server has taken to answer what changes something, in seconds."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,6 +56,11 @@ class Endpoint(Generic[C]):
             with contextlib.suppress(OSError):
                 self._connection.drop()
             self._connection = None
+            self.dropped_at = time.monotonic()
+
+    def waited(self, begun: float) -> None:
+        """An answer has come to what was sent at that moment of time.monotonic()."""
+        self.longest_wait = max(self.longest_wait, time.monotonic() - begun)
 
     def reopen(self) -> C:
         """Throw the connection away and open another."""

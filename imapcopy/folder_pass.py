@@ -289,6 +289,12 @@ class FolderPass:
         )
         return lost & set(self.scan)
 
+    def count_doubles(self) -> None:
+        """Look whether something that had to be sent again has arrived both times: then it is said."""
+        told = 0 if self._deep else self.delivery.told_twice
+        if (found := self.delivery.stored_twice() - told) > 0:
+            self._altered["doubled"] += found
+
     def _is_fresh(self, batch: BatchRecord) -> bool:
         return batch.state == BatchState.CONFIRMED and batch.id not in self._verified
 
@@ -310,7 +316,8 @@ class FolderPass:
             issues=issues,
             oldest=min(moments, default=None),
             newest=max(moments, default=None),
-            settled=self._settled if copied + adopted + issues == len(present) else "",
+            settled=self._settled if copied + adopted + issues == len(present) and not self.delivery.doubt else "",
+            doubt=self.delivery.doubt,
             gone=gone,
         )
         return Finished(

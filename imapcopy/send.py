@@ -153,6 +153,7 @@ class Stream(OneByOne):
             self._octets += sent.octets
             try:
                 outgoing = [delivery.outgoing(letter) for letter in letters]
+                sent.begun = time.monotonic()
                 begun = time.perf_counter()
                 sent.tag = self._target.connection.start_append(delivery.name, outgoing)
                 self._speed.waited(batch.size, time.perf_counter() - begun)
@@ -185,7 +186,13 @@ class Stream(OneByOne):
             self._sort_out_all()
 
     def _read_answer(self, delivery: Delivery, sent: Sent) -> None:
-        uidvalidity, uids = self._target.connection.appended(sent.tag, len(sent.letters))
+        try:
+            uidvalidity, uids = self._target.connection.appended(sent.tag, len(sent.letters))
+        except Refused:
+            sent.heard = True
+            raise
+        sent.heard = True
+        self._target.waited(sent.begun)
         if uids and uidvalidity != delivery.uidvalidity:
             raise ConnectionLost("connection_dropped", "target", "UIDVALIDITY changed", where=delivery.name)
         sent.uids = uids
@@ -205,6 +212,8 @@ class Stream(OneByOne):
 
     def _settle_all(self, failure: Exception) -> None:
         """Nothing is known of what is under way: ask the target, on a new connection, folder by folder."""
+        if isinstance(failure, Refused):
+            self._hear_out()
         # Taken first: when there is no new connection, nobody may wait there for answers to what went out on the old.
         taken = self._taken()
         self._target.forget()
@@ -215,6 +224,17 @@ class Stream(OneByOne):
         for delivery, batches in taken:
             _mark(delivery, delivery.settle, batches)
             self._released(sum(sent.held for sent in batches))
+
+    def _hear_out(self) -> None:
+        """Read the answers to all that went out behind a refusal: the server may be storing it until then."""
+        for delivery, sent in self._under_way:
+            if sent.tag and not sent.heard:
+                try:
+                    self._read_answer(delivery, sent)
+                except Refused:
+                    continue
+                except ConnectionLost:
+                    return
 
     def _taken(self) -> list[tuple[Delivery, list[Sent]]]:
         """What is under way, by folder, in the order of sending."""
@@ -423,6 +443,7 @@ class Fleet(OneByOne):
         for letter, answer in zip(sent.letters, connection.append_each(delivery.name, outgoing()), strict=False):
             ended = time.monotonic()
             self._grow(ended - begun)
+            self._target.waited(begun)
             begun = ended
             if not isinstance(answer, Refused):
                 if answer[1] and answer[0] == delivery.uidvalidity:

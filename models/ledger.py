@@ -86,6 +86,8 @@ class FolderCopy(SQLModel, table=True):
     """Messages whose flags changed at the source after they had been brought over, and were changed at the target."""
     settled: str = ""
     """JSON of the source's STATUS and `since` before a pass that left no rest; equal again means nothing to do."""
+    doubt: str = ""
+    """A `Doubt` that the next pass has to look into; "" for none."""
     updated_at: datetime = Field(default_factory=now)
 
 
@@ -153,6 +155,23 @@ class GivenUp:
     arrived: datetime | None = None
 
 
+class Doubt(NamedTuple):
+    """Something was sent again whose first sending might still be stored: the next pass looks whether it was."""
+
+    uid: int
+    """No second copy has a lower UID at the target."""
+    told: int = 0
+    """Second copies that have been counted."""
+
+    @classmethod
+    def read(cls, text: str) -> "Doubt | None":
+        """The doubt of a folder's row, if there is one."""
+        return cls(*json.loads(text)) if text else None
+
+    def written(self) -> str:
+        return json.dumps(self)
+
+
 class FolderKey(NamedTuple):
     """A pair of folders under one UIDVALIDITY of each."""
 
@@ -198,6 +217,7 @@ class FolderTally:
     settled: str
     gone: Sequence[int] = ()
     """Source UIDs of what was brought over and is no longer at the source."""
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +417,13 @@ class Ledger:
                     reopened += gone.rowcount
             return reopened
 
+    def doubt(self, folder_id: int, doubt: Doubt) -> None:
+        """Commit a doubt, before anything is sent again; `finish_folders` ends it or lets it stand."""
+        with self._fenced() as session:
+            session.exec(
+                update(FolderCopy).where(col(FolderCopy.id) == folder_id).values(settled="", doubt=doubt.written())
+            )
+
     def disown(self, folder_id: int, source_uids: Collection[int]) -> None:
         """Take messages out of their batches that are not at the target after all; the next plan sends them again."""
         with self._fenced() as session:
@@ -502,7 +529,7 @@ def _finish(folder: FolderCopy, finished: Finished) -> None:
     folder.gone = format_uids(sorted(finished.tally.gone))
     folder.moved += finished.moved
     folder.flags_changed += finished.flags_changed
-    for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled"):
+    for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "doubt"):
         setattr(folder, name, getattr(finished.tally, name))
     folder.updated_at = now()
 

@@ -758,6 +758,60 @@ def test_tls_wraps_every_connection(tmp_path: Path) -> None:
             imaplib.IMAP4_SSL("localhost", server.port, ssl_context=ssl.create_default_context())
 
 
+def test_a_server_may_lie_about_the_size_of_a_message(server: ImapServer, inbox: Folder) -> None:
+    inbox.deliver(MAIL)
+    server.behaviour.told_size = lambda raw: len(raw) + 7
+    with wire(server, folder="INBOX") as client:
+        assert client.ask(b"FETCH 1 RFC822.SIZE")[0] == b"* 1 FETCH (RFC822.SIZE %d)\r\n" % (len(MAIL) + 7)
+        assert b"{%d}" % len(MAIL) in client.ask(b"FETCH 1 BODY.PEEK[]")[0]
+
+
+def test_no_connection_survives_a_poison_message(server: ImapServer, inbox: Folder) -> None:
+    inbox.deliver(MAIL)
+    inbox.deliver(b"Subject: poison\r\n\r\n")
+    server.behaviour.poison = lambda raw: b"poison" in raw
+    with wire(server, folder="INBOX") as client:
+        assert client.answer(b"FETCH 1:2 RFC822.SIZE").startswith(b"t OK")
+        client.send(b"t FETCH 1:2 BODY.PEEK[]\r\n")
+        assert b"poison" not in client.rest()
+    with wire(server) as client:
+        client.send(b"t APPEND INBOX" + literals([MAIL, b"Subject: poison\r\n\r\n"]) + b"\r\n")
+        assert client.rest() == b""
+    assert len(raws(inbox)) == 2
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_lost_session_stores_what_came_when_others_have_looked_so_often(
+    server: ImapServer, inbox: Folder, looks: int
+) -> None:
+    server.behaviour.faults.append(Fault("APPEND", Action.STORE_LATE, nth=2, looks=looks))
+    other = MAIL + b"other\r\n"
+    with wire(server) as client:
+        assert client.answer(b"APPEND INBOX" + literals([MAIL])).startswith(b"t OK")
+        client.send(b"u APPEND INBOX" + literals([other]) + b"\r\nv APPEND INBOX" + literals([MAIL]) + b"\r\n")
+        assert client.rest() == b""
+    with wire(server, folder="INBOX") as client:
+        for _ in range(looks - 1):
+            client.answer(b"NOOP")
+            assert raws(inbox) == [MAIL]
+        client.answer(b"NOOP")
+        assert raws(inbox) == [MAIL, other, MAIL]
+        client.answer(b"NOOP")
+    assert len(raws(inbox)) == 3
+
+
+def test_a_lost_session_may_store_what_came_when_it_is_told_to(server: ImapServer, inbox: Folder) -> None:
+    server.behaviour.faults.append(Fault("APPEND", Action.STORE_LATE))
+    with wire(server) as client:
+        client.send(b"u APPEND INBOX" + literals([MAIL]) + b"\r\n")
+        assert client.rest() == b""
+    with wire(server, folder="INBOX") as client:
+        client.answer(b"NOOP")
+        assert raws(inbox) == []
+        server.store_late()
+        assert raws(inbox) == [MAIL]
+
+
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return the server's and the client's context for a new certificate of localhost."""
     key = ec.generate_private_key(ec.SECP256R1())

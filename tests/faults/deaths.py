@@ -158,7 +158,8 @@ class Sweeper:
                     self._forked(self._die, scenario, death)
                     self._servers.ask("quiet")
             if last:
-                confirmed = Counter(self._forked(self._confirmed))
+                confirmed = Counter(self._confirmed())
+                self._engine.dispose()
                 self._servers.ask("forget")
             told: Told = self._forked(self._go_on, scenario, chapter == scenario.chapter)
             self._servers.ask("quiet")

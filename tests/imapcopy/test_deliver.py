@@ -1,8 +1,15 @@
 """What the target holds is looked up before anything is sent again, also when it comes late or in a strange order."""
 
+import json
+from collections.abc import Callable
+
 import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Received
+from imapcopy import copy_mailbox as copy_module
+from imapcopy import deliver, endpoint, send
+from imapcopy.connection import TargetConnection
+from imapcopy.errors import MigrationError
 from imapcopy.identity import digest
 from imapcopy.send import Capacity
 from models.ledger import Intended, Ledger
@@ -57,12 +64,12 @@ def test_a_batch_that_is_stored_late_is_not_sent_twice(mailbox: Box, steps: list
 
 
 def test_looking_goes_on_only_while_more_of_it_appears(mailbox: Box) -> None:
-    """Two looks, and what did not come goes once more."""
+    """Two looks, what did not come goes once more, and a last look at the end tells that it is not there twice."""
     for number in range(4):
         mailbox.deliver(number)
     late = StoresLate(mailbox, [[], []])
     mailbox.copy()
-    assert late.looks == 2
+    assert late.looks == 3
     mailbox.assert_equal()
     assert mailbox.sent() == 1 + 4, "what failed together goes one by one"
 
@@ -107,6 +114,147 @@ def test_mail_from_elsewhere_does_not_end_the_looking(mailbox: Box) -> None:
     assert sorted(mailbox.arrived()) == [mail(0), mail(1), mail(99)]
     assert mailbox.sent() == 1
     assert entries(mailbox) == {1: 2, 2: 3}
+
+
+# A session that goes on storing when its connection has gone
+
+
+class Clock:
+    """Time that passes only where somebody sleeps; `at` moments something happens."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.at: dict[float, Callable[[], object]] = {}
+        for module in (deliver, endpoint, send):
+            monkeypatch.setattr(module, "time", self)
+        monkeypatch.setattr(deliver, "SETTLE_SECONDS", 1.0)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for moment in [moment for moment in self.at if moment <= self.now]:
+            self.at.pop(moment)()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def breaks_and_stores_late(box: Box, looks: int | None = None) -> Fault:
+    """The connection ends at the second APPEND; the session stores what it has got when others have looked."""
+    fault = Fault("APPEND", Action.STORE_LATE, nth=2, looks=looks)
+    box.new.behaviour.faults.append(fault)
+    return fault
+
+
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, UIDPLUS, POOR], ids=["full", "only UIDPLUS", "nothing"])
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5])
+def test_a_session_that_is_still_storing_is_waited_for(
+    mailbox: Box, clock: Clock, capabilities: frozenset[str], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox.new.behaviour.capabilities = capabilities
+    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
+    for number in range(8):
+        mailbox.deliver(number)
+    fault = breaks_and_stores_late(mailbox)
+    clock.at[clock.now + seconds] = mailbox.new.store_late
+    mailbox.copy(capacity=Capacity(connections=1))
+    assert fault.met
+    assert not clock.at
+    mailbox.assert_equal()
+    assert mailbox.altered() == "{}"
+
+
+def test_a_server_that_took_long_before_is_waited_for_as_long(mailbox: Box, clock: Clock) -> None:
+    for number in range(300):
+        mailbox.deliver(number)
+    breaks_and_stores_late(mailbox)
+    clock.at[clock.now + 9 + 8] = mailbox.new.store_late
+    mailbox.later(mailbox.new, "APPEND", lambda: clock.sleep(9))
+    mailbox.copy()
+    assert not clock.at
+    mailbox.assert_equal()
+
+
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, UIDPLUS, POOR], ids=["full", "only UIDPLUS", "nothing"])
+def test_what_arrived_twice_because_it_was_stored_too_late_is_said(
+    mailbox: Box, capabilities: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the pass the old session stores what it had; nothing is deleted at the target, so it is named."""
+    mailbox.new.behaviour.capabilities = capabilities
+    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
+    for number in range(6):
+        mailbox.deliver(number)
+    breaks_and_stores_late(mailbox)
+    mailbox.copy(capacity=Capacity(connections=1))
+    assert sorted(mailbox.arrived()) == sorted(map(mail, range(6)))
+    assert mailbox.altered() == "{}"
+    mailbox.new.store_late()
+    doubles = len(mailbox.arrived()) - 6
+    assert doubles > 0
+    sent = mailbox.sent()
+    for _ in range(3):
+        mailbox.copy()
+        assert mailbox.sent() == sent
+        assert json.loads(mailbox.altered()) == {"doubled": doubles}
+        mailbox.assert_counted()
+
+
+def test_what_is_stored_late_within_the_pass_is_said_by_it_and_counted_once(mailbox: Box) -> None:
+    for number in range(4):
+        mailbox.deliver(number)
+    fault = Fault("APPEND", Action.STORE_LATE, looks=3)
+    mailbox.new.behaviour.faults.append(fault)
+    mailbox.copy()
+    assert len(mailbox.arrived()) == 8
+    for _ in range(3):
+        assert json.loads(mailbox.altered()) == {"doubled": 4}
+        mailbox.copy()
+
+
+def test_a_run_that_died_leaves_its_doubt_to_the_next(mailbox: Box) -> None:
+    """What it had sent again is confirmed; that it may be there twice must not be forgotten."""
+    for number in range(4):
+        mailbox.deliver(number)
+    mailbox.new.behaviour.faults += [
+        Fault("APPEND", Action.STORE_LATE),
+        Fault("FETCH", Action.NO, nth=4, text="[UNAVAILABLE] later", times=None),
+    ]
+    with pytest.raises(MigrationError):
+        mailbox.copy()
+    assert len(mailbox.arrived()) == 4
+    mailbox.new.behaviour.faults.clear()
+    mailbox.new.store_late()
+    mailbox.copy()
+    assert json.loads(mailbox.altered()) == {"doubled": 4}
+
+
+def test_after_a_refusal_all_answers_are_read_before_another_connection_looks(
+    mailbox: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under way behind it is being stored until it is answered."""
+    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 1)
+    for number in range(12):
+        mailbox.deliver(number)
+    mailbox.new.behaviour.faults.append(Fault("APPEND", Action.NO, nth=2, text="[SERVERBUG] Internal error"))
+    mailbox.new.behaviour.latency = 0.02  # a server slower than we are
+    seen: list[int] = []
+    forget = endpoint.Endpoint.forget
+
+    def forgets(self: endpoint.Endpoint[TargetConnection]) -> None:
+        seen.append(len(mailbox.arrived()))
+        forget(self)
+
+    monkeypatch.setattr(endpoint.Endpoint, "forget", forgets)
+    mailbox.copy()
+    mailbox.assert_equal()
+    assert seen[0] == 11
+    assert mailbox.sent() == 13
 
 
 # What an earlier run left open

@@ -15,6 +15,7 @@ from models.ledger import (
     Batch,
     BatchKind,
     BatchState,
+    Doubt,
     Entry,
     Finished,
     FolderCopy,
@@ -234,6 +235,7 @@ WRITES: dict[str, Callable[[Ledger, int, int], object]] = {
         [Finished(folder, FolderTally(1, 1, 0, 0, None, None, "x"), [batch])]
     ),
     "check_lease": lambda ledger, folder, batch: ledger.check_lease(),
+    "doubt": lambda ledger, folder, batch: ledger.doubt(folder, Doubt(1)),
 }
 
 
@@ -255,6 +257,14 @@ def test_a_runner_whose_lease_was_taken_over_writes_nothing(
 def test_every_public_writing_method_is_among_those() -> None:
     readers = {"folders", "batches", "batches_of", "claimed_target_uids", "issues", "keep_lease"}
     assert {name for name in vars(Ledger) if not name.startswith("_")} - readers == set(WRITES)
+
+
+def test_a_doubt_stands_in_the_place_of_a_settled_status_until_a_pass_ends_it(ledger: Ledger, folder: int) -> None:
+    ledger.doubt(folder, Doubt(7, told=2))
+    [row] = ledger.folders()
+    assert Doubt.read(row.settled) == (7, 2)
+    assert Doubt.read("") is None
+    assert Doubt.read('{"messages": 3, "since": "None"}') is None
 
 
 def test_each_write_pushes_the_end_of_the_lease_on(company: Company, ledger: Ledger, member_id: int) -> None:

@@ -10,11 +10,11 @@ down_revision = "0001"
 
 def upgrade() -> None:
     counts = [sa.Column(name, sa.Integer(), nullable=False, server_default="0") for name in _COUNTS]
-    flags, gone = (
+    flags, gone, doubt = (
         sa.Column(name, sqlmodel.sql.sqltypes.AutoString(), nullable=False, server_default="")
-        for name in ("flags", "gone")
+        for name in ("flags", "gone", "doubt")
     )
-    for table, columns in (("batch", [flags]), ("foldercopy", [gone, *counts])):
+    for table, columns in (("batch", [flags]), ("foldercopy", [gone, doubt, *counts])):
         with op.batch_alter_table(table) as batch_op:
             for column in columns:
                 batch_op.add_column(column)
@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table, names in (("batch", ["flags"]), ("foldercopy", ["gone", *_COUNTS])):
+    for table, names in (("batch", ["flags"]), ("foldercopy", ["gone", "doubt", *_COUNTS])):
         with op.batch_alter_table(table) as batch_op:
             for name in names:
                 batch_op.drop_column(name)
