@@ -287,8 +287,8 @@ def flag_changes(
         for entry in batch.entries if batch.state != BatchState.INTENDED else ():
             now = scan.get(entry.source_uid)
             if now is not None and now.flags != entry.flags:
-                add = sendable_flags(now.flags - entry.flags, keywords) - _DELETED
-                remove = sendable_flags(entry.flags - now.flags, keywords) - _DELETED
+                add = sendable_flags(_beyond(now.flags, entry.flags), keywords) - _DELETED
+                remove = sendable_flags(_beyond(entry.flags, now.flags), keywords) - _DELETED
                 found[FlagChange(add, remove)].append(replace(entry, flags=now.flags))
     return found
 
@@ -318,6 +318,12 @@ def _carry(target: TargetConnection, change: FlagChange, uids: Collection[int]) 
         return 0
     found = target.scan_uids(uids)
     return sum(not (_folded(change.add) <= _folded(e.flags)) or bool(change.remove & e.flags) for e in found)
+
+
+def _beyond(some: Flags, others: Flags) -> Flags:
+    """What only the first have. Folders may write the same keyword in different cases, and a message may have moved."""
+    folded = _folded(others)
+    return frozenset(flag for flag in some if flag.lower() not in folded)
 
 
 def _folded(flags: Flags) -> Flags:

@@ -1,7 +1,8 @@
 """The ledger: what is intended, confirmed, adopted, given up, verified; and that a stale runner writes nothing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from sqlmodel import select
 
 from models import ledger as ledger_module
 from models.database import reading
+from models.flag_sets import Flags
 from models.ledger import (
     Batch,
     BatchKind,
@@ -29,6 +31,8 @@ from models.ledger import (
 )
 from models.member import LeaseLost, take_lease
 from tests.models.company import Company
+
+SEEN, FLAGGED = frozenset({"\\Seen"}), frozenset({"\\Flagged", "$Project"})
 
 
 def digest(uid: int) -> bytes:
@@ -228,6 +232,10 @@ WRITES: dict[str, Callable[[Ledger, int, int], object]] = {
     "advance": lambda ledger, folder, batch: ledger.advance([Settled(batch, folder, entries({1: 50}), 10)]),
     "confirm": lambda ledger, folder, batch: ledger.confirm(batch, entries({1: 50})),
     "adopt": lambda ledger, folder, batch: ledger.adopt(folder, entries({8: 9})),
+    "follow": lambda ledger, folder, batch: ledger.follow(
+        [Settled(batch, folder, entries({1: 50}), 10)], {folder: entries({8: 9})}, {folder: {2}}
+    ),
+    "note_flags": lambda ledger, folder, batch: ledger.note_flags({batch: [SEEN, SEEN]}),
     "give_up": lambda ledger, folder, batch: ledger.give_up(folder, [GivenUp(9, "invalid_message")]),
     "reopen_issues": lambda ledger, folder, batch: ledger.reopen_issues(),
     "disown": lambda ledger, folder, batch: ledger.disown(folder, {1}),
@@ -465,3 +473,115 @@ def test_opening_many_folders_supersedes_what_they_were_before_and_no_other(engi
     back = ledger.open_folders([FolderKey(name, 1, name, 1) for name in "CBA"])
     assert [each.id for each in back] == [old[2].id, old[1].id, old[0].id]
     assert [row(engine, each.id or 0).superseded for each in new] == [True, True, True, False]
+
+
+# Later passes
+
+
+def arrived(ledger: Ledger, folder: int, pairs: dict[int, int], size: int = 100) -> int:
+    """A batch that was sent and confirmed; returns its id."""
+    batch = intend(ledger, folder, list(pairs), size)
+    ledger.confirm(batch, entries(pairs), size=size)
+    return batch
+
+
+def flags_of(ledger: Ledger, folder: int) -> dict[int, Flags]:
+    return {entry.source_uid: entry.flags for batch in ledger.batches(folder) for entry in batch.entries}
+
+
+def finished(folder: int, gone: Sequence[int] = (), moved: int = 0, flags_changed: int = 0) -> Finished:
+    tally = FolderTally(3, 3, 0, 0, None, None, "", gone)
+    return Finished(folder, tally, moved=moved, flags_changed=flags_changed)
+
+
+def test_the_flags_that_a_message_came_with_are_kept_from_the_intent_on(ledger: Ledger, folder: int) -> None:
+    uids = [4, 5, 9]
+    [batch] = ledger.advance([], [Intended(folder, uids, [digest(u) for u in uids], 10, 50, [SEEN, FLAGGED, SEEN])])
+    assert flags_of(ledger, folder) == {4: SEEN, 5: FLAGGED, 9: SEEN}
+    # They are in the order of arrival then, and one did not arrive.
+    ledger.confirm(batch, [Entry(9, 50, digest(9), SEEN), Entry(5, 51, digest(5), FLAGGED)])
+    assert flags_of(ledger, folder) == {9: SEEN, 5: FLAGGED}
+
+
+def test_flags_are_noted_for_each_message_of_a_batch_and_nothing_else_changes(ledger: Ledger, folder: int) -> None:
+    first = arrived(ledger, folder, {1: 50, 2: 51})
+    second = ledger.adopt(folder, entries({3: 9}))
+    before = ledger.batches(folder)
+    ledger.note_flags({first: [FLAGGED, frozenset()], second: [SEEN]})
+    assert flags_of(ledger, folder) == {1: FLAGGED, 2: frozenset(), 3: SEEN}
+    bare = [tuple(replace(entry, flags=frozenset()) for entry in b.entries) for b in ledger.batches(folder)]
+    assert bare == [batch.entries for batch in before]
+
+
+def test_no_flags_to_note_are_no_transaction(engine: Engine, ledger: Ledger) -> None:
+    begun: list[object] = []
+    event.listen(engine, "begin", begun.append)
+    ledger.note_flags({})
+    assert not begun
+
+
+def test_a_message_taken_out_of_a_batch_leaves_the_flags_of_the_others(ledger: Ledger, folder: int) -> None:
+    batch = arrived(ledger, folder, {1: 50, 2: 51, 3: 52})
+    ledger.note_flags({batch: [SEEN, frozenset(), FLAGGED]})
+    ledger.disown(folder, {1})
+    assert flags_of(ledger, folder) == {2: frozenset(), 3: FLAGGED}
+
+
+def test_a_copy_that_was_moved_stands_for_its_message_in_the_new_folder_alone(
+    engine: Engine, ledger: Ledger, folder: int
+) -> None:
+    into = opened(ledger, "Archive")
+    arrived(ledger, folder, {1: 50, 2: 51, 3: 52}, size=300)
+    ledger.finish_folders([finished(folder, gone=[2, 3])])
+    moving = intend(ledger, into, [7], size=100)
+    commits: list[object] = []
+    event.listen(engine, "commit", commits.append)
+    ledger.follow([Settled(moving, into, [Entry(7, 80, digest(2), SEEN)], 100)], {}, {folder: {2}})
+    assert len(commits) == 1
+    assert list(source_uids(ledger, folder).values()) == [[1, 3]]
+    [there] = ledger.batches(into)
+    assert (there.state, there.entries) == (BatchState.CONFIRMED, (Entry(7, 80, digest(2), SEEN),))
+    # It had been taken from among those that are at the source before; what is still gone stays so.
+    assert (row(engine, folder).copied, row(engine, folder).gone) == (3, "3")
+    assert (row(engine, into).copied, row(engine, into).bytes) == (1, 100)
+
+
+def test_a_copy_that_lay_in_the_right_folder_is_known_by_its_new_uid(
+    engine: Engine, ledger: Ledger, folder: int
+) -> None:
+    arrived(ledger, folder, {1: 50, 2: 51})
+    ledger.finish_folders([finished(folder, gone=[2])])
+    ids = ledger.follow([], {folder: [Entry(9, 51, digest(2), FLAGGED)]}, {folder: {2}})
+    assert source_uids(ledger, folder)[ids[folder]] == [9]
+    assert flags_of(ledger, folder) == {1: frozenset(), 9: FLAGGED}
+    assert claimed(ledger) == {50, 51}
+    assert (row(engine, folder).already_there, row(engine, folder).gone) == (1, "")
+
+
+def test_a_folder_whose_copies_have_all_followed_has_no_batch_left(ledger: Ledger, folder: int) -> None:
+    arrived(ledger, folder, {1: 50, 2: 51})
+    ledger.adopt(folder, entries({3: 9}))
+    ledger.follow([], {}, {folder: {1, 2, 3}})
+    assert ledger.batches(folder) == []
+    assert claimed(ledger) == set()
+
+
+def test_what_followed_is_known_entirely_or_not_at_all(engine: Engine, ledger: Ledger, folder: int) -> None:
+    arrived(ledger, folder, {1: 50})
+    into = opened(ledger, "Archive")
+    moving = intend(ledger, into, [7])
+    ledger.give_up(into, [GivenUp(8, "moved_at_source")])
+    before = everything(engine)
+    settled = Settled(moving, into, [Entry(7, 80, digest(1))], 10, [GivenUp(8, "moved_at_source")])
+    with pytest.raises(IntegrityError):
+        ledger.follow([settled], {}, {folder: {1}})
+    assert everything(engine) == before
+
+
+def test_finishing_says_what_is_gone_now_and_adds_up_what_followed(engine: Engine, ledger: Ledger, folder: int) -> None:
+    ledger.finish_folders([finished(folder, gone=[9, 3, 4, 5], moved=2, flags_changed=7)])
+    ledger.finish_folders([finished(folder, gone=[4, 9], moved=1)])
+    found = row(engine, folder)
+    assert (found.gone, found.moved, found.flags_changed) == ("4,9", 3, 7)
+    ledger.finish_folders([finished(folder)])
+    assert row(engine, folder).gone == ""
