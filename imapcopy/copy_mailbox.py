@@ -29,12 +29,12 @@ from imapcopy.errors import (
     Stopped,
     is_of_the_folder,
 )
-from imapcopy.folder_pass import Existing, FolderPass
+from imapcopy.folder_pass import FolderPass
 from imapcopy.folders import Folder, FolderPair, map_folders
 from imapcopy.follow import Departed, Following, find_departed
 from imapcopy.grammar import encode_mailbox
 from imapcopy.pipe import BytePipe, PipeClosed
-from imapcopy.plan import Envelope, batches, groups
+from imapcopy.plan import Envelope, Existing, batches, groups
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer

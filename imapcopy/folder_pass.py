@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Literal
 
 from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
@@ -13,7 +12,7 @@ from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes
-from imapcopy.plan import Envelope, batches, missing, wanted
+from imapcopy.plan import Envelope, Existing, batches, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.responses import Selected
 from imapcopy.verify import Delivered, Due, Verdict
@@ -29,11 +28,6 @@ from models.ledger import (
     GivenUp,
     Ledger,
 )
-
-Existing = Literal["adopt", "copy"]
-"""What becomes of mail that was at the target before us and is equal to a message of the source: it stands for that
-message, or stays beside a copy of it.
-"""
 
 LOAD_MESSAGES = 250
 LOAD_BYTES = 4 << 20

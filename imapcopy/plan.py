@@ -3,11 +3,16 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 GROUP_MESSAGES = 20_000
 GROUP_FOLDERS = 200
 """Folders that are taken together: as many as may stand in memory with all that is known of their messages."""
+
+Existing = Literal["adopt", "copy"]
+"""What becomes of mail that was at the target before us and is equal to a message of the source: it stands for that
+message, or stays beside a copy of it.
+"""
 
 F = TypeVar("F")
 

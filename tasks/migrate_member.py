@@ -220,5 +220,6 @@ def _options(kept: Store, member: Member, target_host: str) -> CopyOptions:
         root=member.user_root or "",
         exclude=tuple(name for name in member.exclude_folders.split("\n") if name),
         since=member.since,
+        existing=found.existing,
         capacity=Capacity(found.member_connections, lambda: spare_target_slot(target_host, found.target_connections)),
     )

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from imapcopy.account import Security
+from imapcopy.plan import Existing
 from models.bilingual import Language
 
 
@@ -57,6 +58,10 @@ class Settings(BaseSettings):
     )
     member_connections: int = Field(
         default=8, ge=1, description="connections of one member to a target that takes one message a command"
+    )
+    existing: Existing = Field(
+        default="adopt",
+        description="mail that is in a new mailbox already and equals a message of the old one: adopt or copy",
     )
     retry_delays: tuple[float, ...] = Field(
         default=(5.0, 20.0, 60.0), description="seconds before each new try of a member"

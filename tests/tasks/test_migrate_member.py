@@ -75,6 +75,22 @@ def test_a_check_writes_to_no_mailbox(li: Enrolled, office: Office) -> None:
     assert not written(office.old) | written(office.new)
 
 
+@pytest.mark.parametrize(("setting", "copies"), [("", 1), ("adopt", 1), ("copy", 2)])
+def test_mail_that_is_there_already_is_recognised_or_copied_as_the_admin_sets_it(
+    office: Office, home: Path, monkeypatch: pytest.MonkeyPatch, setting: str, copies: int
+) -> None:
+    monkeypatch.setenv("BANJIA_EXISTING", setting)
+    office.add("li")
+    li = Enrolled(office)
+    old, new = (s.account(f"li@{s.name}").folder("INBOX") for s in (office.old, office.new))
+    before = old.messages[0]
+    new.deliver(before.raw, before.internal_date, before.flags)
+    for _ in range(2):
+        assert move(li) == M.SYNCED
+        assert office.mail(office.new, "li")[before.raw] == copies
+    assert office.mail(office.new, "li").total() == 2 + copies
+
+
 def test_beside_its_ledger_a_member_costs_three_writing_transactions(
     li: Enrolled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_without_a_home_it_is_in_the_user_s(monkeypatch: pytest.MonkeyPatch) -> 
         ("membres_at_once = 3", "there is no setting 'membres_at_once'"),
         ('members_at_once = "many"', "members_at_once"),
         ("members_at_once = 0", "BANJIA_MEMBERS_AT_ONCE"),
+        ('existing = "keep"', "'adopt' or 'copy'"),
         ('language = "fr"', "'zh-CN' or 'en'"),
         ('time_zone = "Mars/Olympus"', "is no time zone"),
         ('time_zone = "../../etc"', "is no time zone"),
