@@ -7,9 +7,11 @@ import stat
 from collections.abc import Callable
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from console.outcome import Exit
 from console.terminal import say, screen
+from models.database import public_name, words
 from tasks.prefect_server import running_server, use_prefect
 from tasks.settings import settings, settings_files
 from tasks.store import store
@@ -30,6 +32,8 @@ def examine(*, as_json: bool) -> int:
 def _outcome(look: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, look()
+    except SQLAlchemyError as error:
+        return False, words(error)
     except Exception as error:  # noqa: BLE001  (whatever it is, it is the finding)
         return False, f"{type(error).__name__}: {error}"
 
@@ -50,7 +54,7 @@ def _database() -> str:
     kept = store()
     with kept.engine.connect() as connection:
         waves = connection.execute(text("SELECT count(*) FROM wave")).scalar()
-    return f"{kept.engine.url.render_as_string(hide_password=True)}, {waves} waves"
+    return f"{public_name(kept.engine)}, {waves} waves"
 
 
 def _keys() -> str:

@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from console.outcome import Exit
 from models.bilingual import Language, Text
-from models.database import words
+from models.database import database_url, trouble, words
 from models.lifecycle import NoSuchWave
 from models.vault import VaultClosed
 from tasks.prefect_server import PrefectUnreachable
@@ -103,7 +103,9 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
         case PrefectUnreachable():
             return _PREFECT, str(error), Exit.UNREACHABLE
         case SQLAlchemyError():
-            return _DATABASE, words(error), Exit.UNEXPECTED
+            # PostgreSQL is a server that every member needs.
+            away = trouble(error) and database_url(settings().database).get_backend_name() == "postgresql"
+            return _DATABASE, words(error), Exit.UNREACHABLE if away else Exit.UNEXPECTED
         case OSError() if error.strerror:
             return _FILE, f"{error.filename}: {error.strerror}" if error.filename else error.strerror, Exit.UNEXPECTED
         case _:

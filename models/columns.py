@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Enum
+from sqlalchemy import BigInteger, Enum, Integer
 from sqlmodel import SQLModel
 
 # Named constraints, because a migration can only drop what has a name.
@@ -15,6 +15,10 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+WIDE: Any = BigInteger().with_variant(Integer(), "sqlite")
+"""More than 31 bits, as UIDs, UIDVALIDITYs and sums of octets have; SQLite's INTEGER has 64 anyway."""
 
 
 def stored_as_value(kind: type[StrEnum]) -> Any:

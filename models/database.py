@@ -1,7 +1,8 @@
 """Opens the database: SQLite beside the program by default, PostgreSQL where several machines work together.
 
-One short transaction a unit of work, never held across a network call. SQLite's own default loses updates silently
-(a read-modify-write of two threads), so every writing transaction here begins with BEGIN IMMEDIATE.
+One short transaction a unit of work, never held across a network call. Either database loses updates silently by
+default (two that read, then both write), so a writing transaction here is alone: on SQLite it begins with BEGIN
+IMMEDIATE, on PostgreSQL with an advisory lock, which those that move a single member share: they lock its row first.
 """
 
 import fcntl
@@ -13,15 +14,42 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlmodel import Session, create_engine
 
 SCHEMA_HEAD = "0002"
 """The newest migration; opening an older database brings it there."""
+CONNECTIONS = 16
+"""To PostgreSQL, of one process: several machines fit into the hundred that a server allows. A transaction is short,
+so members take turns with them."""
+NO_CONNECTION_SECONDS = 30
+WAIT_SECONDS = 30
+"""For the lock of another transaction, on either database."""
 
+_ADVISORY_LOCK = int.from_bytes(b"banjia")
+_ALONE = text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+_BESIDE_OTHERS = text(f"SELECT pg_advisory_xact_lock_shared({_ADVISORY_LOCK})")
+# A machine that dies in mid-transaction must not stop all others for longer than its lease lasts.
+_SESSION = f"SET lock_timeout = '{WAIT_SECONDS}s'; SET idle_in_transaction_session_timeout = '60s'"
+_PARAMETERS = {
+    "application_name": "banjia",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
 
 # What it has to say of a connection that broke comes as an exception too; nobody is shown its traceback.
 logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
@@ -29,27 +57,61 @@ logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 _turns: WeakKeyDictionary[Engine, AbstractContextManager[object]] = WeakKeyDictionary()
 
 
-def open_database(url: str) -> Engine:
+class NoSuchDatabase(ValueError):
+    """A URL that cannot be used; says why, and nothing of the URL, which may hold a password."""
+
+
+def database_url(given: str) -> URL:
+    """The URL of a database that is known here, with its driver; NoSuchDatabase for another."""
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise NoSuchDatabase("is no URL such as postgresql://user:password@host/database") from None
+    name, _, driver = url.drivername.partition("+")
+    if name in ("postgresql", "postgres") and driver in ("", "psycopg"):
+        if "@" in (url.host or ""):
+            raise NoSuchDatabase("has an @ in its password: write %40 instead")
+        return url.set(drivername="postgresql+psycopg")
+    if name == "sqlite" and driver in ("", "pysqlite"):
+        return url
+    raise NoSuchDatabase("must begin with postgresql:// or sqlite:///")
+
+
+def public_name(engine: Engine) -> str:
+    """The engine's URL as it may be shown: its query may hold a password too."""
+    return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
+def open_database(given: str) -> Engine:
     """Open the database and bring its schema to SCHEMA_HEAD."""
+    url = database_url(given)
     # Values of statements stay out of exceptions: those are logged, and shown by Prefect.
-    engine = create_engine(url, hide_parameters=True, **_pool(url))
+    engine = create_engine(url, hide_parameters=True, **_options(url))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", lambda connection, _record: _prepare_sqlite(connection, url))
         event.listen(engine, "begin", _begin_sqlite)
         _turns[engine] = threading.RLock()
+    else:
+        event.listen(engine, "connect", _prepare_postgresql)
+        event.listen(engine, "handle_error", _leave_values_out)
     if _schema_version(engine) != SCHEMA_HEAD:
         with _one_at_a_time(url):
-            if _schema_version(engine) != SCHEMA_HEAD:
-                _upgrade(engine)
+            _upgrade(engine)
     return engine
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Session]:
-    """A transaction that may write, begun at once; committed at the end, rolled back by any exception."""
+def writing(engine: Engine, *, alone: bool = True) -> Iterator[Session]:
+    """A transaction that may write, begun at once; committed at the end, rolled back by any exception.
+
+    One that is not `alone` writes of one member and locks that member's row first: on PostgreSQL such run beside each
+    other, and keep those of other members waiting for nothing.
+    """
     with Session(engine, expire_on_commit=False) as session, _turn(engine), session.begin():
         # Said to the connection: an engine with an option is a copy, which costs a twentieth of a short transaction.
-        session.connection(execution_options={"writes": True})
+        connection = session.connection(execution_options={"writes": True})
+        if engine.dialect.name == "postgresql":
+            connection.execute(_ALONE if alone else _BESIDE_OTHERS)
         yield session
 
 
@@ -57,6 +119,8 @@ def writing(engine: Engine) -> Iterator[Session]:
 def reading(engine: Engine) -> Iterator[Session]:
     """A transaction that only reads: it sees one moment and waits for nobody."""
     with Session(engine, expire_on_commit=False) as session:
+        if engine.dialect.name == "postgresql":
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
         yield session
 
 
@@ -77,14 +141,40 @@ def words(error: SQLAlchemyError) -> str:
     return said or type(error).__name__
 
 
-def _pool(url: str) -> dict[str, Any]:
-    """Keep a connection for each thread that moves a member: opening and preparing one takes longer than using it.
+def _options(url: URL) -> dict[str, Any]:
+    """How connections are kept: opening and preparing one takes longer than using it.
 
-    Those beyond the size are opened for the moment: no thread waits. In memory, SQLAlchemy's own choice stays.
+    On SQLite each thread that moves a member has one, and those beyond are opened for the moment: no thread waits. In
+    memory, SQLAlchemy's own choice stays. PostgreSQL's are few, and one that died while idle is replaced.
     """
-    if not url.startswith("sqlite") or make_url(url).database in (None, "", ":memory:"):
+    if url.get_backend_name() == "postgresql":
+        return {
+            "connect_args": {name: value for name, value in _PARAMETERS.items() if name not in url.query},
+            "isolation_level": "READ COMMITTED",
+            "pool_pre_ping": True,
+            "pool_size": CONNECTIONS,
+            "max_overflow": 0,
+            "pool_timeout": NO_CONNECTION_SECONDS,
+        }
+    if not _is_file(url):
         return {}
     return {"pool_size": 32, "max_overflow": -1}
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    connection.execute(_SESSION)
+    connection.commit()
+
+
+def _leave_values_out(context: ExceptionContext) -> None:
+    """Cut what PostgreSQL says after its first line: `DETAIL: Key (email)=(...) already exists`."""
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None and error.args and isinstance(error.args[0], str):
+            error.args = (error.args[0].split("\n")[0], *error.args[1:])
 
 
 def _turn(engine: Engine) -> AbstractContextManager[object]:
@@ -95,11 +185,11 @@ def _turn(engine: Engine) -> AbstractContextManager[object]:
     return _turns.get(engine, nullcontext())
 
 
-def _prepare_sqlite(connection: Any, url: str) -> None:
+def _prepare_sqlite(connection: Any, url: URL) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite alone
     cursor = connection.cursor()
     # Waiting comes first: others may be writing. secure_delete overwrites what is deleted, passwords among it.
-    for pragma in ("busy_timeout=30000", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
+    for pragma in (f"busy_timeout={WAIT_SECONDS * 1000}", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     if _journal_mode(cursor) != "wal":
         # For the turn to WAL SQLite waits for nobody, and two processes may open a new file at once.
@@ -119,9 +209,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _schema_version(engine: Engine) -> str | None:
     with engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return _version_of(connection)
+
+
+def _version_of(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _upgrade(engine: Engine) -> None:
@@ -132,17 +226,22 @@ def _upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.execution_options(writes=True).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # However long another process takes for the same.
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            connection.execute(_ALONE)
+        if _version_of(connection) == SCHEMA_HEAD:
+            return
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 @contextmanager
-def _one_at_a_time(url: str) -> Iterator[None]:
-    """Keep two processes from upgrading one SQLite file at once; other databases lock their own catalogue."""
-    database = make_url(url).database
-    if not url.startswith("sqlite") or not database or database == ":memory:":
+def _one_at_a_time(url: URL) -> Iterator[None]:
+    """Keep two processes from preparing one SQLite file at once; on PostgreSQL a lock inside does."""
+    if not _is_file(url):
         yield
         return
-    with Path(f"{database}.lock").open("w") as lock:
+    with Path(f"{url.database}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, bindparam, delete, insert, update
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
 from models import steps
-from models.columns import now, stored_as_value
+from models.columns import WIDE, now, stored_as_value
 from models.database import reading, writing
 from models.flag_sets import Flags, format_flags, parse_flags
 from models.member import renew_lease
@@ -63,16 +63,16 @@ class FolderCopy(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     member_id: int = Field(foreign_key="member.id", index=True)
     source_name: str
-    source_uidvalidity: int
+    source_uidvalidity: int = Field(sa_type=WIDE)
     target_name: str
-    target_uidvalidity: int
+    target_uidvalidity: int = Field(sa_type=WIDE)
     superseded: bool = False
     """A UIDVALIDITY changed or the folder is gone: kept for the record, no longer counted."""
     source_messages: int = 0
     copied: int = 0
     already_there: int = 0
     issues: int = 0
-    bytes: int = 0
+    bytes: int = Field(default=0, sa_type=WIDE)
     oldest: datetime | None = None
     newest: datetime | None = None
     altered: str = "{}"
@@ -103,8 +103,8 @@ class Batch(SQLModel, table=True):
     digests: bytes
     flags: str = ""
     """At the source when they were last carried over (`models.flag_sets`)."""
-    bytes: int = 0
-    target_uidnext_before: int = 0
+    bytes: int = Field(default=0, sa_type=WIDE)
+    target_uidnext_before: int = Field(default=0, sa_type=WIDE)
 
 
 class MessageIssue(SQLModel, table=True):
@@ -114,10 +114,10 @@ class MessageIssue(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     folder_copy_id: int = Field(foreign_key="foldercopy.id", index=True)
-    source_uid: int
+    source_uid: int = Field(sa_type=WIDE)
     cause: str
     server_text: str = ""
-    size: int = 0
+    size: int = Field(default=0, sa_type=WIDE)
     arrived: datetime | None = None
     at: datetime = Field(default_factory=now)
 
@@ -252,7 +252,7 @@ class Ledger:
     def _fenced(self) -> Iterator[Session]:
         """A writing transaction that LeaseLost ends when another runner has taken over."""
         moment = time.clock_gettime(_CLOCK)
-        with writing(self._engine) as session:
+        with writing(self._engine, alone=False) as session:
             renew_lease(session, self._member_id, self._token)
             yield session
             steps.passed(steps.COMMITTING)

@@ -121,7 +121,7 @@ def _forget_failure(member: Member) -> None:
 @contextmanager
 def _last_of(engine: Engine, member_id: int, token: int) -> Iterator[tuple[Session, Member]]:
     """The transaction that ends a runner's work on a member and gives its lease back; LeaseLost ends it."""
-    with writing(engine) as session:
+    with writing(engine, alone=False) as session:
         member = leased(session, member_id, token)
         yield session, member
         give_back(member)
@@ -136,7 +136,7 @@ def take_member(
 
     A member that waits for its time (`resume_at`) is taken and left waiting: `member_started` notes its beginning then.
     """
-    with writing(engine) as session:
+    with writing(engine, alone=False) as session:
         member = lease(session, member_id, again=again)
         if member.resume_at is None or member.resume_at <= now():
             _start(session, member, state)
@@ -145,7 +145,7 @@ def take_member(
 
 def member_started(engine: Engine, member_id: int, token: int, state: MemberState = MemberState.SYNCING) -> Member:
     """Note that a runner has begun with this member."""
-    with writing(engine) as session:
+    with writing(engine, alone=False) as session:
         member = leased(session, member_id, token)
         _start(session, member, state)
         return member
@@ -161,7 +161,7 @@ def _start(session: Session, member: Member, state: MemberState) -> None:
 
 def member_found(engine: Engine, member_id: int, token: int, messages: int) -> None:
     """Note how much there is at the source, for progress."""
-    with writing(engine) as session:
+    with writing(engine, alone=False) as session:
         note_under_lease(session, member_id, token, messages_found=messages)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Engine, Table, bindparam, update
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint
 
-from models.columns import now, stored_as_value
+from models.columns import WIDE, now, stored_as_value
 from models.database import writing
 from models.states import MemberState, check_member_change
 from models.wave import Event
@@ -60,7 +60,7 @@ class Member(SQLModel, table=True):
     resume_at: datetime | None = None
     messages_found: int = 0
     """Messages at the source when the running pass listed it."""
-    source_bytes: int = 0
+    source_bytes: int = Field(default=0, sa_type=WIDE)
     oldest: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -90,7 +90,7 @@ def this_runner() -> str:
 
 def take_lease(engine: Engine, member_id: int, owner: str | None = None) -> int:
     """Make this process the member's runner and return the fencing token; LeaseHeld if another one lives."""
-    with writing(engine) as session:
+    with writing(engine, alone=False) as session:
         return lease(session, member_id, owner).lease_token
 
 
@@ -148,15 +148,16 @@ def note_under_lease(session: Session, member_id: int, token: int, **values: obj
 def renew_leases(engine: Engine, tokens: Mapping[int, int]) -> None:
     """Push on the leases of these members (id to token), in one transaction; what is lost or given back stays so."""
     held = _UNDER_LEASE.where(_TABLE.c.lease_owner != "")
-    with writing(engine) as session:
-        for member_id, token in tokens.items():
+    with writing(engine, alone=False) as session:
+        # In order: who locks several rows must not meet another that has begun at the other end.
+        for member_id, token in sorted(tokens.items()):
             values = {"of": member_id, "held": token}
             session.connection().execute(held.values(lease_until=_lease_end()), values)
 
 
 def release_lease(engine: Engine, member_id: int, token: int) -> None:
     """Give the member free; nothing happens if it is no longer ours."""
-    with writing(engine) as session:
+    with writing(engine, alone=False) as session:
         session.execute(_UNDER_LEASE.values(lease_owner="", lease_until=None), {"of": member_id, "held": token})
 
 

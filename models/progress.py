@@ -78,7 +78,7 @@ def wave_progress(engine: Engine, name: str) -> WaveProgress:
                 found=max(found, handled),
                 done=handled,
                 issues=issues,
-                bytes=size,
+                bytes=int(size),  # PostgreSQL adds wide numbers up to a decimal
                 resume_at=resume_at,
             )
             for email, state, cause, found, resume_at, handled, issues, size in session.execute(

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
-from models.columns import now, stored_as_value
+from models.columns import WIDE, now, stored_as_value
 from models.states import WaveState
 
 
@@ -22,7 +22,7 @@ class Wave(SQLModel, table=True):
     run_started_at: datetime | None = None
     run_finished_at: datetime | None = None
     copied_before: int = 0
-    bytes_before: int = 0
+    bytes_before: int = Field(default=0, sa_type=WIDE)
     """What earlier runs had copied when the last one began."""
     reported_numbers: str | None = None
     """JSON of the last report's numbers, for "changes since"."""

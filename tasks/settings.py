@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +19,8 @@ from pydantic_settings import (
 from imapcopy.account import Security
 from imapcopy.plan import Existing
 from models.bilingual import Language
+from models.database import NoSuchDatabase
+from models.database import database_url as usable
 
 
 class SettingsMistake(Exception):
@@ -41,7 +43,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BANJIA_", extra="forbid", env_ignore_empty=True)
 
     home: Path = Field(default_factory=home_directory, description="where state, keys, logs and reports are kept")
-    database_url: str = Field(default="", description="SQLAlchemy URL; default: SQLite in BANJIA_HOME")
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="postgresql://user@host/name or sqlite:///file; default: SQLite in BANJIA_HOME",
+    )
     vault_key_file: Path | None = Field(default=None, description="key file; default: keys/vault.key in BANJIA_HOME")
     ca_file: Path | None = Field(default=None, description="a private certificate authority to trust, PEM")
     plain_hosts: tuple[str, ...] = Field(default=(), description="hosts that may be spoken to in clear text")
@@ -84,6 +89,16 @@ class Settings(BaseSettings):
             *(TomlConfigSettingsSource(settings_cls, file) for file in settings_files()),
         )
 
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value():
+            try:
+                usable(url.get_secret_value())
+            except NoSuchDatabase as refused:
+                raise ValueError(str(refused)) from None
+        return url
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -95,7 +110,8 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        return self.database_url or f"sqlite:///{self.home / 'banjia.sqlite'}"
+        """Its URL, which may hold a password."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'banjia.sqlite'}"
 
     @property
     def key_file(self) -> Path:

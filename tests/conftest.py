@@ -1,4 +1,4 @@
-"""Mail servers for every test that wants one; each is started once it is asked for, and gone afterwards."""
+"""Servers for every test that wants one; each is started once it is asked for, and gone afterwards."""
 
 import shutil
 import tempfile
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.servers.certificates import Authority
+from tests.servers.databases import Databases
 from tests.servers.dovecot import Dovecot, StartDovecot
+from tests.servers.postgres import Postgres, running_postgres
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +49,30 @@ def start_lasting_dovecot() -> Iterator[StartDovecot]:
     """Start Dovecots that several tests share."""
     with _dovecots() as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that the tests of a session share."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _second_postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_postgres(_second_postgres: Postgres) -> Postgres:
+    """A PostgreSQL that a test may kill; it lives when the test begins."""
+    if not _second_postgres.is_running:
+        _second_postgres.restart()
+    return _second_postgres
+
+
+@pytest.fixture(scope="session")
+def databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """Fresh databases; PostgreSQL is started for the first that wants it."""
+    return Databases(tmp_path_factory.mktemp("database"), lambda: request.getfixturevalue("postgres"))

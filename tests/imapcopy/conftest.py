@@ -1,6 +1,5 @@
 """A mailbox to be moved between two servers in this process."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +8,8 @@ from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
 from imapcopy import deliver, sign_in
-from models.database import open_database
 from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, new_member
+from tests.servers.databases import Databases
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +36,10 @@ def new() -> Iterator[ImapServer]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its schema: copied for each test, because making one takes a quarter of a second."""
-    path = tmp_path_factory.mktemp("database") / "empty.sqlite3"
-    open_database(f"sqlite:///{path}").dispose()
-    return path
-
-
 @pytest.fixture
-def engine(empty_database: Path, tmp_path: Path) -> Iterator[Engine]:
-    shutil.copy(empty_database, tmp_path / "banjia.sqlite3")
-    opened = open_database(f"sqlite:///{tmp_path / 'banjia.sqlite3'}")
-    yield opened
-    opened.dispose()
+def engine(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Engine]:
+    with databases.fresh(getattr(request, "param", "sqlite"), tmp_path) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""The schema and its migrations agree; SQLite is opened so that nothing written is lost."""
+"""The schema and its migrations agree on both databases, and both are opened so that nothing written is lost."""
 
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -13,16 +14,32 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlmodel import SQLModel, select
 
-from models.database import SCHEMA_HEAD, open_database, reading, writing
-from models.ledger import Batch, BatchState, FolderCopy
-from models.member import Member
+from models.database import (
+    CONNECTIONS,
+    SCHEMA_HEAD,
+    NoSuchDatabase,
+    database_url,
+    open_database,
+    public_name,
+    reading,
+    trouble,
+    words,
+    writing,
+)
+from models.ledger import Batch, BatchState, Entry, FolderCopy, GivenUp, Ledger
+from models.member import Member, take_lease
+from models.progress import wave_progress
 from models.states import MemberState, WaveState
 from models.vault import Secret
 from models.wave import InvalidRow, Wave
 from tests.models.company import Company
+from tests.servers.databases import full_url, on_postgresql, on_sqlite
+from tests.servers.dovecot import wait_until
+from tests.servers.postgres import PASSWORD, Postgres
 
 MIGRATIONS = Path(__file__).parents[2] / "models" / "migrations"
 
@@ -40,25 +57,35 @@ def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
         assert compare_metadata(context, SQLModel.metadata) == []
 
 
-def test_opening_a_second_time_changes_nothing_and_keeps_the_rows(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'twice.sqlite'}"
-    first = open_database(url)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'fresh.sqlite'}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = server.create_database()
+    yield server.url(name)
+    server.drop_database(name)
+
+
+def test_opening_a_second_time_changes_nothing_and_keeps_the_rows(bare_url: str) -> None:
+    first = open_database(bare_url)
     with writing(first) as session:
         session.add(Wave(name="kept"))
     first.dispose()
-    second = open_database(url)
+    second = open_database(bare_url)
     with reading(second) as session:
         assert session.exec(select(Wave.name)).all() == ["kept"]
     second.dispose()
 
 
-def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
-    """Both are at the door when the go comes, so that they meet in the migration."""
-    file = tmp_path / "fresh.sqlite"
+def test_two_processes_may_open_a_fresh_database_at_once(bare_url: str) -> None:
+    """All are at the door when the go comes, so that they meet in the migration."""
     code = (
         "import sys; from models.database import *; from models.wave import Wave;"
         "print('ready', flush=True); sys.stdin.readline();"
-        f"e = open_database('sqlite:///{file}');\n"
+        f"e = open_database({bare_url!r});\n"
         "with writing(e) as s: s.add(Wave(name=sys.argv[1]))"
     )
     started = [
@@ -84,12 +111,13 @@ def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None
         _, errors = process.communicate()
         ends.append((process.returncode, errors))
     assert ends == [(0, "")] * 3
-    engine = open_database(f"sqlite:///{file}")
+    engine = open_database(bare_url)
     with reading(engine) as session:
         assert sorted(session.exec(select(Wave.name)).all()) == ["a", "b", "c"]
     engine.dispose()
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("pragma", "value"),
     [("journal_mode", "wal"), ("foreign_keys", 1), ("busy_timeout", 30000), ("synchronous", 1), ("secure_delete", 1)],
@@ -125,6 +153,7 @@ def test_threads_that_read_and_then_write_lose_no_update(engine: Engine, company
     assert company.member(member_id).attempts == threads * rounds
 
 
+@on_sqlite
 def test_the_threads_of_a_process_do_not_ask_sqlite_for_its_lock_at_once(engine: Engine, company: Company) -> None:
     """It would make all but one sleep, in no order."""
     asking: list[int] = []
@@ -227,3 +256,178 @@ def test_the_words_of_a_database_error_hold_no_values(engine: Engine, company: C
     with pytest.raises(IntegrityError) as caught:
         company.add("secret-looking@new.example")
     assert "secret-looking" not in str(caught.value)
+
+
+def test_a_reader_sees_one_moment(engine: Engine, company: Company) -> None:
+    member_id = company.add("a@new.example")
+    with reading(engine) as session:
+        assert session.exec(select(Member.attempts)).one() == 0
+        with writing(engine) as other:
+            other.get_one(Member, member_id).attempts = 5
+        assert session.exec(select(Member.attempts)).one() == 0
+
+
+def test_numbers_of_imap_and_sums_of_octets_fit(engine: Engine, company: Company) -> None:
+    """UIDs and UIDVALIDITYs have 32 bits without a sign; a mailbox has more octets than that."""
+    most, octets = 2**32 - 1, 2**41
+    member_id = company.add("a@new.example", source_bytes=octets)
+    ledger = Ledger(engine, member_id, take_lease(engine, member_id))
+    row = ledger.open_folder("INBOX", most, "INBOX", most)
+    other = ledger.open_folder("Sent", most, "Sent", most)
+    for folder in (row, other):
+        batch_id = ledger.intend(folder.id or 0, [most], [b"x" * 16], octets, most)
+        ledger.confirm(batch_id, [], [GivenUp(most, "message_too_large", size=octets)])
+        ledger.adopt(folder.id or 0, [Entry(most - 1, most, b"y" * 16)])
+        batch_id = ledger.intend(folder.id or 0, [most - 2], [b"z" * 16], octets, most)
+        ledger.confirm(batch_id, [Entry(most - 2, most - 2, b"z" * 16)], size=octets)
+    assert ledger.issues(row.id or 0)[most].size == octets
+    [member] = wave_progress(engine, "first").members
+    assert (member.bytes, type(member.bytes)) == (2 * octets, int)
+
+
+# -- several at once, on PostgreSQL
+
+
+@on_postgresql
+def test_members_are_written_of_beside_each_other(engine: Engine, company: Company) -> None:
+    one, two = company.add("a@new.example"), company.add("b@new.example")
+    with writing(engine, alone=False) as session:
+        session.get_one(Member, one, with_for_update=True).attempts = 1
+        session.flush()
+        with writing(engine, alone=False) as other:
+            other.get_one(Member, two, with_for_update=True).attempts = 2
+        assert company.member(two).attempts == 2
+    assert company.member(one).attempts == 1
+
+
+@on_postgresql
+def test_what_is_written_of_a_whole_wave_waits_for_those_of_members(engine: Engine, company: Company) -> None:
+    member_id = company.add("a@new.example")
+
+    def write_alone() -> None:
+        with writing(engine) as session:
+            member = session.get_one(Member, member_id)
+            member.attempts *= 2
+
+    with ThreadPoolExecutor(1) as pool:
+        with writing(engine, alone=False) as session:
+            session.get_one(Member, member_id, with_for_update=True).attempts = 5
+            session.flush()
+            waiting = pool.submit(write_alone)
+            wait_until(lambda: _sessions(engine, "wait_event_type = 'Lock'") == 1, "the other to wait")
+            assert not waiting.done()
+        waiting.result(10)
+    assert company.member(member_id).attempts == 10
+
+
+def _sessions(engine: Engine, where: str = "true") -> int:
+    with reading(engine) as session:
+        statement = f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {where}"
+        return int(session.connection().execute(text(statement)).scalar_one())
+
+
+@on_postgresql
+def test_a_process_has_few_connections_however_many_threads_it_has(engine: Engine, company: Company) -> None:
+    member_id = company.add("a@new.example")
+    threads = 2 * CONNECTIONS
+    together = threading.Barrier(threads)
+    seen = []
+
+    def count(_: int) -> None:
+        together.wait()
+        for _ in range(3):
+            with writing(engine) as session:
+                session.get_one(Member, member_id).attempts += 1
+            seen.append(_sessions(engine))
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(count, range(threads)))
+    assert company.member(member_id).attempts == 3 * threads
+    assert 1 < max(seen) <= CONNECTIONS
+
+
+@on_postgresql
+def test_a_connection_that_ended_while_nobody_used_it_is_replaced(
+    engine: Engine, company: Company, postgres: Postgres
+) -> None:
+    company.add("a@new.example")
+    with postgres.connection() as admin:
+        statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        assert admin.execute(statement, [engine.url.database]).fetchall()
+    assert company.add("b@new.example")
+
+
+@on_postgresql
+def test_a_machine_that_is_gone_in_mid_transaction_holds_the_others_up_for_a_minute_at_most(engine: Engine) -> None:
+    with engine.connect() as connection:
+        for setting, value in (("idle_in_transaction_session_timeout", "1min"), ("lock_timeout", "30s")):
+            assert connection.exec_driver_sql(f"SHOW {setting}").scalar() == value
+
+
+# -- what is said of a database
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql://u:p@h/d", "postgresql+psycopg://u:***@h/d"),
+        ("postgres://h/d", "postgresql+psycopg://h/d"),
+        ("postgresql+psycopg://h/d?sslmode=verify-full", "postgresql+psycopg://h/d?sslmode=verify-full"),
+        ("sqlite:////srv/x.sqlite", "sqlite:////srv/x.sqlite"),
+    ],
+)
+def test_the_url_of_a_database_gets_its_driver(given: str, used: str) -> None:
+    assert str(database_url(given)) == used
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("postgresql://u:canary@canary@h/d", "write %40"),
+        ("postgresql://u@h:canary/d", "is no URL"),
+        ("canary", "is no URL"),
+        ("mysql://u:canary@h/d", "must begin with"),
+        ("postgresql+psycopg2://u:canary@h/d", "must begin with"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_being_shown(given: str, said: str) -> None:
+    with pytest.raises(NoSuchDatabase, match=said) as caught:
+        open_database(given)
+    assert "canary" not in str(caught.value)
+
+
+@on_postgresql
+def test_a_password_in_the_url_is_shown_nowhere(engine: Engine, postgres: Postgres) -> None:
+    url = full_url(engine)
+    assert PASSWORD in url
+    shown = [repr(engine), repr(engine.pool), public_name(engine)]
+    for wrong in (
+        url.replace(PASSWORD, PASSWORD + "2"),
+        url + "_no_such_database",
+        url.replace(str(postgres.port), "1"),
+        url.replace(f":{PASSWORD}@", "@") + f"?password={PASSWORD}2",
+        url + f"?no_such_option={PASSWORD}",
+    ):
+        with pytest.raises(SQLAlchemyError) as caught:
+            open_database(wrong)
+        assert trouble(caught.value) or isinstance(caught.value, ProgrammingError)
+        shown += [str(caught.value), repr(caught.value), words(caught.value)]
+    assert not [text for text in shown if "canary" in text]
+    with_query = open_database(url.replace(f":{PASSWORD}@", "@") + f"?password={PASSWORD}")
+    assert public_name(with_query) == str(engine.url).replace(":***", "")
+    with_query.dispose()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OperationalError("INSERT", {}, Exception("database is locked\nmore")), "database is locked"),
+        (DatabaseError("SELECT", {}, Exception("file is not a database")), "file is not a database"),
+        (NoConnectionFree("QueuePool limit"), "QueuePool limit"),
+        (OperationalError("SELECT", {}, Exception()), "OperationalError"),
+        (IntegrityError("INSERT", {}, Exception("UNIQUE constraint failed")), None),
+        (ProgrammingError("SELECT", {}, Exception("no such table")), None),
+    ],
+)
+def test_what_is_trouble_of_the_database_and_what_a_defect_of_ours(error: SQLAlchemyError, said: str | None) -> None:
+    assert trouble(error) == said

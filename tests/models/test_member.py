@@ -22,6 +22,7 @@ from models.member import (
 )
 from models.states import IllegalChange, MemberState
 from tests.models.company import Company
+from tests.servers.databases import full_url
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +37,7 @@ def another(engine: Engine, member_id: int) -> Iterator[subprocess.Popen[str]]:
     """Another process, which holds the member's lease until it is ended."""
     code = (
         "import sys; from models.database import open_database; from models.member import take_lease;"
-        f"print(take_lease(open_database({str(engine.url)!r}), {member_id}), flush=True); sys.stdin.read()"
+        f"print(take_lease(open_database({full_url(engine)!r}), {member_id}), flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

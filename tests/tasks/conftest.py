@@ -9,10 +9,10 @@ import pytest
 from tasks import policy
 from tasks.settings import settings
 from tasks.store import log, store
-from tests.models.conftest import company, empty_database, engine
+from tests.models.conftest import company, engine
 from tests.tasks.office import Office, opened_office
 
-__all__ = ["company", "empty_database", "engine"]
+__all__ = ["company", "engine"]
 
 
 def forget_everything() -> None:
