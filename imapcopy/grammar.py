@@ -106,8 +106,12 @@ def decode_mailbox(raw: bytes) -> str:
     """A folder name from the wire; a name that is not modified UTF-7 is shown as UTF-8 or GB18030, else octet by octet.
 
     Some servers list raw 8-bit or broken names, so `encode_mailbox(decode_mailbox(raw))` may differ from `raw`:
-    whoever selects the folder uses `raw`.
+    whoever selects the folder uses `raw`. A NUL, which PostgreSQL cannot keep, becomes U+FFFD.
     """
+    return _decoded(raw).replace("\0", "\ufffd")
+
+
+def _decoded(raw: bytes) -> str:
     try:
         text = raw.decode("ascii")
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 from console import run
 from tasks.store import store
 from tests.console.conftest import CommandLine, Ended
+from tests.servers.postgres import PASSWORD, Postgres
 from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Enrolled, Office
 
@@ -58,6 +59,42 @@ def test_a_full_disk(banjia: CommandLine, office: Office, wave: Enrolled, tmp_pa
     with store().engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1")
     assert_sentence(banjia("wave", "create", roster), 1, "database or disk is full")
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "The database cannot be used"), ("zh-CN", "数据库无法使用")], ids=["en", "zh"]
+)
+def test_a_postgresql_that_does_not_answer(
+    banjia: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", language)
+    monkeypatch.setenv("BANJIA_DATABASE_URL", "postgresql://banjia:canary@127.0.0.1:1/banjia")
+    assert_sentence(banjia("wave", "status", "first"), 5, said, "port 1", "refused")
+    ended = banjia("doctor")
+    assert "BAD database: connection failed" in ended.stdout
+    assert "canary" not in str(ended)
+
+
+def test_a_postgresql_that_refuses_the_password(
+    banjia: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres
+) -> None:
+    monkeypatch.setenv("BANJIA_DATABASE_URL", postgres.url("postgres", "canary-wrong-one"))
+    ended = banjia("wave", "status", "first")
+    assert_sentence(ended, 5, "password authentication failed")
+    assert "canary" not in str(ended)
+
+
+def test_the_doctor_names_a_postgresql_without_its_password(
+    banjia: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres
+) -> None:
+    name = postgres.create_database()
+    for url in (postgres.url(name), postgres.url(name).replace(f":{PASSWORD}@", "@") + f"?password={PASSWORD}"):
+        forget_everything()
+        monkeypatch.setenv("BANJIA_DATABASE_URL", url)
+        found = banjia("doctor", "--json")
+        assert found.document["database"]["ok"], found
+        assert f"{postgres.host}:{postgres.port}/{name}, 0 waves" in found.document["database"]["detail"]
+        assert PASSWORD not in str(found)
 
 
 def test_a_folder_for_reports_that_cannot_be_made(banjia: CommandLine, wave: Enrolled, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def new() -> Iterator[ImapServer]:
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Engine]:
+    """A file of SQLite, unless a test asks for the other too (`on_both`)."""
     with databases.fresh(getattr(request, "param", "sqlite"), tmp_path) as engine:
         yield engine
 

@@ -2,9 +2,12 @@
 
 import re
 import threading
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 from sqlmodel import select
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Folder
@@ -21,6 +24,14 @@ from models.database import reading
 from models.ledger import Batch, BatchState, Ledger
 from models.member import LeaseLost
 from tests.imapcopy.world import NEW, PASSWORD, Box, account_at, contents, everything, mail, moment, new_member
+from tests.servers.databases import Databases
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> Iterator[Engine]:
+    with databases.fresh(request.param, tmp_path) as engine:
+        yield engine
+
 
 POOR = frozenset({"IMAP4rev1"})
 UIDPLUS = frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"})

@@ -29,6 +29,7 @@ from models import member as member_module
 from models.ledger import Ledger
 from models.member import take_lease
 from tests.imapcopy.world import PASSWORD, WRITING, Box, account_at, everything, mail, moment, new_member
+from tests.servers.databases import on_both
 
 PROFILES = {
     "full": CAPABILITIES,
@@ -277,6 +278,7 @@ def test_a_connection_that_broke_at_any_command_loses_and_doubles_nothing(world:
 
 @pytest.mark.parametrize("world", list(PROFILES.values()), ids=list(PROFILES), indirect=True)
 @pytest.mark.parametrize("nth", [1, 2, 3])
+@on_both
 def test_a_run_recovers_by_itself_from_a_lost_answer_to_append(world: World, nth: int) -> None:
     steps = undisturbed(world)["new"]
     number = [at for at, verb in enumerate(steps, start=1) if verb == "APPEND"][nth - 1]

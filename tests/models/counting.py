@@ -18,11 +18,12 @@ class Count:
 
 @contextmanager
 def counted(engine: Engine) -> Iterator[Count]:
-    """Count what the body asks of the database."""
+    """Count what the body asks of the database; what only reads, on SQLite alone."""
     count = Count()
 
     def asked(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement == "BEGIN IMMEDIATE":
+        # PostgreSQL's driver begins by itself, and each writing transaction then asks for this lock.
+        if statement == "BEGIN IMMEDIATE" or "pg_advisory_xact_lock" in statement:
             count.writing += 1
         elif statement == "BEGIN":
             count.reading += 1

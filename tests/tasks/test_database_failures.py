@@ -24,6 +24,8 @@ from models.uid_sets import parse_uids
 from tasks import policy
 from tasks.leases import claimed
 from tasks.migrate_member import migrate_member
+from tests.servers.postgres import PASSWORD, Postgres
+from tests.servers.secrets_scan import find_secrets
 from tests.tasks.office import Enrolled, Office
 
 M = MemberState
@@ -244,3 +246,50 @@ def test_a_statement_that_is_wrong_is_a_defect_and_no_trouble_of_the_database(
     error = failure(li)
     assert (error.cause_id, error.server_text) == ("unclassified", "IntegrityError")
     assert "canary" not in (home / "banjia.log").read_text()
+
+
+# -- PostgreSQL
+
+
+@pytest.fixture
+def on_postgres(mortal_postgres: Postgres, office: Office, home: Path, monkeypatch: pytest.MonkeyPatch) -> Enrolled:
+    monkeypatch.setenv("BANJIA_DATABASE_URL", mortal_postgres.url(mortal_postgres.create_database()))
+    monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[]")
+    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 5)
+    office.add("li", messages=40)
+    return Enrolled(office)
+
+
+def test_a_postgresql_that_is_killed_fails_the_pass_and_the_next_one_goes_on(
+    on_postgres: Enrolled, office: Office, home: Path, mortal_postgres: Postgres
+) -> None:
+    li = on_postgres
+    at_nth_append(office, 2, mortal_postgres.kill)
+    error = failure(li)
+    assert (error.cause_id, error.retryable) == (CAUSE, True)
+    mortal_postgres.restart()
+    assert_intended(li, office)
+    lifecycle.finish_wave(li.store.engine, "first", unwritten=li.store.unwritten)
+    assert (li.member("li").state, li.member("li").cause) == (M.FAILED, CAUSE)
+    assert move(li) == M.SYNCED
+    office.assert_moved()
+    assert not find_secrets([PASSWORD, *office.secrets], [file for file in home.rglob("*") if file.is_file()])
+
+
+def test_a_postgresql_that_is_back_within_the_pass_s_end_gives_the_member_its_next_time(
+    on_postgres: Enrolled, office: Office, mortal_postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    li = on_postgres
+    monkeypatch.setattr(li.store.settings, "retry_delays", (3600.0,))
+    write_down = lifecycle.member_failed
+
+    def back_again(*args: Any, **values: Any) -> None:
+        mortal_postgres.restart()
+        write_down(*args, **values)
+
+    monkeypatch.setattr(lifecycle, "member_failed", back_again)
+    at_nth_append(office, 2, mortal_postgres.kill)
+    failure(li)
+    member = li.member("li")
+    assert (member.state, member.cause, member.lease_owner) == (M.THROTTLED, CAUSE, "")
+    assert member.resume_at is not None

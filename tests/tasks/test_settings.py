@@ -69,6 +69,9 @@ def test_a_mistake_in_a_file_is_named_in_one_line(here: Path, content: str, word
         ("BANJIA_PLAIN_HOSTS", "a,b", "JSON"),
         ("BANJIA_MEMBERS_AT_ONCE", "canary-value", "members_at_once"),
         ("BANJIA_TIME_ZONE", "canary-value", "is no time zone"),
+        ("BANJIA_DATABASE_URL", "postgresql://banjia:canary@canary@db/banjia", "write %40"),
+        ("BANJIA_DATABASE_URL", "mysql://banjia:canary@db/banjia", "must begin with postgresql://"),
+        ("BANJIA_DATABASE_URL", "canary", "is no URL"),
     ],
 )
 def test_a_mistake_in_the_environment_is_named_without_its_value(
@@ -79,6 +82,14 @@ def test_a_mistake_in_the_environment_is_named_without_its_value(
         settings()
     assert words in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+def test_the_password_of_a_database_is_in_no_text_of_the_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://banjia:canary@db.example/banjia"
+    monkeypatch.setenv("BANJIA_DATABASE_URL", url)
+    found = settings()
+    assert found.database == url
+    assert "canary" not in repr(found) + str(found) + repr(found.model_dump()) + found.model_dump_json()
 
 
 def test_a_file_in_another_encoding_is_a_mistake(here: Path) -> None:
