@@ -14,6 +14,12 @@ from tests.servers.dovecot import Dovecot, StartDovecot
 from tests.servers.postgres import Postgres, running_postgres
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cut-every", type=int, default=9000, help="cut a session after every so many octets (tests/faults)"
+    )
+
+
 @pytest.fixture(scope="session")
 def authority() -> Authority:
     """A private certificate authority."""
