@@ -1,5 +1,6 @@
 """A message that is too large to be held goes through in pieces, as whole and as singly as any other."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -121,3 +122,36 @@ def test_a_source_that_fails_while_a_large_message_is_sent_leaves_no_part_of_it(
     assert all(raw in (mail(1), mail(2), mail(3)) for raw in mailbox.arrived())
     copy()
     mailbox.assert_equal()
+
+
+def whole_reads(mailbox: Box, uid: int) -> list[str]:
+    """FETCHes at the target that ask for all of one message alone."""
+    return [e.rest for e in mailbox.new.commands("UID FETCH") if e.rest == f"{uid} (UID BODY.PEEK[])"]
+
+
+def test_a_large_message_is_read_back_in_pieces_too(mailbox: Box, copy: Copy) -> None:
+    mailbox.deliver(7, raw=LARGE)
+    copy()
+    assert not whole_reads(mailbox, 1)
+    assert (mailbox.row().read_back, mailbox.altered()) == (1, "{}")
+
+
+REWRITTEN = [
+    (lambda raw: raw.replace(b"line 000400", b"line 000401"), "content"),
+    (lambda raw: raw[:-2], "line_ends"),
+    (lambda raw: raw.replace(b"\xe9", b"X"), "header_8bit"),
+    (lambda raw: raw[:-3000], "content"),
+    (lambda raw: raw[:-5000], "content"),
+]
+
+
+@pytest.mark.parametrize(("rewrite", "name"), REWRITTEN)
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_the_target_makes_of_a_large_message_is_named(
+    mailbox: Box, copy: Copy, rewrite: Callable[[bytes], bytes], name: str, deep: bool
+) -> None:
+    mailbox.deliver(7, raw=b"X-Name: Caf\xe9\r\n" + LARGE)
+    mailbox.new.behaviour.rewrite = rewrite
+    copy(deep=deep)
+    assert mailbox.altered() == json.dumps({name: 1})
+    assert len(mailbox.arrived()) == 1
