@@ -138,7 +138,7 @@ class Delivery:
         self.claimed = set(claimed)
         """Target UIDs that stand for a source message."""
         self._batches = {batch.id: batch for batch in recorded}
-        self._broken_in_a_row = 0
+        self._broken_in_a_row: list[GivenUp] = []
         self.failed: MigrationError | None = None
         """What this folder cannot be written for, while others can."""
         self.given_up: set[int] = set()
@@ -413,13 +413,14 @@ class Delivery:
                     return
         if failure is None:
             raise AssertionError("a delivery ends in arrival or in a failure")
+        given_up = GivenUp(letter.uid, failure.cause_id, failure.server_text, len(letter.raw), letter.envelope.arrived)
         if isinstance(failure, ConnectionLost):
-            self._broken_in_a_row += 1
-            if self._broken_in_a_row >= FAILURES_IN_A_ROW:
+            self._broken_in_a_row.append(given_up)
+            if len(self._broken_in_a_row) >= FAILURES_IN_A_ROW:
+                # Then those before it are not to blame either.
+                outcome.given_up = [message for message in outcome.given_up if message not in self._broken_in_a_row]
                 raise failure
-        outcome.given_up.append(
-            GivenUp(letter.uid, failure.cause_id, failure.server_text, len(letter.raw), letter.envelope.arrived)
-        )
+        outcome.given_up.append(given_up)
 
     def _append(self, letters: Sequence[Letter]) -> list[int]:
         # Opened before, so that a look-up right afterwards knows what is new.
@@ -483,7 +484,7 @@ class Delivery:
         outcome.arrived.extend(entries)
         outcome.uncertain = False
         if entries:
-            self._broken_in_a_row = 0
+            self._broken_in_a_row.clear()
 
     def _settled_candidates(
         self,
