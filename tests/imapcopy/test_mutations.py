@@ -25,7 +25,7 @@ from imapcopy import plan
 from imapcopy.errors import MigrationError, ServerError
 from imapcopy.identity import digest
 from imapcopy.verify import verify_mailbox
-from models.ledger import Ledger
+from models.ledger import BatchState, Ledger
 from tests.imapcopy.world import PASSWORD, Box, account_at, mail, moment, new_member
 
 GBK = "Subject: 标题\r\nFrom: a@b\r\n\r\nbody\r\n".encode("gbk")
@@ -442,6 +442,25 @@ def test_after_a_crash_everything_is_read_back_whose_kind_nobody_knows(mailbox: 
     changed(3, lambda raw: raw[:-3] + b"!\r\n")(mailbox)
     mailbox.copy()
     assert noted(mailbox) == {"header_8bit": 1, "content": 1}
+
+
+def test_after_a_lost_answer_what_was_looked_up_is_read_back_too(mailbox: Box) -> None:
+    """The batch was only intended: the next process recognises it, and does not take it for unaltered."""
+    mailbox.new.behaviour.rewrite = lambda raw: bytes(octet if octet < 128 else ord("X") for octet in raw)
+    fill(mailbox)
+    mailbox.new.behaviour.faults += [
+        Fault("APPEND", Action.DROP_AFTER, nth=2),
+        Fault("AUTHENTICATE", Action.NO, nth=2, text="[UNAVAILABLE] Try again later", times=None),
+    ]
+    with pytest.raises(MigrationError):
+        mailbox.copy()
+    states = {b.state for row in mailbox.ledger.folders() for b in mailbox.ledger.batches(row.id or 0)}
+    assert BatchState.INTENDED in states
+    mailbox.new.behaviour.faults.clear()
+    mailbox.copy()
+    assert noted(mailbox) == {"header_8bit": 1}
+    assert mailbox.row().read_back >= 10, "every message"
+    assert sum(len(folder.messages) for folder in mailbox.target.folders) == 12
 
 
 def test_after_a_broken_connection_only_what_is_risky_is_read_back(mailbox: Box) -> None:
