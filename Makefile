@@ -3,7 +3,7 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test faults check bench clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -23,6 +23,11 @@ demo: setup ## move twelve mailboxes between two mail servers on this machine
 test: setup ## run every test, against real mail servers that are installed and started here
 	tests/setup/install_servers
 	$(RUN)/pytest --numprocesses 2 --dist loadfile
+
+faults: setup ## end runs at their steps and cut their connections, and print what came of it; 15 minutes (docs/reliability.md)
+	tests/setup/install_servers
+	$(RUN)/python -m tests.faults --json var/faults.json
+	$(RUN)/pytest -q --numprocesses 2 tests/faults/test_proxy.py -k cut_anywhere --cut-every 256
 
 check: setup ## the quick checks before a commit: style, types, import contract, documentation
 	$(RUN)/ruff check .

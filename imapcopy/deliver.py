@@ -148,7 +148,6 @@ class Delivery:
         self._again: dict[int, tuple[Entry, Sequence[bytes]]] = {}
         """What was sent again while its first sending might still be stored, by source UID, with looser digests."""
         self._doubt = Doubt.read(folder.doubt)
-        self._doubted_now = False
         if self._doubt:
             entries = (entry for batch in recorded for entry in batch.entries)
             self._again = {e.source_uid: (e, ()) for e in entries if e.target_uid >= self._doubt.uid}
@@ -525,7 +524,6 @@ class Delivery:
         if missing:
             self._again.update((entry.source_uid, (entry, looser.get(entry.source_uid, ()))) for entry in missing)
             self._doubt = Doubt(min(uidnext, self._doubt.uid) if self._doubt else uidnext, self.told_twice)
-            self._doubted_now = True
             self._ledger.doubt(self.folder_id, self._doubt)
 
     @property
@@ -545,8 +543,8 @@ class Delivery:
 
     @property
     def doubt(self) -> str:
-        """What the next pass has to look into; "" when nothing was sent again in this one."""
-        return self._doubt.written() if self._doubt and self._doubted_now else ""
+        """What the next pass has to look into; "" when it need not look once more."""
+        return self._doubt._replace(finished=True).written() if self._doubt and not self._doubt.finished else ""
 
     def _candidates(self, uidnext: int, arrived: Collection[int]) -> list["Fingerprint"]:
         connection = self.opened()

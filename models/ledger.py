@@ -162,6 +162,8 @@ class Doubt(NamedTuple):
     """No second copy has a lower UID at the target."""
     told: int = 0
     """Second copies that have been counted."""
+    finished: bool = False
+    """The pass that sent again, or one that completed its work, has come to its end."""
 
     @classmethod
     def read(cls, text: str) -> "Doubt | None":

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from deployments.demo.imap_server import CAPABILITIES, Account, Action, Fault, Folder
-from models import steps
+from models import steps as steps_module
 from tests.faults.stage import Event, Look, Stage
 
 PROFILES = {
@@ -20,7 +20,7 @@ PROFILES = {
     "only UIDPLUS": frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"}),
     "nothing": frozenset({"IMAP4rev1"}),
 }
-CHANGING = {steps.COMMITTING, steps.COMMITTED, steps.WRITTEN["target"]}
+CHANGING = {steps_module.COMMITTING, steps_module.COMMITTED, steps_module.WRITTEN["target"]}
 
 
 def mail(number: int, body: bytes = b"body") -> bytes:
@@ -70,6 +70,8 @@ class Scenario:
     """What may be there besides: it was at the source for a while."""
     sends_again: bool = False
     """Whether what the ledger had confirmed may go out once more."""
+    twice_if_said: bool = False
+    """Whether a message may be there twice where the ledger says of how many that is so."""
     silence: float = 20.0
 
     every_step: bool = False
@@ -80,11 +82,26 @@ class Scenario:
         there = [self.stored(look) for look, uid in stage.at_source() if (look.folder, uid) not in left]
         return Counter([*there, *self.kept]), self.optional
 
-    def swept(self, steps: Sequence[str], every: int = 1, *, whole: bool = False) -> list[int]:
-        """The numbers of the steps at which a run is to die: every nth of them, of the least telling fewer."""
-        thin = 1 if whole or self.every_step else 5
-        chosen = [number for number, step in enumerate(steps, 1) if step in CHANGING or number % thin == 0]
-        return chosen[len(self.name) % every :: every]
+
+def whole(scenario: Scenario, steps: Sequence[str]) -> Sequence[int]:
+    """Every step."""
+    return range(1, len(steps) + 1)
+
+
+def usual(scenario: Scenario, steps: Sequence[str]) -> Sequence[int]:
+    """Every step of the plain scenarios; of the others a third of those that change something, few of the rest."""
+    if scenario.every_step:
+        return whole(scenario, steps)
+    changing = [number for number, step in enumerate(steps, 1) if step in CHANGING]
+    reading = [number for number, step in enumerate(steps, 1) if step not in CHANGING]
+    turn = len(scenario.name)
+    return sorted([*changing[turn % 3 :: 3], *reading[turn % 12 :: 12]])
+
+
+def few(scenario: Scenario, steps: Sequence[str]) -> Sequence[int]:
+    """Two: within what is sent, and one that is another for each scenario."""
+    sent = [number for number, step in enumerate(steps, 1) if step == steps_module.WRITTEN["target"]]
+    return sorted({sent[len(sent) * 2 // 3], 1 + sum(scenario.name.encode()) % len(steps)})
 
 
 def small(stage: Stage) -> None:
@@ -203,7 +220,7 @@ WORK = Counter([look("Work", 6), look("Work", 7), look("Work", 8)])
 _ROWS = [
     Scenario("first copy", small, every_step=True),
     Scenario("over what an earlier run half did", small, halfway=120, every_step=True),
-    Scenario("equal messages", equal_messages, every_step=True),
+    Scenario("equal messages", equal_messages),
     Scenario("odd messages", odd_messages),
     Scenario(
         "a message without octets",
@@ -291,6 +308,17 @@ _ROWS = [
         "disk full for a while",
         failing("target", Fault("APPEND", Action.NO, nth=2, times=2, text="[SERVERBUG] Internal error occurred")),
         causes={"mailbox_unavailable"},
+    ),
+    # A lost session goes on storing
+    Scenario(
+        "stored while the next one looks",
+        failing("target", Fault("APPEND", Action.STORE_LATE, nth=2, looks=2)),
+    ),
+    Scenario(
+        "stored after the pass",
+        failing("target", Fault("APPEND", Action.STORE_LATE, nth=2)),
+        [lambda stage: stage.new.store_late()],
+        twice_if_said=True,
     ),
     # A message that no connection survives
     Scenario(
