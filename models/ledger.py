@@ -16,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, bindparam, delete, insert, update
+from sqlalchemy import Column, ColumnElement, Engine, bindparam, case, delete, insert, update
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
 from models import steps
@@ -559,13 +559,19 @@ def _confirmed(batch: Settled) -> dict[str, object]:
     }
 
 
+def _kept_if_equal(column: Column[Any]) -> ColumnElement[Any]:
+    return case((column == bindparam(column.name), column), else_=bindparam(column.name))
+
+
 _BATCHES = SQLModel.metadata.tables["batch"]
 _FOLDERS = SQLModel.metadata.tables["foldercopy"]
 _INTEND = insert(_BATCHES).returning(_BATCHES.c.id, sort_by_parameter_order=True)
 _CONFIRM = (
     update(_BATCHES)
     .where(_BATCHES.c.id == bindparam("batch_id"))
-    .values({name: bindparam(name) for name in ("state", "source_uids", "target_uids", "digests", "flags", "bytes")})
+    .values({name: bindparam(name) for name in ("state", "target_uids", "bytes")})
+    # PostgreSQL keeps these beside the row, and would keep them twice until it vacuums, if they were only set again.
+    .values({name: _kept_if_equal(_BATCHES.c[name]) for name in ("source_uids", "digests", "flags")})
 )
 _NOTE_FLAGS = update(_BATCHES).where(_BATCHES.c.id == bindparam("batch_id")).values(flags=bindparam("flags"))
 _FORGET = delete(_BATCHES).where(_BATCHES.c.id == bindparam("batch_id"))
