@@ -84,8 +84,11 @@ def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bo
     with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
         known = {folder.name: folder for folder in from_source.listing().folders}
         for group in groups(ledger.folders(), lambda row: row.copied + row.already_there):
-            dues = _dues(group, ledger, from_source, known)
-            for due, verdict in verify_folders(from_source, to_target, dues, deep=deep, flags=False):
+            # Not kept in a variable: the next group would be read before this one is let go of.
+            looks = verify_folders(
+                from_source, to_target, _dues(group, ledger, from_source, known), deep=deep, flags=False
+            )
+            for due, verdict in looks:
                 if not isinstance(verdict, MigrationError):
                     yield verdict
                 elif verdict.cause_id == "folder_missing":
