@@ -39,7 +39,7 @@ from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders
-from models.ledger import Entry, FolderCopy, GivenUp, Ledger
+from models.ledger import FolderCopy, GivenUp, Ledger
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20
@@ -298,15 +298,22 @@ class _Group:
 
     def _recover(self) -> None:
         """Settle what an earlier run left open, among it copies that it was moving."""
-        arrived: list[Entry] = []
+        arrived = [entry for folder in self._going for entry in folder.unverified]
         self._each(lambda folder: arrived.extend(folder.recover(self._source)))
-        if arrived:
+        if arrived and self._target.connection.can_move:
             self._following(self._find_departed()).tidy(arrived)
 
     def _find_departed(self) -> Departed:
         surroundings = self._surroundings
         scanned = {folder.id: folder.left for folder in self._going}
-        return find_departed(self._source.connection, surroundings.listed, surroundings.statuses, self._ledger, scanned)
+        return find_departed(
+            self._source.connection,
+            self._target.connection,
+            surroundings.listed,
+            surroundings.statuses,
+            self._ledger,
+            scanned,
+        )
 
     def _following(self, departed: Departed) -> Following:
         return Following(self._target.connection, self._ledger, departed, [folder.delivery for folder in self._going])

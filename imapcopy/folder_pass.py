@@ -127,6 +127,16 @@ class FolderPass:
         self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed)
         self.issues = set(ledger.issues(self.id)) if row.issues else set()
 
+    @property
+    def unverified(self) -> list[Entry]:
+        """What an earlier run wrote down as arrived and did not come to verify."""
+        return [
+            entry
+            for batch in self.delivery.recorded
+            if batch.kind == BatchKind.COPIED and batch.state == BatchState.CONFIRMED
+            for entry in batch.entries
+        ]
+
     def recover(self, source: Endpoint[SourceConnection]) -> list[Entry]:
         """Settle what an earlier run left open; returns what had arrived."""
 

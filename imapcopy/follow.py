@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
-from imapcopy.connection import SourceConnection, TargetConnection
+from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
 from imapcopy.deliver import Delivery
-from imapcopy.errors import MigrationError, Refused, is_of_the_folder
+from imapcopy.errors import FolderError, MigrationError, Refused, is_of_the_folder
 from imapcopy.folders import Folder
+from imapcopy.grammar import encode_mailbox
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, sendable_flags
 from models.flag_sets import Flags
-from models.ledger import BatchRecord, BatchState, Entry, GivenUp, Ledger, Settled
+from models.ledger import MOVED, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Ledger, Settled
 from models.uid_sets import parse_uids
 
 _DELETED = frozenset({"\\Deleted"})
@@ -54,17 +55,21 @@ class Condition(IntEnum):
 
 
 class Departed:
-    """What has left its place at the source since it was brought over, by digest: each stands for one message."""
+    """What has left its place at the source since it was brought over, by digest: each stands for one message.
 
-    def __init__(self, left: Iterable[Left] = ()) -> None:
+    `standing` are digests of messages that stayed behind before, because of what became of such a copy.
+    """
+
+    def __init__(self, left: Iterable[Left] = (), standing: Iterable[bytes] = ()) -> None:
         self._left: dict[bytes, list[Left]] = defaultdict(list)
         for each in left:
             self._left[each.entry.digest].append(each)
         self._free = Counter({digest: len(some) for digest, some in self._left.items()})
+        self._free.subtract(standing)
 
     def reserve(self, digest: bytes) -> bool:
         """Whether one of them may be this message; if so, it is kept for it."""
-        if not self._free[digest]:
+        if self._free[digest] < 1:
             return False
         self._free[digest] -= 1
         return True
@@ -81,6 +86,7 @@ class Departed:
 
 def find_departed(
     source: SourceConnection,
+    target: TargetConnection,
     listed: Mapping[str, Folder],
     statuses: Mapping[bytes, FolderStatus],
     ledger: Ledger,
@@ -89,39 +95,62 @@ def find_departed(
     """Compare the ledger with the source; of the folders that are not `scanned` (source UIDs, by ledger id) already,
     only those are looked at that may have lost something since their last pass.
     """
-    rows = {row.id or 0: row for row in ledger.folders() if row.copied or row.already_there or row.gone}
+    every = ledger.folders(superseded=True)
+    rows = {row.id or 0: row for row in every if row.copied or row.already_there or row.gone or row.issues}
+    current = {row.source_name for row in every if not row.superseded}
     there: dict[int, Collection[int]] = {}
     gone: dict[int, Collection[int]] = {}
-    doubtful: dict[bytes, int] = {}
+    doubtful: dict[bytes, list[int]] = defaultdict(list)
     for folder_id, row in rows.items():
         folder = listed.get(row.source_name)
         status = statuses.get(folder.raw) if folder else None
         if folder_id in scanned:
             there[folder_id] = scanned[folder_id]
-        elif folder is None:
+        elif folder is None or _is_replaced(row, status, current):
             there[folder_id] = ()
-        elif status and status.uidvalidity == row.source_uidvalidity:
+        elif status:
             if may_have_lost(row.settled, status):
-                doubtful[folder.raw] = folder_id
-            elif row.gone:
+                doubtful[folder.raw].append(folder_id)
+            else:
                 gone[folder_id] = set(parse_uids(row.gone))
-    for folder, survey in source.survey([listed[rows[folder_id].source_name] for folder_id in doubtful.values()]):
-        folder_id = doubtful[folder.raw]
-        # A folder that cannot be opened, or is another one now, is told by its own pass.
-        if not isinstance(survey, MigrationError) and survey.opened.uidvalidity == rows[folder_id].source_uidvalidity:
-            there[folder_id] = {envelope.uid for envelope in survey.scan}
+    for folder, survey in source.survey([listed[rows[ids[0]].source_name] for ids in doubtful.values()]):
+        for folder_id in doubtful[folder.raw]:
+            # A folder that cannot be opened, or is another one now, is told by its own pass.
+            if isinstance(survey, Surveyed) and survey.opened.uidvalidity == rows[folder_id].source_uidvalidity:
+                there[folder_id] = {envelope.uid for envelope in survey.scan}
 
     def has_left(folder_id: int, uid: int) -> bool:
         return uid in gone[folder_id] if folder_id in gone else uid not in there[folder_id]
 
-    return Departed(
+    left = [
         Left(folder_id, rows[folder_id].target_name, rows[folder_id].target_uidvalidity, entry)
         for folder_id, batches in ledger.batches_of([*there, *gone]).items()
         for batch in batches
         if batch.state != BatchState.INTENDED
         for entry in batch.entries
         if has_left(folder_id, entry.source_uid)
-    )
+    ]
+    issues = ledger.moved_issues([each for each in (*there, *gone) if not rows[each].superseded])
+    standing = [digest for folder_id, uid, digest in issues if not has_left(folder_id, uid)]
+    return Departed(_known_there(target, left), standing)
+
+
+def _is_replaced(row: FolderCopy, status: FolderStatus | None, current: Collection[str]) -> bool:
+    """Whether what a row knows has other UIDs now: another folder has its name, or stands in its place."""
+    if row.superseded and row.source_name in current:
+        return True
+    return status is not None and status.uidvalidity != row.source_uidvalidity
+
+
+def _known_there(target: TargetConnection, left: Sequence[Left]) -> list[Left]:
+    """Those whose copies can be told by their UIDs; where the target has numbered anew, nothing is known of them."""
+    statuses = target.statuses(encode_mailbox(name) for name in sorted({each.target_name for each in left}))
+
+    def is_known(each: Left) -> bool:
+        status = statuses.get(encode_mailbox(each.target_name))
+        return status is None or status.uidvalidity == each.target_uidvalidity
+
+    return [each for each in left if is_known(each)]
 
 
 def may_have_lost(settled: str, status: FolderStatus) -> bool:
@@ -150,45 +179,47 @@ class Following:
 
         What stays behind is returned in the same way, for the caller to commit.
         """
-        conditions = self._look({each.digest for some in returned.values() for each in some})
+        copies = self._look({each.digest for some in returned.values() for each in some})
         stays: dict[int, list[GivenUp]] = defaultdict(list)
         moves: dict[tuple[str, int], dict[Left, Returned]] = defaultdict(dict)
         rebound: dict[int, dict[Left, Returned]] = defaultdict(dict)
         for folder_id, some in returned.items():
             delivery = self._deliveries[folder_id]
             for each in some:
-                left = self._departed.take(each.digest, partial(_rank, delivery, conditions))
-                if conditions[left] != Condition.ABSENT and _is_in(left, delivery):
+                left = self._departed.take(each.digest, partial(_rank, delivery, copies, each))
+                condition = _condition(left, each, copies)
+                if condition != Condition.ABSENT and _is_in(left, delivery):
                     rebound[folder_id][left] = each
-                elif conditions[left] == Condition.UNTOUCHED and self._target.can_move:
+                elif condition == Condition.UNTOUCHED and self._target.can_move:
                     moves[left.target_name, folder_id][left] = each
                 else:
-                    stays[folder_id].append(_stays(each, left, conditions[left]))
+                    stays[folder_id].append(_stays(each, left, condition))
         if rebound:
             self._rebind(rebound)
         for (origin, folder_id), pairs in moves.items():
-            stays[folder_id] += self._move(origin, self._deliveries[folder_id], pairs)
+            try:
+                stays[folder_id] += self._move(origin, self._deliveries[folder_id], pairs)
+            except MigrationError as error:
+                if not is_of_the_folder(error):
+                    raise
+                self._deliveries[folder_id].failed = error
         return stays
 
-    def tidy(self, recovered: Iterable[Entry]) -> None:
-        """Forget what a run that died had moved: it was found in its new place, and stands for that message alone."""
-        digests = [entry.digest for entry in recovered if self._departed.reserve(entry.digest)]
-        conditions = self._look(set(digests))
-        absent = [
-            left
-            for left in (self._departed.take(digest, lambda left: -conditions[left]) for digest in digests)
-            if conditions[left] == Condition.ABSENT
-        ]
-        if absent:
+    def tidy(self, arrived: Iterable[Entry]) -> None:
+        """Forget what a run that died had moved: it is in its new place, and stands for that message alone."""
+        digests = [entry.digest for entry in arrived if self._departed.reserve(entry.digest)]
+        copies = self._look(set(digests))
+        found = [self._departed.take(digest, lambda left: copies[left] is not None) for digest in digests]
+        if absent := [left for left in found if copies[left] is None]:
             self._commit([], {}, absent)
 
-    def _look(self, digests: Collection[bytes]) -> dict[Left, Condition]:
+    def _look(self, digests: Collection[bytes]) -> "_Copies":
         """See how the copies fare that may be asked for."""
         by_folder: dict[tuple[str, int], list[Left]] = defaultdict(list)
         for digest in digests:
             for left in self._departed.of(digest):
                 by_folder[left.target_name, left.target_uidvalidity].append(left)
-        found: dict[Left, Condition] = {}
+        found: _Copies = {}
         for (name, uidvalidity), some in by_folder.items():
             there: dict[int, Envelope] = {}
             keywords: frozenset[str] | None = None
@@ -201,7 +232,8 @@ class Following:
                 if not is_of_the_folder(error):
                     raise
             for left in some:
-                found[left] = _condition(left.entry, there.get(left.entry.target_uid), keywords)
+                copy = there.get(left.entry.target_uid)
+                found[left] = (copy.flags, keywords) if copy else None
         return found
 
     def _rebind(self, rebound: Mapping[int, Mapping[Left, Returned]]) -> None:
@@ -214,7 +246,9 @@ class Following:
 
     def _move(self, origin: str, into: Delivery, pairs: Mapping[Left, Returned]) -> list[GivenUp]:
         """Move copies from one folder into another; returns what could not be moved."""
-        self._target.select(origin)
+        opened = self._target.select(origin)
+        if any(left.target_uidvalidity != opened.uidvalidity for left in pairs):
+            raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=origin)
         entries = {left.entry.target_uid: _under(left.entry, each) for left, each in pairs.items()}
         settled = into.move_here(entries, sum(each.envelope.size for each in pairs.values()))
         moved = {entry.source_uid for entry in settled.arrived}
@@ -236,11 +270,14 @@ class Following:
             self._deliveries[folder_id].note_adopted(batch_id, rebound[folder_id])
 
 
-def _rank(to: Delivery, conditions: Mapping[Left, Condition], left: Left) -> int:
+_Copies = dict[Left, tuple[Flags, frozenset[str] | None] | None]
+"""The flags of copies, and the keywords that their folder allows; None for a copy that is not there."""
+
+
+def _rank(to: Delivery, copies: _Copies, returned: Returned, left: Left) -> int:
     """What follows best comes first: a copy that is in the right folder, then one that may be moved there."""
-    if _is_in(left, to) and conditions[left] != Condition.ABSENT:
-        return -1
-    return conditions[left]
+    condition = _condition(left, returned, copies)
+    return -1 if _is_in(left, to) and condition != Condition.ABSENT else condition
 
 
 def _is_in(left: Left, delivery: Delivery) -> bool:
@@ -255,13 +292,17 @@ def _under(entry: Entry, returned: Returned) -> Entry:
 def _stays(returned: Returned, left: Left, condition: Condition) -> GivenUp:
     place = "" if condition == Condition.ABSENT else left.target_name
     envelope = returned.envelope
-    return GivenUp(envelope.uid, "moved_at_source", place, envelope.size, envelope.arrived)
+    return GivenUp(envelope.uid, MOVED, place, envelope.size, envelope.arrived, returned.digest)
 
 
-def _condition(entry: Entry, found: Envelope | None, keywords: frozenset[str] | None) -> Condition:
-    if found is None:
+def _condition(left: Left, returned: Returned, copies: _Copies) -> Condition:
+    """How a copy fares; one that has the message's present flags hides no act of the member."""
+    if (found := copies[left]) is None:
         return Condition.ABSENT
-    return Condition.UNTOUCHED if found.flags == sendable_flags(entry.flags, keywords) else Condition.TOUCHED
+    flags, keywords = found
+    ours = (left.entry.flags, left.entry.flags - _DELETED, returned.envelope.flags)
+    untouched = _folded(flags) in [_folded(sendable_flags(some, keywords)) for some in ours]
+    return Condition.UNTOUCHED if untouched else Condition.TOUCHED
 
 
 @dataclass(frozen=True, slots=True)

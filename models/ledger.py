@@ -30,6 +30,9 @@ DIGEST_BYTES = 16
 LEASE_FRESH_SECONDS = 30.0
 """A lease that was renewed so recently cannot have gone to another runner: it lasts ten times as long."""
 
+MOVED = "moved_at_source"
+"""The cause of an issue that is no loss: the copy of the message stays elsewhere, or the member deleted it."""
+
 SEEN_ONCE = frozenset({"flags", "keyword_dropped"})
 """Alterations that are looked for right after the copy alone: later the flags are the member's own."""
 
@@ -119,6 +122,8 @@ class MessageIssue(SQLModel, table=True):
     server_text: str = ""
     size: int = Field(default=0, sa_type=WIDE)
     arrived: datetime | None = None
+    digest: bytes | None = None
+    """Of a message that stays behind because of what became of its copy."""
     at: datetime = Field(default_factory=now)
 
 
@@ -153,6 +158,7 @@ class GivenUp:
     server_text: str = ""
     size: int = 0
     arrived: datetime | None = None
+    digest: bytes | None = None
 
 
 class Doubt(NamedTuple):
@@ -344,6 +350,16 @@ class Ledger:
             rows = session.exec(select(MessageIssue).where(MessageIssue.folder_copy_id == folder_id))
             return {row.source_uid: row for row in rows}
 
+    def moved_issues(self, folder_ids: Collection[int]) -> list[tuple[int, int, bytes]]:
+        """Folder, source UID and digest of each message that stays behind because it was moved at the source."""
+        with reading(self._engine) as session:
+            rows = session.exec(
+                select(MessageIssue.folder_copy_id, MessageIssue.source_uid, MessageIssue.digest).where(
+                    col(MessageIssue.folder_copy_id).in_(folder_ids), MessageIssue.cause == MOVED
+                )
+            )
+            return [(folder_id, uid, digest) for folder_id, uid, digest in rows if digest]
+
     def intend(
         self, folder_id: int, source_uids: Sequence[int], digests: Sequence[bytes], size: int, uidnext: int
     ) -> int:
@@ -479,8 +495,24 @@ def _adopt(session: Session, folder_id: int, entries: Sequence[Entry]) -> int:
     session.add(batch)
     folder.already_there += len(entries)
     session.add(folder)
+    _unclaim(session, folder, {entry.target_uid for entry in entries})
     session.flush()
     return _id(batch.id)
+
+
+def _unclaim(session: Session, folder: FolderCopy, target_uids: Collection[int]) -> None:
+    """Let folders that are not counted any more know nothing of copies that stand for another message now."""
+    before = select(FolderCopy).where(
+        FolderCopy.member_id == folder.member_id,
+        FolderCopy.target_name == folder.target_name,
+        FolderCopy.target_uidvalidity == folder.target_uidvalidity,
+        col(FolderCopy.superseded).is_(True),
+    )
+    for row in session.exec(before).all():
+        for batch in session.exec(select(Batch).where(Batch.folder_copy_id == row.id)).all():
+            entries = _record(batch).entries
+            if taken := {entry.source_uid for entry in entries if entry.target_uid in target_uids}:
+                _take_out(session, _id(row.id), taken, counted=False)
 
 
 def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *, counted: bool) -> None:
@@ -594,6 +626,7 @@ def _issue(folder_id: int, message: GivenUp) -> MessageIssue:
         server_text=message.server_text,
         size=message.size,
         arrived=message.arrived,
+        digest=message.digest,
     )
 
 

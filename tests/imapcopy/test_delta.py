@@ -8,6 +8,7 @@ import pytest
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
 from imapcopy import plan
 from imapcopy.errors import ServerError
+from imapcopy.follow import Following
 from models.ledger import Ledger
 from tests.imapcopy.world import LIN, NEW, Box, contents, everything, mail, moment
 
@@ -282,6 +283,114 @@ def test_a_run_that_died_after_a_move_is_followed_by_one_that_knows_it(
         patched.setattr(Ledger, "follow", die)
         with pytest.raises(KeyboardInterrupt):
             copy()
+    copy()
+    mailbox.assert_equal()
+    assert not mailbox.sent()
+    assert not mailbox.row("INBOX").gone
+
+
+def test_mail_that_was_moved_before_its_folder_was_numbered_anew_is_not_sent_again(mailbox: Box, copy: Copy) -> None:
+    two_folders(mailbox, copy)
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    mailbox.folder("INBOX").change_uidvalidity()
+    copy()
+    mailbox.assert_equal()
+    assert not mailbox.sent()
+
+
+def test_folders_that_changed_names_keep_their_mail(mailbox: Box, copy: Copy) -> None:
+    mailbox.deliver(1, "Work")
+    mailbox.deliver(2, "Play")
+    copy()
+    source = mailbox.source
+    for name, new_name in (("Work", "Else"), ("Play", "Work"), ("Else", "Play")):
+        source.rename(source.folder(name), new_name)
+    mailbox.new.log.clear()
+    copy()
+    mailbox.assert_equal()
+    assert not mailbox.sent()
+
+
+def test_what_the_member_deleted_does_not_come_back_when_the_source_numbers_anew(mailbox: Box, copy: Copy) -> None:
+    two_folders(mailbox, copy)
+    mailbox.target.folder("INBOX").expunge([2])
+    mailbox.folder("INBOX").change_uidvalidity()
+    copy()
+    assert mailbox.issues() == {2: "moved_at_source"}
+    assert not mailbox.sent()
+    mailbox.assert_counted()
+
+
+def test_mail_moved_from_a_folder_that_the_target_numbered_anew_is_not_taken_for_deleted(
+    mailbox: Box, copy: Copy
+) -> None:
+    two_folders(mailbox, copy)
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    mailbox.target.folder("INBOX").change_uidvalidity()
+    copy()
+    assert mailbox.arrived("Archive") == [mail(9), mail(2)]
+    assert not mailbox.issues("Archive")
+
+
+def test_one_deleted_copy_keeps_back_one_message(mailbox: Box, copy: Copy) -> None:
+    two_folders(mailbox, copy)
+    mailbox.target.folder("INBOX").expunge([2])
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    copy()
+    assert mailbox.issues("Archive") == {2: "moved_at_source"}
+    mailbox.deliver(2, "Later")
+    copy()
+    assert mailbox.arrived("Later") == [mail(2)]
+    # Moved on, it is still the one whose copy was deleted.
+    moved(mailbox.old, LIN, 2, "Archive", "INBOX")
+    copy()
+    assert mail(2) not in mailbox.arrived("INBOX")
+    assert mailbox.issues("INBOX") == {6: "moved_at_source"}
+
+
+def test_a_mark_for_deletion_before_a_move_is_no_act_of_the_member(mailbox: Box, copy: Copy) -> None:
+    two_folders(mailbox, copy)
+    mailbox.folder("INBOX").set_flags(2, ["\\Deleted"])
+    copy()
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    copy()
+    assert mail(2) in mailbox.arrived("Archive")
+    assert not mailbox.issues("Archive")
+
+
+def test_a_copy_whose_flags_a_run_changed_before_it_died_follows(
+    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_folders(mailbox, copy)
+    mailbox.folder("INBOX").set_flags(2, ["\\Flagged"])
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "note_flags", die)
+        with pytest.raises(KeyboardInterrupt):
+            copy()
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    copy()
+    mailbox.assert_equal()
+    assert not mailbox.sent()
+
+
+def test_a_run_that_died_after_it_found_a_move_is_followed_by_one_that_knows_it(
+    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_folders(mailbox, copy)
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for place, name in ((Ledger, "follow"), (Following, "tidy")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, die)
+            with pytest.raises(KeyboardInterrupt):
+                copy()
     copy()
     mailbox.assert_equal()
     assert not mailbox.sent()

@@ -22,9 +22,13 @@ def upgrade() -> None:
         with op.batch_alter_table(table) as batch_op:
             for column in columns:
                 batch_op.alter_column(column.name, server_default=None)
+    with op.batch_alter_table("messageissue") as batch_op:
+        batch_op.add_column(sa.Column("digest", sa.LargeBinary(), nullable=True))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("messageissue") as batch_op:
+        batch_op.drop_column("digest")
     for table, names in (("batch", ["flags"]), ("foldercopy", ["gone", "doubt", *_COUNTS])):
         with op.batch_alter_table(table) as batch_op:
             for name in names:
