@@ -19,6 +19,7 @@ from imapcopy import budget
 from imapcopy.account import Account
 from imapcopy.budget import Allowance
 from imapcopy.connection import Listing, SourceConnection, TargetConnection
+from imapcopy.deliver import Delivery
 from imapcopy.distant import is_large
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
 from imapcopy.errors import (
@@ -39,7 +40,7 @@ from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders
-from models.ledger import FolderCopy, GivenUp, Ledger
+from models.ledger import BatchState, FolderCopy, GivenUp, Ledger
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20
@@ -97,6 +98,7 @@ def copy_mailbox(
         unchanged = _unchanged(pairs, statuses, to_target.connection, new.statuses, ledger, options)
         seen: list[int] = list(unchanged.values())
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
+        _recover_elsewhere(pairs, statuses, to_target, ledger)
         surroundings = _Surroundings({folder.name: folder for folder in old.folders}, statuses)
         counts = {raw: status.messages for raw, status in statuses.items()}
         for group in groups(changed, lambda pair: counts.get(pair.source.raw, 0)):
@@ -164,6 +166,35 @@ def _unchanged(
         if status and status.uidvalidity == folder.target_uidvalidity:
             found[pair.source.raw] = folder.id or 0
     return found
+
+
+def _recover_elsewhere(
+    pairs: Sequence[FolderPair],
+    statuses: Mapping[bytes, FolderStatus],
+    target: Endpoint[TargetConnection],
+    ledger: Ledger,
+) -> None:
+    """Settle what an earlier run left open in folders that this pass does not meet under their names and UIDs again:
+    otherwise nobody would know the copies when their messages turn up elsewhere.
+    """
+    met = {(pair.source.name, pair.target_name): statuses.get(pair.source.raw) for pair in pairs}
+    rows = {}
+    for row in ledger.folders():
+        status = met.get((row.source_name, row.target_name))
+        if status is None or status.uidvalidity != row.source_uidvalidity:
+            rows[row.id or 0] = row
+    for folder_id, recorded in ledger.batches_of(rows).items():
+        if not any(batch.state == BatchState.INTENDED for batch in recorded):
+            continue
+        row = rows[folder_id]
+        try:
+            landed = target.connection.select(row.target_name)
+            if landed.uidvalidity == row.target_uidvalidity:
+                claimed = ledger.claimed_target_uids([row.target_name])[row.target_name, row.target_uidvalidity]
+                Delivery(target, ledger, row, landed, recorded, claimed).recover(lambda uids: ())
+        except MigrationError as error:
+            if not is_of_the_folder(error):
+                raise
 
 
 def _settled(status: FolderStatus | None, options: CopyOptions) -> str:

@@ -332,5 +332,6 @@ class FolderPass:
             self._read_back,
             self._moved,
             self._flags_changed,
+            sorted(self.issues - self._everything.keys()),
             afresh=self._deep,
         )

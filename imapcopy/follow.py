@@ -173,6 +173,8 @@ class Following:
         self._deliveries = {delivery.folder_id: delivery for delivery in deliveries}
         self.moved: Counter[int] = Counter()
         """Copies that followed, by ledger id of the folder where they are now."""
+        self._unavailable: dict[str, MigrationError] = {}
+        """Target folders that cannot be opened now."""
 
     def follow(self, returned: Mapping[int, Sequence[Returned]]) -> dict[int, list[GivenUp]]:
         """Let copies follow their messages, which are given by ledger id of their folder.
@@ -187,6 +189,10 @@ class Following:
             delivery = self._deliveries[folder_id]
             for each in some:
                 left = self._departed.take(each.digest, partial(_rank, delivery, copies, each))
+                if error := self._unavailable.get(left.target_name):
+                    # Whether the member removed it cannot be told now.
+                    delivery.failed = error
+                    break
                 condition = _condition(left, each, copies)
                 if condition != Condition.ABSENT and _is_in(left, delivery):
                     rebound[folder_id][left] = each
@@ -210,7 +216,7 @@ class Following:
         digests = [entry.digest for entry in arrived if self._departed.reserve(entry.digest)]
         copies = self._look(set(digests))
         found = [self._departed.take(digest, lambda left: copies[left] is not None) for digest in digests]
-        if absent := [left for left in found if copies[left] is None]:
+        if absent := [left for left in found if copies[left] is None and left.target_name not in self._unavailable]:
             self._commit([], {}, absent)
 
     def _look(self, digests: Collection[bytes]) -> "_Copies":
@@ -231,6 +237,8 @@ class Following:
             except MigrationError as error:
                 if not is_of_the_folder(error):
                     raise
+                if error.cause_id != "folder_missing":
+                    self._unavailable[name] = error
             for left in some:
                 copy = there.get(left.entry.target_uid)
                 found[left] = (copy.flags, keywords) if copy else None

@@ -243,6 +243,8 @@ class Finished:
     read_back: int = 0
     moved: int = 0
     flags_changed: int = 0
+    moved_on: Collection[int] = ()
+    """Source UIDs of messages that stayed behind because they were moved there, and are there no more."""
     afresh: bool = False
     """All of the folder was read again: this replaces what earlier passes found, but for what is `SEEN_ONCE`."""
 
@@ -460,6 +462,15 @@ class Ledger:
                 for folder in session.exec(select(FolderCopy).where(col(FolderCopy.id).in_(some))):
                     _finish(folder, by_id[_id(folder.id)])
                     session.add(folder)
+            for each in finished:
+                for some in _chunks(list(each.moved_on), 1000):
+                    session.exec(
+                        delete(MessageIssue).where(
+                            col(MessageIssue.folder_copy_id) == each.folder_id,
+                            col(MessageIssue.cause) == MOVED,
+                            col(MessageIssue.source_uid).in_(some),
+                        )
+                    )
 
 
 def _advance(session: Session, settled: Sequence[Settled], intended: Sequence[Intended]) -> list[int]:

@@ -7,6 +7,7 @@ import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
 from imapcopy import plan
+from imapcopy.deliver import Delivery
 from imapcopy.errors import ServerError
 from imapcopy.follow import Following
 from models.ledger import Ledger
@@ -346,6 +347,55 @@ def test_one_deleted_copy_keeps_back_one_message(mailbox: Box, copy: Copy) -> No
     copy()
     assert mail(2) not in mailbox.arrived("INBOX")
     assert mailbox.issues("INBOX") == {6: "moved_at_source"}
+
+
+def test_mail_that_stayed_behind_and_moved_on_is_not_sent(
+    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_folders(mailbox, copy)
+    monkeypatch.setattr(plan, "GROUP_FOLDERS", 1)
+    mailbox.target.folder("Archive").set_flags(1, ["\\Flagged"])
+    moved(mailbox.old, LIN, 1, "Archive", "INBOX")
+    copy()
+    assert mailbox.issues("INBOX") == {6: "moved_at_source"}
+    moved(mailbox.old, LIN, 6, "INBOX", "Archive")
+    copy()
+    assert not mailbox.sent()
+    assert mailbox.arrived("Archive") == [mail(9)]
+    assert not mailbox.issues("INBOX")
+    assert not mailbox.issues("Archive")
+
+
+def test_copies_in_a_folder_that_cannot_be_opened_now_are_not_taken_for_deleted(mailbox: Box, copy: Copy) -> None:
+    two_folders(mailbox, copy)
+    copy(exclude=("INBOX",))
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    mailbox.new.behaviour.faults.append(Fault("SELECT", Action.NO, containing="INBOX", text="[UNAVAILABLE] Later"))
+    with pytest.raises(ServerError):
+        copy(exclude=("INBOX",))
+    assert not mailbox.issues("Archive")
+    copy(exclude=("INBOX",))
+    assert mailbox.arrived("Archive") == [mail(9), mail(2)]
+    assert not mailbox.sent()
+
+
+def test_what_a_run_that_died_had_sent_is_known_when_its_folder_was_renamed(
+    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 4):
+        mailbox.deliver(number, "Work")
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Delivery, "note", die)
+        with pytest.raises(KeyboardInterrupt):
+            copy()
+    mailbox.source.rename(mailbox.folder("Work"), "Work 2024")
+    copy()
+    assert mailbox.arrived("Work") == []
+    assert sorted(mailbox.arrived("Work 2024")) == [mail(1), mail(2), mail(3)]
 
 
 def test_a_mark_for_deletion_before_a_move_is_no_act_of_the_member(mailbox: Box, copy: Copy) -> None:
