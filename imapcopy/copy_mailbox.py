@@ -110,7 +110,8 @@ def copy_mailbox(
         if failures:
             raise _all_of(failures)
         if len(seen) != len(unchanged) or len(seen) != len(ledger.folders()):
-            ledger.supersede_all_but(seen)
+            there = {folder.name for folder in old.folders if folder.selectable}
+            ledger.supersede_all_but(seen, {row.source_name for row in ledger.folders()} - there)
 
 
 def pair_folders(source: SourceConnection, target: TargetConnection, options: CopyOptions) -> list[FolderPair]:

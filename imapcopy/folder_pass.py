@@ -310,17 +310,19 @@ class FolderPass:
         for batch in self.delivery.recorded:
             counted[batch.kind] += sum(entry.source_uid in present for entry in batch.entries)
             gone += [e.source_uid for e in batch.entries if e.source_uid not in self._everything]
-        issues = sum(uid in present for uid in self.issues | self.delivery.given_up)
+        issues = self.issues | self.delivery.given_up
+        outdated = issues - present.keys()
+        remaining = len(issues) - len(outdated)
         moments = [e.arrived for e in present.values() if e.arrived]
         copied, adopted = counted[BatchKind.COPIED], counted[BatchKind.ADOPTED]
         tally = FolderTally(
             source_messages=len(present),
             copied=copied,
             already_there=adopted,
-            issues=issues,
+            issues=remaining,
             oldest=min(moments, default=None),
             newest=max(moments, default=None),
-            settled=self._settled if copied + adopted + issues == len(present) and not self.delivery.doubt else "",
+            settled=self._settled if copied + adopted + remaining == len(present) and not self.delivery.doubt else "",
             doubt=self.delivery.doubt,
             gone=gone,
         )
@@ -332,6 +334,6 @@ class FolderPass:
             self._read_back,
             self._moved,
             self._flags_changed,
-            sorted(self.issues - self._everything.keys()),
+            outdated,
             afresh=self._deep,
         )

@@ -33,6 +33,8 @@ class Cause:
     reach: Reach
     retryable: bool
     advice: Text
+    harmless: bool = False
+    """The message has its copy, or the member did away with it: nothing is missing and nobody has to look."""
 
 
 @cache
@@ -47,9 +49,16 @@ def causes() -> dict[str, Cause]:
             reach=row["reach"],
             retryable=row["retryable"],
             advice=Text(row["advice_zh"], row["advice_en"]),
+            harmless=row.get("harmless", False),
         )
         for name, row in rows.items()
     }
+
+
+@cache
+def harmless_causes() -> frozenset[str]:
+    """Ids of the causes for which a member does not need attention."""
+    return frozenset(name for name, each in causes().items() if each.harmless)
 
 
 def cause(name: str) -> Cause:

@@ -82,7 +82,10 @@ class FolderCopy(SQLModel, table=True):
     """JSON: messages by what the target's server changed in them."""
     read_back: int = 0
     gone: str = ""
-    """Source UIDs of messages that were brought over and have left the folder since: never deleted at the target."""
+    """Source UIDs of messages that were brought over and have left the folder since: never deleted at the target.
+
+    A superseded row has them only when the whole folder was deleted at the source.
+    """
     moved: int = 0
     """Copies that followed their message into this folder."""
     flags_changed: int = 0
@@ -243,8 +246,8 @@ class Finished:
     read_back: int = 0
     moved: int = 0
     flags_changed: int = 0
-    moved_on: Collection[int] = ()
-    """Source UIDs of messages that stayed behind because they were moved there, and are there no more."""
+    outdated: Collection[int] = ()
+    """Source UIDs of issues whose messages have left the folder."""
     afresh: bool = False
     """All of the folder was read again: this replaces what earlier passes found, but for what is `SEEN_ONCE`."""
 
@@ -294,6 +297,8 @@ class Ledger:
                 if row.source_name in wanted:
                     key = FolderKey(row.source_name, row.source_uidvalidity, row.target_name, row.target_uidvalidity)
                     row.superseded = key != wanted[row.source_name]
+                    if row.superseded:
+                        row.gone = ""
                     session.add(row)
                     if not row.superseded:
                         found[key] = row
@@ -308,12 +313,13 @@ class Ledger:
         with reading(self._engine) as session:
             return list(session.exec(query if superseded else query.where(col(FolderCopy.superseded).is_(False))))
 
-    def supersede_all_but(self, folder_ids: Sequence[int]) -> None:
-        """Stop counting folders that are no longer at the source."""
+    def supersede_all_but(self, folder_ids: Sequence[int], deleted: Collection[str] = ()) -> None:
+        """Stop counting folders that are no longer to be moved; of those `deleted` at the source all mail is gone."""
         with self._fenced() as session:
             for row in session.exec(select(FolderCopy).where(FolderCopy.member_id == self._member_id)):
                 if row.id not in folder_ids and not row.superseded:
                     row.superseded = True
+                    row.gone = _all_uids(session, _id(row.id)) if row.source_name in deleted else ""
                     session.add(row)
 
     def batches(self, folder_id: int) -> list[BatchRecord]:
@@ -463,14 +469,7 @@ class Ledger:
                     _finish(folder, by_id[_id(folder.id)])
                     session.add(folder)
             for each in finished:
-                for some in _chunks(list(each.moved_on), 1000):
-                    session.exec(
-                        delete(MessageIssue).where(
-                            col(MessageIssue.folder_copy_id) == each.folder_id,
-                            col(MessageIssue.cause) == MOVED,
-                            col(MessageIssue.source_uid).in_(some),
-                        )
-                    )
+                _forget_issues(session, each)
 
 
 def _advance(session: Session, settled: Sequence[Settled], intended: Sequence[Intended]) -> list[int]:
@@ -553,6 +552,13 @@ def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *,
             session.delete(batch)
 
 
+def _all_uids(session: Session, folder_id: int) -> str:
+    """The source UIDs of everything that was brought over from a folder."""
+    of_the_folder = select(Batch.source_uids).where(Batch.folder_copy_id == folder_id)
+    arrived = session.exec(of_the_folder.where(Batch.state != BatchState.INTENDED))
+    return format_uids(sorted(uid for uids in arrived for uid in parse_uids(uids)))
+
+
 def _columns(entries: Sequence[Entry]) -> dict[str, Any]:
     """What a batch's row says of its messages."""
     return {
@@ -577,6 +583,12 @@ def _finish(folder: FolderCopy, finished: Finished) -> None:
     for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "doubt"):
         setattr(folder, name, getattr(finished.tally, name))
     folder.updated_at = now()
+
+
+def _forget_issues(session: Session, finished: Finished) -> None:
+    of_the_folder = delete(MessageIssue).where(col(MessageIssue.folder_copy_id) == finished.folder_id)
+    for some in _chunks(list(finished.outdated), 1000):
+        session.exec(of_the_folder.where(col(MessageIssue.source_uid).in_(some)))
 
 
 def _intended(batch: Intended) -> dict[str, object]:

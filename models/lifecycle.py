@@ -9,9 +9,10 @@ from types import MappingProxyType
 from sqlalchemy import Engine, func
 from sqlmodel import Session, col, select
 
+from models.causes import harmless_causes
 from models.columns import now
 from models.database import reading, writing
-from models.ledger import FolderCopy
+from models.ledger import FolderCopy, MessageIssue
 from models.member import (
     Member,
     change_state,
@@ -178,15 +179,25 @@ def member_checked(
 def member_moved(engine: Engine, member_id: int, token: int) -> MemberState:
     """Note that a pass went through, and give the lease back; returns the state that the ledger gives."""
     with _last_of(engine, member_id, token) as (session, member):
-        issues = session.exec(
-            select(func.coalesce(func.sum(FolderCopy.issues), 0)).where(
-                FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
-            )
-        ).one()
+        issues = _issues(session, member_id)
         state = MemberState.SYNCED_WITH_ISSUES if issues else MemberState.SYNCED
         member.finished_at = now()
         change_state(session, member, state, who="runner", why=f"{issues} not moved" if issues else "")
         return state
+
+
+def _issues(session: Session, member_id: int) -> int:
+    """Messages that were not moved and have no copy either."""
+    own = FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
+    issues = session.exec(select(func.coalesce(func.sum(FolderCopy.issues), 0)).where(*own)).one()
+    if not issues:
+        return 0
+    harmless = (
+        select(func.count(col(MessageIssue.id)))
+        .join(FolderCopy, col(FolderCopy.id) == col(MessageIssue.folder_copy_id))
+        .where(*own, col(MessageIssue.cause).in_(harmless_causes()))
+    )
+    return int(issues) - session.exec(harmless).one()
 
 
 def member_failed(

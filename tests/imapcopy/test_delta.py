@@ -128,6 +128,33 @@ def test_mail_deleted_at_the_source_is_recorded_and_stays_at_the_target(mailbox:
     mailbox.assert_untouched()
 
 
+def test_a_folder_that_was_deleted_at_the_source_stays_and_all_its_mail_is_recorded(mailbox: Box, copy: Copy) -> None:
+    two_folders(mailbox, copy)
+    mailbox.source.delete(mailbox.folder("Archive"))
+    copy()
+    [row] = [row for row in mailbox.ledger.folders(superseded=True) if row.superseded]
+    assert (row.source_name, row.gone) == ("Archive", "1")
+    assert mail(9) in mailbox.arrived("Archive")
+    assert not mailbox.sent()
+
+
+def test_a_folder_that_the_roster_leaves_out_later_was_not_deleted(mailbox: Box, copy: Copy) -> None:
+    two_folders(mailbox, copy)
+    copy(exclude=("Archive",))
+    [row] = [row for row in mailbox.ledger.folders(superseded=True) if row.superseded]
+    assert (row.source_name, row.gone) == ("Archive", "")
+
+
+def test_a_message_that_was_not_moved_and_was_deleted_then_is_no_issue_any_more(mailbox: Box, copy: Copy) -> None:
+    mailbox.new.behaviour.refuse_message = lambda raw: "[CANNOT] Virus found" if raw == mail(2) else None
+    two_folders(mailbox, copy)
+    assert list(mailbox.issues("INBOX")) == [2]
+    mailbox.folder("INBOX").expunge([2])
+    copy()
+    assert mailbox.issues("INBOX") == {}
+    assert (mailbox.row().issues, mailbox.row().gone) == (0, "")
+
+
 # Moved mail
 
 

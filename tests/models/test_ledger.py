@@ -587,3 +587,28 @@ def test_finishing_says_what_is_gone_now_and_adds_up_what_followed(engine: Engin
     assert (found.gone, found.moved, found.flags_changed) == ("4,9", 3, 7)
     ledger.finish_folders([finished(folder)])
     assert row(engine, folder).gone == ""
+
+
+def test_an_issue_whose_message_has_left_is_forgotten_when_the_folder_is_finished(ledger: Ledger, folder: int) -> None:
+    other = opened(ledger, "Other")
+    for each in (folder, other):
+        ledger.give_up(each, [GivenUp(1, "invalid_message"), GivenUp(2, "moved_at_source")])
+    ledger.finish_folders([replace(finished(folder), outdated={2}), finished(other)])
+    assert (list(ledger.issues(folder)), list(ledger.issues(other))) == ([1], [1, 2])
+
+
+def test_of_a_folder_that_was_deleted_at_the_source_all_that_arrived_is_gone(
+    engine: Engine, ledger: Ledger, folder: int
+) -> None:
+    deleted, left_out = opened(ledger, "Deleted"), opened(ledger, "Left out")
+    for each in (folder, deleted, left_out):
+        arrived(ledger, each, {1: 50, 2: 51})
+        ledger.adopt(each, entries({7: 9}))
+        intend(ledger, each, [8])
+        ledger.finish_folders([finished(each, gone=[2])])
+    ledger.supersede_all_but([folder], {"Deleted"})
+    assert [row(engine, each).gone for each in (folder, deleted, left_out)] == ["2", "1:2,7", ""]
+    # It is there again, or has other UIDs: the pass will say what is gone then.
+    assert opened(ledger, "Deleted") == deleted
+    opened(ledger, "Deleted", (2, 1))
+    assert (row(engine, deleted).superseded, row(engine, deleted).gone) == (True, "")

@@ -158,6 +158,22 @@ def test_a_pass_without_a_rest_is_synced_and_with_one_has_issues(engine: Engine,
     assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED
 
 
+def test_a_message_whose_copy_did_not_follow_it_needs_nobody(engine: Engine, company: Company) -> None:
+    member_id, token = started(engine, company)
+    ledger = Ledger(engine, member_id, token)
+    folder = ledger.open_folder("INBOX", 1, "INBOX", 1).id or 0
+    other = ledger.open_folder("Archive", 1, "Archive", 1).id or 0
+    ledger.give_up(folder, [GivenUp(1, "moved_at_source"), GivenUp(2, "moved_at_source")])
+    assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED
+    lifecycle.member_started(engine, member_id, token)
+    ledger.give_up(other, [GivenUp(1, "message_too_large")])
+    assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED_WITH_ISSUES
+    lifecycle.member_started(engine, member_id, token)
+    # What it was in a folder that is no longer there makes up for nothing.
+    ledger.supersede_all_but([other])
+    assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED_WITH_ISSUES
+
+
 def test_a_check_leaves_a_ready_member_with_what_it_saw(engine: Engine, company: Company) -> None:
     member_id = company.add("a@new.example")
     token = take_lease(engine, member_id)
