@@ -10,7 +10,7 @@ from console.live import COLOURS, plain
 from models.bilingual import Language, Text
 from models.causes import OWNERS
 from models.states import MEMBER_STATE_NAMES
-from reports.export import result_sentence
+from reports.export import followed_sentence, result_sentence
 from reports.summary import GRADE_NAMES, InvalidRowSummary, MemberSummary, WaveSummary
 from reports.texts import human_bytes
 
@@ -75,6 +75,8 @@ def print_summary(summary: WaveSummary, console: Console, language: Language, *,
     print_causes(summary, console, language)
     print_invalid_rows(summary.invalid_rows, console, language)
     console.print()
+    if followed := followed_sentence(summary.followed):
+        console.print(followed.in_language(language), highlight=False)
     console.print(result_sentence(summary).in_language(language), style="bold", highlight=False)
 
 

@@ -27,7 +27,7 @@ from models.member import Member
 from models.progress import wave_progress
 from models.roster import Roster, read_roster
 from models.wave import Wave
-from reports.export import failures_csv, summary_document
+from reports.export import failures_csv, followed_sentence, summary_document
 from reports.read import read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
 from reports.texts import alterations
@@ -312,6 +312,8 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
             plain(f"  {folder.source_name} > {folder.target_name}: {counts.source} = {counts.copied} + "),
             f"{counts.already_there} + {counts.issues}",
         )
+        if followed := followed_sentence(folder.followed):
+            console.print(f"    {followed.in_language(language())}", highlight=False)
     for issue in member.issues:
         title = issue.cause.title.in_language(language())
         console.print(plain(f"  {issue.folder} UID {issue.source_uid}, {issue.size:,} B: {title}"))

@@ -17,6 +17,7 @@ from models.states import ShortState
 from reports.summary import (
     CauseGroup,
     FolderSummary,
+    Followed,
     InvalidRowSummary,
     IssueSummary,
     MemberSummary,
@@ -49,6 +50,10 @@ WAVE_COLUMNS = (
     "Grade",
     "Attempts",
     "ServerText",
+    "NothingToDo",
+    "Gone",
+    "Moved",
+    "FlagsChanged",
 )
 SECRET_COLUMNS = frozenset({"Password", "TargetPassword"})
 DEFAULT_ROSTER_COLUMNS = ("EmailAddress", "UserName", "Password", "UserRoot", "DisplayName")
@@ -68,9 +73,28 @@ def result_sentence(summary: WaveSummary) -> Text:
         ("result_unfinished", len(summary.unfinished)),
         ("result_removed", len(summary.removed)),
         ("result_rows", summary.invalid_lines),
-        ("result_issues", summary.counts.issues),
+        ("result_issues", summary.counts.issues - summary.harmless),
+        ("result_harmless", summary.harmless),
     )
     clauses += [sentence(name, n=count) for name, count in tail if count]
+    return _joined(clauses)
+
+
+def followed_sentence(followed: Followed) -> Text | None:
+    """Say what happened at the source afterwards; None when nothing did."""
+    if not followed:
+        return None
+    parts = (
+        ("followed_gone", followed.gone),
+        ("followed_moved", followed.moved),
+        ("followed_flags", followed.flags_changed),
+    )
+    told = _joined([sentence(name, n=count) for name, count in parts if count])
+    head, colon = sentence("followed"), sentence("colon")
+    return Text(f"{head.zh}{colon.zh}{told.zh}", f"{head.en}{colon.en}{told.en}")
+
+
+def _joined(clauses: Sequence[Text]) -> Text:
     joint, stop = sentence("clause"), sentence("stop")
     return Text(
         joint.zh.join(text.zh for text in clauses) + stop.zh,
@@ -92,8 +116,10 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
             **short_state_counts(summary),
             "invalid_rows": summary.invalid_lines,
             **_messages(summary.counts),
+            "nothing_to_do": summary.harmless,
             "unaccounted": summary.counts.unaccounted,
         },
+        "followed": _followed(summary.followed),
         "bytes": summary.bytes,
         "seconds": summary.seconds,
         "run": {"messages": summary.run_messages, "bytes": summary.run_bytes},
@@ -108,6 +134,7 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
         else None,
         "members": [_member(member) for member in summary.members],
         "causes": [_cause_group(group) for group in summary.causes],
+        "nothing_to_do": [_cause_group(group) for group in summary.harmless_causes],
         "invalid_rows": [_invalid_row(row) for row in summary.invalid_rows],
     }
 
@@ -172,6 +199,8 @@ def _member_row(member: MemberSummary) -> list[str | int]:
         _grade(member) or "",
         member.attempts,
         _shown(clipped(member.server_text)),
+        member.harmless,
+        *_followed(member.followed).values(),
     ]
 
 
@@ -231,6 +260,8 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "server_text": member.server_text,
         "grade": _grade(member),
         "messages": _messages(member.counts),
+        "nothing_to_do": member.harmless,
+        "followed": _followed(member.followed),
         "bytes": member.bytes,
         "attempts": member.attempts,
         "started_at": _time(member.started_at),
@@ -250,6 +281,7 @@ def _folder(folder: FolderSummary) -> dict[str, Any]:
         "newest": _time(folder.newest),
         "altered": dict(folder.altered),
         "read_back": folder.read_back,
+        "followed": _followed(folder.followed),
     }
 
 
@@ -301,6 +333,10 @@ def _messages(counts: MessageCounts) -> dict[str, int]:
         "already_there": counts.already_there,
         "issues": counts.issues,
     }
+
+
+def _followed(followed: Followed) -> dict[str, int]:
+    return {"gone": followed.gone, "moved": followed.moved, "flags_changed": followed.flags_changed}
 
 
 def _grade(member: MemberSummary) -> str | None:

@@ -15,10 +15,12 @@ from models.database import reading, writing
 from models.ledger import FolderCopy, MessageIssue
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
+from models.uid_sets import parse_uids
 from models.wave import Event, InvalidRow, Wave
 from reports.summary import (
     EventSummary,
     FolderSummary,
+    Followed,
     InvalidRowSummary,
     IssueSummary,
     MemberSummary,
@@ -112,7 +114,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
     own = select(Member.id).where(Member.wave_id == wave.id)
     for folder in session.exec(
         select(FolderCopy)
-        .where(col(FolderCopy.member_id).in_(own), col(FolderCopy.superseded).is_(False))
+        .where(col(FolderCopy.member_id).in_(own), col(FolderCopy.superseded).is_(False) | (col(FolderCopy.gone) != ""))
         .order_by(col(FolderCopy.id))
     ):
         folders[folder.member_id].append(folder)
@@ -145,7 +147,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             cause=cause(member.cause) if member.cause else None,
             cause_side=member.cause_side,
             server_text=member.server_text,
-            bytes=sum(folder.bytes for folder in mine),
+            bytes=sum(folder.bytes for folder in mine if not folder.superseded),
             found=member.messages_found,
             folders=tuple(_folder(folder) for folder in mine),
             issues=tuple(_issue(issue, folder) for folder in mine for issue in issues[folder.id or 0]),
@@ -157,6 +159,12 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
 
 
 def _folder(folder: FolderCopy) -> FolderSummary:
+    followed = Followed(len(parse_uids(folder.gone)), folder.moved, folder.flags_changed)
+    if folder.superseded:
+        # Deleted at the source: nothing of it is counted there any more.
+        return FolderSummary(
+            folder.source_name, folder.target_name, MessageCounts(), 0, None, None, {}, 0, Followed(followed.gone)
+        )
     # Before the first pass is through, the ledger knows more messages than have been counted at the source.
     handled = folder.copied + folder.already_there + folder.issues
     return FolderSummary(
@@ -168,6 +176,7 @@ def _folder(folder: FolderCopy) -> FolderSummary:
         newest=folder.newest,
         altered=json.loads(folder.altered),
         read_back=folder.read_back,
+        followed=followed,
     )
 
 

@@ -26,6 +26,7 @@ from reports.export import (
     clipped,
     document_bytes,
     failures_csv,
+    followed_sentence,
     result_sentence,
     short_state_counts,
     summary_document,
@@ -173,6 +174,7 @@ def _finished_issues(summary: WaveSummary) -> list[tuple[Cause, int]]:
         for member in summary.members
         if member.state == MemberState.COMPLETED_WITH_ISSUES
         for issue in member.issues
+        if not issue.cause.harmless
     )
     return [(cause(name), count) for name, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
 
@@ -206,6 +208,7 @@ def _environment() -> Environment:
         style=Markup(_style()),  # noqa: S704 - our own file, and the policy's hash is of these bytes
         policy=content_security_policy(),
         clipped=clipped,
+        followed_sentence=followed_sentence,
         member_page=member_page,
         state_names=MEMBER_STATE_NAMES,
         wave_state_names=WAVE_STATE_NAMES,

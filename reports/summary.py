@@ -43,8 +43,9 @@ GRADE_RULES: dict[Grade, Text] = {
         "every message arrived; what was read back is identical, dates and flags are equal",
     ),
     Grade.GOOD: Text(
-        "全部邮件已搬到，服务器只改动了换行或放弃了自定义标记",
-        "every message arrived; the server changed no more than line ends or dropped a keyword",
+        "全部邮件已搬到；最多是服务器改动了换行、放弃了自定义标记，或者有邮件后来在源邮箱中移动，副本没有跟着移动",
+        "every message arrived; at most, the server changed line ends or dropped a keyword, or a copy did not follow a "
+        "message that was moved at the source",
     ),
     Grade.INVESTIGATE: Text(
         "有少量邮件未搬，或服务器改动了内容、邮件头、日期或标记，或有邮件在目标邮箱中有两份",
@@ -80,6 +81,23 @@ class MessageCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """What happened at the source to messages after they had been brought over."""
+
+    gone: int = 0
+    """Deleted there; nothing is deleted at the target."""
+    moved: int = 0
+    """Moved into another folder, and their copies too."""
+    flags_changed: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.moved or self.flags_changed)
+
+    def __add__(self, other: "Followed") -> "Followed":
+        return Followed(self.gone + other.gone, self.moved + other.moved, self.flags_changed + other.flags_changed)
+
+
+@dataclass(frozen=True, slots=True)
 class FolderSummary:
     """One folder of one member; `altered` counts messages by what the target's server changed."""
 
@@ -92,6 +110,7 @@ class FolderSummary:
     altered: Mapping[str, int]
     read_back: int
     """Messages whose bytes were read back from the target and compared."""
+    followed: Followed = Followed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +181,16 @@ class MemberSummary:
     @property
     def grade(self) -> Grade | None:
         """None while the mailbox has not been moved through once."""
-        return grade(self.counts, self.altered) if self.moved else None
+        return grade(self.counts, self.altered, self.harmless) if self.moved else None
+
+    @property
+    def harmless(self) -> int:
+        """Messages among those that were not moved for which nobody has to do anything."""
+        return sum(issue.cause.harmless for issue in self.issues)
+
+    @property
+    def followed(self) -> Followed:
+        return sum((folder.followed for folder in self.folders), Followed())
 
     @property
     def altered(self) -> dict[str, int]:
@@ -181,7 +209,7 @@ class MemberSummary:
         """The member's own cause, else the commonest among its messages that were not moved."""
         if self.cause:
             return self.cause
-        found = Counter(issue.cause.id for issue in self.issues)
+        found = Counter(issue.cause.id for issue in self.issues if not issue.cause.harmless)
         return cause(min(found, key=lambda name: (-found[name], name))) if found else None
 
 
@@ -240,6 +268,14 @@ class WaveSummary:
         return sum((member.counts for member in self.members), MessageCounts())
 
     @property
+    def harmless(self) -> int:
+        return sum(member.harmless for member in self.members)
+
+    @property
+    def followed(self) -> Followed:
+        return sum((member.followed for member in self.members), Followed())
+
+    @property
     def bytes(self) -> int:
         return sum(member.bytes for member in self.members)
 
@@ -279,31 +315,41 @@ class WaveSummary:
         """Causes of members and of single messages, the commonest first."""
         return group_by_cause(self.members)
 
+    @property
+    def harmless_causes(self) -> tuple[CauseGroup, ...]:
+        """Causes for which nobody has to do anything, with the members that have messages of them."""
+        return group_harmless(self.members)
 
-def grade(counts: MessageCounts, altered: Mapping[str, int]) -> Grade:
-    """Grade one mailbox by the published rule (GRADE_RULES)."""
-    not_moved = counts.issues + max(counts.unaccounted, 0)
+
+def grade(counts: MessageCounts, altered: Mapping[str, int], harmless: int = 0) -> Grade:
+    """Grade one mailbox by the published rule (GRADE_RULES); `harmless` are the issues that lose no message."""
+    not_moved = counts.issues - harmless + max(counts.unaccounted, 0)
     if not_moved > POOR_COUNT and not_moved > POOR_SHARE * counts.source:
         return Grade.POOR
     changed = {name for name, count in altered.items() if count}
     if not_moved or changed - BENIGN_ALTERATIONS:
         return Grade.INVESTIGATE
-    return Grade.GOOD if changed else Grade.PERFECT
+    return Grade.GOOD if changed or harmless else Grade.PERFECT
 
 
 def group_by_cause(members: Iterable[MemberSummary]) -> tuple[CauseGroup, ...]:
     """Group members in need of attention by cause; a member with issues counts once for each cause among them."""
-    groups: dict[str, list[MemberSummary]] = defaultdict(list)
-    messages: dict[str, int] = defaultdict(int)
-    for member in members:
-        if member.short_state != ShortState.NEEDS_ATTENTION:
-            continue
-        names = {issue.cause.id for issue in member.issues}
-        for issue in member.issues:
-            messages[issue.cause.id] += 1
-        if member.cause:
-            names.add(member.cause.id)
-        for name in names:
-            groups[name].append(member)
-    found = (CauseGroup(cause(name), tuple(found), messages[name]) for name, found in groups.items())
-    return tuple(sorted(found, key=lambda group: (-len(group.members), group.cause.id)))
+    troubled = [member for member in members if member.short_state == ShortState.NEEDS_ATTENTION]
+    own = ((member.cause, member, 0) for member in troubled if member.cause)
+    issues = ((i.cause, member, 1) for member in troubled for i in member.issues if not i.cause.harmless)
+    return _grouped([*own, *issues])
+
+
+def group_harmless(members: Iterable[MemberSummary]) -> tuple[CauseGroup, ...]:
+    """Group all members by those causes of their issues that ask nothing of anybody."""
+    return _grouped((i.cause, member, 1) for member in members for i in member.issues if i.cause.harmless)
+
+
+def _grouped(found: Iterable[tuple[Cause, MemberSummary, int]]) -> tuple[CauseGroup, ...]:
+    groups: dict[str, dict[int, MemberSummary]] = defaultdict(dict)
+    messages: Counter[str] = Counter()
+    for each, member, count in found:
+        groups[each.id][member.id] = member
+        messages[each.id] += count
+    made = (CauseGroup(cause(name), tuple(some.values()), messages[name]) for name, some in groups.items())
+    return tuple(sorted(made, key=lambda group: (-len(group.members), group.cause.id)))

@@ -1,15 +1,24 @@
 """What a run's outcome means to a script."""
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
-from console.outcome import Exit, exit_code
-from models.bilingual import Text
+from console.outcome import Exit, exit_code, print_summary
+from models.bilingual import Language, Text
 from models.causes import cause
 from models.columns import now
 from models.states import MemberState, WaveState
-from reports.summary import InvalidRowSummary, MemberSummary, WaveSummary
+from reports.summary import (
+    FolderSummary,
+    Followed,
+    InvalidRowSummary,
+    MemberSummary,
+    MessageCounts,
+    WaveSummary,
+)
 
 ROW = InvalidRowSummary(2, "SourceHost", "", Text("x", "x"), Text("x", "x"))
 
@@ -73,6 +82,17 @@ FAILED = MemberState.FAILED
 )
 def test_the_code_tells_a_whole_server_from_some_members(members: tuple[MemberSummary, ...], code: Exit) -> None:
     assert exit_code(wave(*members)) == code
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "2 messages deleted (kept"), ("zh-CN", "删除 2 封（新邮箱中保留）")]
+)
+def test_what_happened_at_the_source_since_is_printed_where_something_did(language: Language, words: str) -> None:
+    folder = FolderSummary("INBOX", "INBOX", MessageCounts(1, 1), 10, None, None, {}, 0)
+    for followed, said in ((Followed(), False), (Followed(gone=2), True)):
+        console = Console(record=True, width=200, file=io.StringIO())
+        print_summary(wave(replace(member(1), folders=(replace(folder, followed=followed),))), console, language)
+        assert (words in console.export_text()) is said
 
 
 def test_a_row_left_out_is_partial() -> None:

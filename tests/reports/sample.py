@@ -1,5 +1,6 @@
 """A wave with every state and every nasty name, for tests and for looking at the pages."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from models.bilingual import Text
@@ -8,6 +9,7 @@ from models.states import MemberState, WaveState
 from reports.summary import (
     EventSummary,
     FolderSummary,
+    Followed,
     InvalidRowSummary,
     IssueSummary,
     MemberSummary,
@@ -87,6 +89,34 @@ def sample_summary(members: int = len(PEOPLE)) -> WaveSummary:
             EventSummary(MADE_AT - timedelta(minutes=2), "banjia", "running → synced_with_failures", ""),
         ),
     )
+
+
+def sample_later_summary() -> WaveSummary:
+    """The wave after a later pass: in some mailboxes mail was deleted, moved and marked at the source meanwhile."""
+    summary = sample_summary()
+    changed = {
+        4: _with_stayed(_followed(sample_member(4), Followed(3, 2, 1041), Followed(0, 1, 0)), 2),
+        5: _followed(sample_member(5), Followed(1204, 0, 0), Followed()),
+        7: _with_stayed(sample_member(7), 1),
+    }
+    return replace(summary, members=tuple(changed.get(member.id, member) for member in summary.members))
+
+
+def _followed(member: MemberSummary, *followed: Followed) -> MemberSummary:
+    folders = tuple(replace(f, followed=each) for f, each in zip(member.folders, followed, strict=True))
+    return replace(member, folders=folders)
+
+
+def _with_stayed(member: MemberSummary, count: int) -> MemberSummary:
+    """So many messages were moved into INBOX at the source, and their copies did not follow."""
+    inbox = member.folders[0]
+    counts = replace(inbox.counts, copied=inbox.counts.copied - count, issues=inbox.counts.issues + count)
+    arrived = datetime(2026, 3, 2, 10, 15, tzinfo=UTC)
+    stayed = tuple(
+        IssueSummary("INBOX", 5100 + n, cause("moved_at_source"), arrived, 48_211, "" if n else "Sent")
+        for n in range(count)
+    )
+    return replace(member, folders=(replace(inbox, counts=counts), *member.folders[1:]), issues=member.issues + stayed)
 
 
 def sample_rows(summary: WaveSummary) -> dict[int, dict[str, str]]:

@@ -13,12 +13,23 @@ from reports.export import (
     cell,
     document_bytes,
     failures_csv,
+    followed_sentence,
+    result_sentence,
     short_state_counts,
     summary_document,
     wave_csv,
 )
-from reports.summary import WaveSummary
-from tests.reports.sample import ESCAPE, OVERRIDE, ROSTER_COLUMNS, SCRIPT, sample_member, sample_rows, sample_summary
+from reports.summary import Followed, WaveSummary
+from tests.reports.sample import (
+    ESCAPE,
+    OVERRIDE,
+    ROSTER_COLUMNS,
+    SCRIPT,
+    sample_later_summary,
+    sample_member,
+    sample_rows,
+    sample_summary,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +73,39 @@ def test_members_of_the_json_add_up_to_its_counts(summary: WaveSummary) -> None:
     assert sum(len(member["issues"]) for member in document["members"]) == counts["issues"]
     assert sum(member["bytes"] for member in document["members"]) == document["bytes"]
     assert sum(counts[state.value] for state in ShortState) + counts["removed"] == counts["members"]
+
+
+def test_what_happened_at_the_source_is_in_table_and_json_also_where_nothing_did() -> None:
+    later = sample_later_summary()
+    rows, document = read(wave_csv(later)), summary_document(later)
+    for row, member in zip(rows, document["members"], strict=True):
+        assert [int(row[name]) for name in ("NothingToDo", "Gone", "Moved", "FlagsChanged")] == [
+            member["nothing_to_do"],
+            *(member["followed"][name] for name in ("gone", "moved", "flags_changed")),
+        ]
+    assert rows[3]["Gone"] == "3"
+    assert rows[0]["Gone"] == "0"
+    folders = [folder["followed"] for member in document["members"] for folder in member["folders"]]
+    for name in ("gone", "moved", "flags_changed"):
+        assert sum(followed[name] for followed in folders) == document["followed"][name]
+    assert document["counts"]["nothing_to_do"] == 3
+    assert [(group["cause"], group["messages"]) for group in document["nothing_to_do"]] == [("moved_at_source", 3)]
+
+
+def test_the_result_tells_what_was_not_moved_from_what_needs_nobody() -> None:
+    text = result_sentence(sample_later_summary())
+    assert "9 messages were not moved; 3 messages were moved at the source afterwards, without their copies." in text.en
+    assert "9 封邮件未搬；3 封后来在源邮箱中移动，副本没有跟着移动。" in text.zh
+
+
+def test_what_happened_at_the_source_is_said_in_one_sentence_or_not_at_all() -> None:
+    assert followed_sentence(Followed()) is None
+    one = followed_sentence(Followed(gone=1, moved=1))
+    assert one is not None
+    assert one.en == (
+        "What happened at the source afterwards: 1 message deleted (kept in the new mailbox); 1 moved (the copy too)."
+    )
+    assert one.zh == "搬过之后源邮箱的变化：删除 1 封（新邮箱中保留）；移动 1 封（副本已随之移动）。"
 
 
 def test_removed_members_are_not_called_done(summary: WaveSummary) -> None:

@@ -11,14 +11,23 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import reports.render
-from models.bilingual import LANGUAGES
-from models.causes import causes
+from models.bilingual import LANGUAGES, Language
+from models.causes import cause, causes
 from models.states import MemberState, WaveState
 from reports.render import ReportFiles, bar, content_security_policy, render_report
 from reports.summary import WaveSummary
 from reports.texts import INVISIBLE
 from tests.reports.pages import Page, read_page
-from tests.reports.sample import ESCAPE, MADE_AT, OVERRIDE, SCRIPT, sample_member, sample_rows, sample_summary
+from tests.reports.sample import (
+    ESCAPE,
+    MADE_AT,
+    OVERRIDE,
+    SCRIPT,
+    sample_later_summary,
+    sample_member,
+    sample_rows,
+    sample_summary,
+)
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 
@@ -110,6 +119,40 @@ def test_mail_deleted_at_the_source_meanwhile_is_said(summary: WaveSummary, tmp_
     render_report(replace(summary, members=(replace(member, folders=(more, *member.folders[1:])),)), tmp_path)
     for name in ("wave.en.html", "members/4.en.html"):
         assert "1 more message is counted than the source now holds" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+FOLLOWED = {
+    "en": (
+        "Deleted at the source since",
+        "Moved with the source",
+        "Moved here with",
+        "Flags brought up",
+        "nothing to do",
+    ),
+    "zh-CN": ("源邮箱中已删除（新邮箱中保留）", "随源邮箱移动", "随源邮箱移入", "标记已更新", "封无需处理"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_first_pass_says_nothing_of_later_ones(pages: dict[str, Page], language: str) -> None:
+    for name in (f"wave.{language}.html", *(f"members/{n}.{language}.html" for n in (4, 5))):
+        assert not [words for words in FOLLOWED[language][:4] if words in pages[name].text], name
+        assert "followed" not in pages[name].values("section", "aria-labelledby")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_happened_at_the_source_is_shown_where_something_did(tmp_path: Path, language: Language) -> None:
+    render_report(sample_later_summary(), tmp_path)
+    wave, member, other = (
+        read_page((tmp_path / f"{name}.{language}.html").read_text(encoding="utf-8"))
+        for name in ("wave", "members/4", "members/1")
+    )
+    gone, moved, moved_here, flags, nothing_to_do = FOLLOWED[language]
+    assert not wave.faults + member.faults
+    assert all(words in wave.text for words in (gone, moved, flags, nothing_to_do, "1,207", "1,204", "1,041"))
+    assert all(words in member.text for words in (gone, moved_here, flags, nothing_to_do, "1,041", "“Sent”"))
+    assert "followed" not in other.values("section", "aria-labelledby")
+    assert cause("moved_at_source").advice.in_language(language) in wave.text
 
 
 def test_every_link_leads_to_a_file_of_the_report(directory: Path, pages: dict[str, Page]) -> None:

@@ -10,13 +10,14 @@ from reports.summary import (
     GRADE_NAMES,
     GRADE_RULES,
     POOR_COUNT,
+    Followed,
     Grade,
     MemberSummary,
     MessageCounts,
     grade,
     group_by_cause,
 )
-from tests.reports.sample import sample_member, sample_summary
+from tests.reports.sample import sample_later_summary, sample_member, sample_summary
 
 ALL = MessageCounts(source=1000, copied=1000)
 
@@ -69,6 +70,40 @@ def test_more_copied_than_the_source_holds_is_no_loss() -> None:
     counts = MessageCounts(source=10, copied=12)
     assert counts.unaccounted == -2
     assert grade(counts, {}) is Grade.PERFECT
+
+
+@pytest.mark.parametrize(
+    ("issues", "harmless", "altered", "expected"),
+    [
+        (3, 3, {}, Grade.GOOD),
+        (900, 900, {}, Grade.GOOD),
+        (3, 2, {}, Grade.INVESTIGATE),
+        (100, 80, {}, Grade.POOR),
+        (1, 1, {"date": 1}, Grade.INVESTIGATE),
+    ],
+)
+def test_a_message_whose_copy_did_not_follow_it_costs_no_more_than_perfect(
+    issues: int, harmless: int, altered: dict[str, int], expected: Grade
+) -> None:
+    assert grade(counts_with(issues), altered, harmless) is expected
+
+
+def test_what_needs_nobody_is_no_cause_of_the_member_and_stands_apart() -> None:
+    summary = sample_later_summary()
+    stayed, troubled = summary.members[3], summary.members[6]
+    assert (stayed.harmless, stayed.leading_cause, stayed.grade) == (2, None, Grade.GOOD)
+    assert (troubled.harmless, troubled.leading_cause) == (1, cause("message_too_large"))
+    assert stayed in summary.completed
+    assert cause("moved_at_source") not in {group.cause for group in summary.causes}
+    [group] = summary.harmless_causes
+    assert (group.cause.id, group.members, group.messages) == ("moved_at_source", (stayed, troubled), 3)
+
+
+def test_what_happened_at_the_source_adds_up() -> None:
+    summary = sample_later_summary()
+    assert summary.members[3].followed == Followed(gone=3, moved=3, flags_changed=1041)
+    assert summary.followed == Followed(gone=1207, moved=3, flags_changed=1041)
+    assert not sample_summary().followed
 
 
 def test_every_grade_has_its_name_and_rule() -> None:

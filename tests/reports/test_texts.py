@@ -24,7 +24,7 @@ def used() -> set[str]:
             source = file.read_text(encoding="utf-8")
             for said in re.findall(r"\b(?:say|sentence)\(([^(),]*)", source):
                 names |= set(re.findall(r'"(\w+)"', said))
-            names |= set(re.findall(r'"(result_\w+)"', source))
+            names |= set(re.findall(r'"((?:result|followed)_\w+)"', source))
     return names
 
 

@@ -18,6 +18,8 @@ from models.lifecycle import start_wave
 from models.member import Member, take_lease
 from models.states import MemberState
 from models.vault import VaultClosed
+from reports.read import read_wave
+from reports.summary import Followed, Grade
 from tasks import policy
 from tasks.migrate_member import check_member, migrate_member
 from tests.models.counting import counted
@@ -89,6 +91,37 @@ def test_mail_that_is_there_already_is_recognised_or_copied_as_the_admin_sets_it
         assert move(li) == M.SYNCED
         assert office.mail(office.new, "li")[before.raw] == copies
     assert office.mail(office.new, "li").total() == 2 + copies
+
+
+def test_what_happened_at_the_source_since_is_in_the_report_and_needs_nobody(li: Enrolled, office: Office) -> None:
+    assert move(li) == M.SYNCED
+    assert not read_wave(li.store.engine, "first").followed
+    old, new = (s.account(f"li@{s.name}") for s in (office.old, office.new))
+    inbox, work = old.folder("INBOX"), old.create("Work")
+    for uid in (1, 2):
+        message = inbox.messages[0]
+        work.deliver(message.raw, message.internal_date, message.flags)
+        inbox.expunge([uid])
+    new.folder("INBOX").set_flags(2, ["\\Flagged"])  # the member's; so this copy does not follow
+    inbox.set_flags(3, [])
+    assert move(li) == M.SYNCED
+    [member] = read_wave(li.store.engine, "first").members
+    assert {f.source_name: f.followed for f in member.folders} == {
+        "INBOX": Followed(gone=1, flags_changed=1),
+        "Work": Followed(moved=1),
+    }
+    assert [(issue.folder, issue.cause.id, issue.server_text) for issue in member.issues] == [
+        ("Work", "moved_at_source", "INBOX")
+    ]
+    assert (member.counts.unaccounted, member.harmless, member.grade) == (0, 1, Grade.GOOD)
+    old.delete(work)
+    assert move(li) == M.SYNCED
+    [member] = read_wave(li.store.engine, "first").members
+    assert {f.source_name: (f.counts.source, f.followed.gone) for f in member.folders} == {
+        "INBOX": (1, 1),
+        "Work": (0, 1),
+    }
+    assert (member.issues, member.counts.unaccounted, member.grade) == ((), 0, Grade.PERFECT)
 
 
 def test_beside_its_ledger_a_member_costs_three_writing_transactions(
