@@ -5,7 +5,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -99,7 +99,7 @@ class Connection:
         """Say goodbye and wait for no answer; a connection that is already gone is no failure."""
         try:
             with contextlib.suppress(MigrationError):
-                self._dialogue.send(b"LOGOUT")
+                self._dialogue.log_out()
         finally:
             self.drop()
 
@@ -369,6 +369,11 @@ class TargetConnection(Connection):
 
     side: Side = "target"
 
+    def __init__(self, account: Account) -> None:
+        self.fence: Callable[[], None] = lambda: None
+        """Raises when no more mail may go out here: asked after every wait, which may have been a long sleep."""
+        super().__init__(account)
+
     def select(self, name: str) -> Selected:
         """Open a folder for reading back. EXAMINE would show no PERMANENTFLAGS, and block APPEND on Courier."""
         return self._open(b"SELECT", grammar.encode_mailbox(name))
@@ -476,20 +481,20 @@ class TargetConnection(Connection):
                 out += b" {%d+}\r\n" % size
             else:
                 out += b" {%d}\r\n" % size
-                self._dialogue.write(out)
+                self._write_mail(out)
                 out.clear()
                 self._await_continuation(tag, deadline)
             if size < 65536:
                 out += _whole(message.raw)
             else:
-                self._dialogue.write(out)
+                self._write_mail(out)
                 out.clear()
                 for piece in _pieces(message.raw):
-                    self._dialogue.write(piece)
+                    self._write_mail(piece)
             if len(out) > 262144:
-                self._dialogue.write(out)
+                self._write_mail(out)
                 out.clear()
-        self._dialogue.write(out + b"\r\n")
+        self._write_mail(out + b"\r\n")
         return tag
 
     def appended(self, tag: bytes, count: int) -> tuple[int, list[int]]:
@@ -526,12 +531,16 @@ class TargetConnection(Connection):
                     yield refused
                     continue
             if size < 65536:
-                self._dialogue.write(_whole(message.raw) + b"\r\n")
+                self._write_mail(_whole(message.raw) + b"\r\n")
             else:
                 for piece in (*_pieces(message.raw), b"\r\n"):
-                    self._dialogue.write(piece)
+                    self._write_mail(piece)
         if answered:
             yield self._outcome(answered)
+
+    def _write_mail(self, data: bytes | bytearray) -> None:
+        self.fence()
+        self._dialogue.write(data)
 
     def _outcome(self, tag: bytes) -> tuple[int, list[int]] | Refused:
         try:

@@ -424,6 +424,7 @@ class Delivery:
     def _append(self, letters: Sequence[Letter]) -> list[int]:
         # Opened before, so that a look-up right afterwards knows what is new.
         connection = self.opened()
+        connection.fence = self._ledger.keep_lease
         begun = time.monotonic()
         uidvalidity, uids = connection.append(self.name, [self.outgoing(letter) for letter in letters])
         self._target.waited(begun)

@@ -8,6 +8,7 @@ import contextlib
 import imaplib
 import re
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -25,6 +26,9 @@ MAX_COLLECTED_BYTES = 64 << 20
 COMMANDS_IN_FLIGHT = 50
 """Some servers read the next command only after the last answer: keep what is under way below their buffers."""
 
+# struct linger: whether and for how long the end of a socket waits for what was written; 0 s resets the connection.
+THROW_AWAY = struct.pack("ii", 1, 0)
+_SEND_REST = struct.pack("ii", 0, 0)
 _STATUS = re.compile(rb"(OK|NO|BAD)\b ?(.*)", re.IGNORECASE | re.DOTALL)
 
 T = TypeVar("T")
@@ -55,6 +59,12 @@ class Dialogue:
         # Not drop(): closing the library's file would wait for the very read that is to be ended.
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._connected.socket(), socket.SHUT_RDWR)
+
+    def log_out(self) -> None:
+        """Say goodbye; what was written before still goes out."""
+        with contextlib.suppress(OSError):
+            self._connected.socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SEND_REST)
+        self.send(b"LOGOUT")
 
     def compress(self) -> None:
         """From now on both directions are deflated; to be called with no command under way."""

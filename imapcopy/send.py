@@ -155,6 +155,7 @@ class Stream(OneByOne):
                 outgoing = [delivery.outgoing(letter) for letter in letters]
                 sent.begun = time.monotonic()
                 begun = time.perf_counter()
+                self._target.connection.fence = self._ledger.keep_lease
                 sent.tag = self._target.connection.start_append(delivery.name, outgoing)
                 self._speed.waited(batch.size, time.perf_counter() - begun)
             except (ConnectionLost, Refused) as failure:
@@ -437,6 +438,7 @@ class Fleet(OneByOne):
                 self._ledger.keep_lease()
                 yield delivery.outgoing(letter)
 
+        connection.fence = self._ledger.keep_lease
         told: dict[int, Letter] = {}
         refused = 0
         begun = time.monotonic()

@@ -20,7 +20,7 @@ from imapclient.exceptions import CapabilityError, IMAPClientError, LoginError
 
 from imapcopy.account import Account, Server
 from imapcopy.answers import classify, classify_exception
-from imapcopy.dialogue import Dialogue
+from imapcopy.dialogue import THROW_AWAY, Dialogue
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused, ServerError, Side, error_of_reach
 
 CONNECT_SECONDS = 20.0
@@ -52,6 +52,9 @@ def connect(account: Account, side: Side) -> Any:
             client.starttls(_tls_context(server))
         # Without it each small command waits 40 ms for the server's delayed ACK.
         client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # What this process leaves in the socket when it dies must not arrive: the next one looks up what did, and on a
+        # slow line megabytes of mail would still come in while it looks, and after.
+        client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, THROW_AWAY)
     except (OSError, IMAPClientError) as error:
         with contextlib.suppress(OSError, IMAPClientError):
             client.shutdown()
