@@ -23,12 +23,12 @@ from models import steps
 from models.columns import WIDE, now, stored_as_value
 from models.database import reading, writing
 from models.flag_sets import Flags, format_flags, parse_flags
-from models.member import renew_lease
+from models.member import lease_seconds, renew_lease
 from models.uid_sets import format_uids, parse_uids
 
 DIGEST_BYTES = 16
-LEASE_FRESH_SECONDS = 30.0
-"""A lease that was renewed so recently cannot have gone to another runner: it lasts ten times as long."""
+LEASE_FRESH = 0.1
+"""A lease that was renewed within so much of its time cannot have gone to another runner."""
 
 MOVED = "moved_at_source"
 """The cause of an issue that is no loss: the copy of the message stays elsewhere, or the member deleted it."""
@@ -279,7 +279,7 @@ class Ledger:
 
     def keep_lease(self) -> None:
         """check_lease(), unless it was renewed so recently that nobody else can have it: cheap before each message."""
-        if time.clock_gettime(_CLOCK) - self._renewed > LEASE_FRESH_SECONDS:
+        if time.clock_gettime(_CLOCK) - self._renewed > LEASE_FRESH * lease_seconds():
             self.check_lease()
 
     def open_folder(

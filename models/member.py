@@ -19,8 +19,10 @@ from models.database import writing
 from models.states import MemberState, check_member_change
 from models.wave import Event
 
-LEASE_SECONDS = 300
-"""How long a silent runner keeps its member; each ledger write renews it."""
+LEASE_SECONDS = 300.0
+"""How long a silent runner keeps its member, unless `let_leases_last` said otherwise; each ledger write renews it."""
+
+_lease_seconds = LEASE_SECONDS
 
 
 class Member(SQLModel, table=True):
@@ -70,6 +72,8 @@ class Member(SQLModel, table=True):
     lease_token: int = 0
 
 
+_RUNS = frozenset("RSDI")
+"""States of a process that goes on by itself; T and t are stopped."""
 _TABLE: Table = Member.__table__  # type: ignore[attr-defined]
 _UNDER_LEASE = update(_TABLE).where(_TABLE.c.id == bindparam("of"), _TABLE.c.lease_token == bindparam("held"))
 
@@ -80,6 +84,17 @@ class LeaseHeld(Exception):
 
 class LeaseLost(Exception):
     """Another runner has taken this member over: write nothing more."""
+
+
+def let_leases_last(seconds: float) -> None:
+    """Set how long the leases of this process last."""
+    global _lease_seconds
+    _lease_seconds = seconds
+
+
+def lease_seconds() -> float:
+    """How long a lease of this process lasts without being renewed."""
+    return _lease_seconds
 
 
 @cache
@@ -123,13 +138,17 @@ def give_back(member: Member) -> None:
 
 
 def has_runner(member: Member) -> bool:
-    """Whether a runner has the member's lease and, as far as can be told, still lives."""
-    return (
-        bool(member.lease_owner)
-        and member.lease_until is not None
-        and member.lease_until > now()
-        and not _is_dead(member.lease_owner)
-    )
+    """Whether a runner has the member's lease and, as far as can be told, still lives.
+
+    One that runs on this machine keeps it whatever the clock says: it renews it, and only a clock that was set, its or
+    ours, can make the lease look old. One that is stopped (SIGSTOP) keeps it to its end.
+    """
+    if not member.lease_owner or member.lease_until is None:
+        return False
+    state = _process_state(member.lease_owner)
+    if state is None:
+        return member.lease_until > now()
+    return state in _RUNS or (state != "" and member.lease_until > now())
 
 
 def renew_lease(session: Session, member_id: int, token: int) -> None:
@@ -162,7 +181,7 @@ def release_lease(engine: Engine, member_id: int, token: int) -> None:
 
 
 def _lease_end() -> datetime:
-    return now() + timedelta(seconds=LEASE_SECONDS)
+    return now() + timedelta(seconds=_lease_seconds)
 
 
 def change_state(
@@ -183,14 +202,15 @@ def change_state(
     session.add(member)
 
 
-def _is_dead(owner: str) -> bool:
-    """Whether that runner was a process of this machine that no longer lives; False when it cannot be told."""
+def _process_state(owner: str) -> str | None:
+    """The state of a runner's process (proc(5) field 3), "" when it has ended; None for another machine's."""
     host, boot, pid, started = [*owner.split("/"), "", "", "", ""][:4]
     if host != socket.gethostname() or not pid.isdigit():
-        return False
+        return None
     if boot != _boot_id():
-        return True
-    return _start_time(int(pid)) != started
+        return ""
+    state, since = _stat(int(pid))
+    return state if since == started else ""
 
 
 def _boot_id() -> str:
@@ -201,11 +221,15 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> str:
-    """Ticks since boot at which the process started (proc(5) field 22), so that a reused pid is not mistaken."""
+    return _stat(pid)[1]
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """A process's state, and the ticks since boot at which it started, so that a reused pid is not mistaken."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
+        return "", ""
     fields = stat.rpartition(")")[2].split()
     # A zombie is dead to us: its parent has only not looked yet.
-    return "" if fields[0] == "Z" else fields[19]
+    return ("", "") if fields[0] == "Z" else (fields[0], fields[19])

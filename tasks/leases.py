@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.member import LEASE_SECONDS, LeaseHeld, renew_leases, this_runner
+from models.member import LeaseHeld, lease_seconds, renew_leases, this_runner
 
-TURN_SECONDS = LEASE_SECONDS / 4
-"""A database that is busy for once has three more chances."""
+TURNS = 4
+"""So often within its time a lease is renewed: a database that is busy for once has three more chances."""
 
 _claimed: set[tuple[Engine, int]] = set()
 _under_way: dict[tuple[Engine, int], int] = {}
@@ -63,5 +63,5 @@ def renew_now() -> None:
 
 def _renew_for_ever() -> None:
     while True:
-        time.sleep(TURN_SECONDS)
+        time.sleep(lease_seconds() / TURNS)
         renew_now()

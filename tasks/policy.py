@@ -6,8 +6,9 @@ import threading
 STOP = threading.Event()
 """Set once this process has been asked to end: every member stops after the batch under way."""
 
-# A wrong name or port stays wrong; a server that is down for a moment comes back.
-_FEWER_TRIES = {"dns_error": 2, "connect_failed": 3, "unclassified": 2}
+# A wrong name or port stays wrong; a server that is down for a moment comes back. A member that another runner has
+# taken over is left to it.
+_FEWER_TRIES = {"dns_error": 2, "connect_failed": 3, "unclassified": 2, "lease_lost": 1}
 _LONG_WAITS = frozenset({"login_throttled", "bandwidth_exceeded"})
 JITTER = 0.3
 """Share by which a delay varies, so that members do not return together."""

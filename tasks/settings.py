@@ -21,6 +21,7 @@ from imapcopy.plan import Existing
 from models.bilingual import Language
 from models.database import NoSuchDatabase
 from models.database import database_url as usable
+from models.member import LEASE_SECONDS
 
 
 class SettingsMistake(Exception):
@@ -70,6 +71,9 @@ class Settings(BaseSettings):
     )
     retry_delays: tuple[float, ...] = Field(
         default=(5.0, 20.0, 60.0), description="seconds before each new try of a member"
+    )
+    lease_seconds: float = Field(
+        default=LEASE_SECONDS, gt=0, description="after so long without a sign a runner's members may go to another"
     )
     language: Language | None = Field(default=None, description="zh-CN or en; default: the terminal's")
     time_zone: str = Field(default="UTC", description="zone in which reports show times, for example Asia/Shanghai")

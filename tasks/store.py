@@ -14,7 +14,7 @@ from imapcopy.account import DEFAULT_PORTS, Account, Security, Server
 from imapcopy.errors import MemberError, Side
 from models.database import open_database
 from models.enrol import DefaultServers
-from models.member import Member
+from models.member import Member, let_leases_last
 from models.vault import Vault
 from tasks.settings import Settings, settings
 
@@ -82,6 +82,7 @@ def store() -> Store:
     """The store of this process, opened once."""
     found = settings()
     log_to_file(found)
+    let_leases_last(found.lease_seconds)
     engine = open_database(found.database)
     return Store(found, engine, Vault(engine, found.key_file))
 

@@ -690,7 +690,7 @@ def test_a_runner_that_lost_its_lease_sends_nothing_more(
     monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 4)
     monkeypatch.setattr(send_module, "UNANSWERED_BATCHES", 1)
     # As if each answer took longer than a lease lasts.
-    monkeypatch.setattr(ledger_module, "LEASE_FRESH_SECONDS", 0)
+    monkeypatch.setattr(ledger_module, "LEASE_FRESH", 0)
     mailbox.new.behaviour.capabilities = capabilities
     for number in range(12):
         mailbox.deliver(number)

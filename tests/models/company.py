@@ -38,8 +38,10 @@ class Company:
             return session.get_one(Member, member_id)
 
     def expire_lease(self, member_id: int) -> None:
+        """Let the member's runner be one on another machine that has been silent for too long."""
         with writing(self.engine) as session:
             member = session.get_one(Member, member_id)
+            member.lease_owner = "another-machine/boot/1/1"
             member.lease_until = now() - timedelta(seconds=1)
             session.add(member)
 

@@ -378,7 +378,7 @@ def test_a_fresh_lease_is_kept_without_a_transaction(
     for _ in range(10):
         ledger.keep_lease()
     assert not begun
-    monkeypatch.setattr(ledger_module, "LEASE_FRESH_SECONDS", 0)
+    monkeypatch.setattr(ledger_module, "LEASE_FRESH", 0)
     ledger.keep_lease()
     assert len(begun) == 1
 
@@ -414,7 +414,7 @@ def test_a_lease_that_is_not_fresh_any_more_may_be_lost(
     company.expire_lease(member_id)
     take_lease(engine, member_id, "elsewhere/boot/1/1")
     ledger.keep_lease()  # within the time in which nobody else can have taken it
-    monkeypatch.setattr(ledger_module, "LEASE_FRESH_SECONDS", 0)
+    monkeypatch.setattr(ledger_module, "LEASE_FRESH", 0)
     for _ in range(2):
         with pytest.raises(LeaseLost):
             ledger.keep_lease()

@@ -1,13 +1,16 @@
 """The lease: one runner moves a member, and one that died or slept does not hold it for ever."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from models.columns import now
 from models.database import writing
 from models.member import (
     LeaseHeld,
@@ -132,6 +135,23 @@ def test_after_its_time_a_lease_is_free_whoever_holds_it(engine: Engine, company
     assert new == old + 1
     with pytest.raises(LeaseLost), writing(engine) as session:
         renew_lease(session, member_id, old)
+
+
+def test_a_runner_of_this_machine_keeps_its_member_whatever_the_clock_says_unless_it_is_stopped(
+    engine: Engine, company: Company, member_id: int, another: subprocess.Popen[str]
+) -> None:
+    """A clock that was set makes the lease of a runner look old that renews it all the time."""
+    with writing(engine) as session:
+        member = session.get_one(Member, member_id)
+        member.lease_until = now() - timedelta(days=1)
+        session.add(member)
+    with pytest.raises(LeaseHeld):
+        take_lease(engine, member_id)
+    another.send_signal(signal.SIGSTOP)
+    stat = Path(f"/proc/{another.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+    assert take_lease(engine, member_id) == 2
 
 
 def test_giving_back_a_lost_lease_leaves_the_new_runner_alone(engine: Engine, company: Company, member_id: int) -> None:

@@ -231,7 +231,7 @@ def test_a_runner_that_lost_its_member_writes_nothing_more(li: Enrolled, office:
         if command.verb == "APPEND" and not li.member("li").lease_owner.startswith("another"):
             with writing(li.store.engine) as session:
                 member = session.get_one(Member, member_id)
-                member.lease_until = now()
+                member.lease_owner, member.lease_until = "another-machine/boot/1/1", now()
                 session.add(member)
             take_lease(li.store.engine, member_id, "another-machine/boot/1/1")
 

@@ -18,6 +18,7 @@ DELAYS = (5.0, 20.0, 60.0)
         ("connect_failed", 3),
         ("dns_error", 2),
         ("unclassified", 2),
+        ("lease_lost", 1),
         ("login_throttled", 1),
         ("bandwidth_exceeded", 1),
     ],
