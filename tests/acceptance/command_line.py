@@ -20,7 +20,7 @@ from tests.servers.secrets_scan import ArgumentWatch, find_secrets
 PROGRAM = Path(sys.executable).with_name("banjia")
 LONGEST_RUN = 900.0
 
-ALL_DONE, PARTIAL, ROSTER_REFUSED = 0, 3, 4
+ALL_DONE, UNEXPECTED, PARTIAL, ROSTER_REFUSED = 0, 1, 3, 4
 
 COLUMNS = (
     *("EmailAddress", "UserName", "Password", "SourceHost", "SourcePort", "SourceSecurity"),
@@ -89,7 +89,7 @@ class Run:
 class Banjia:
     """The installed program with a home of its own, below `directory`."""
 
-    def __init__(self, directory: Path, authority: bytes) -> None:
+    def __init__(self, directory: Path, authority: bytes, **environment: str) -> None:
         if not PROGRAM.exists():
             pytest.fail(f"{PROGRAM} is not installed: run make setup", pytrace=False)
         self.directory = directory
@@ -105,6 +105,7 @@ class Banjia:
             "COLUMNS": "400",  # so that no table folds its words
             "BANJIA_HOME": str(self.home),
             "BANJIA_CA_FILE": str(directory / "authority.pem"),
+            **environment,
         }
         self._secrets: set[str] = set()
         self._runs = 0
@@ -113,14 +114,15 @@ class Banjia:
         """Move a roster's members and wait for the end."""
         return self.start_migrate(roster, as_json=as_json).wait()
 
-    def start_migrate(self, roster: Path, *, as_json: bool = True) -> "Started":
+    def start_migrate(self, roster: Path, *, as_json: bool = True, **environment: str) -> "Started":
         arguments = ["migrate", str(roster), "--wave", "first", "--report", str(self.reports)]
-        return self.start([*arguments, "--json"] if as_json else arguments)
+        return self.start([*arguments, "--json"] if as_json else arguments, **environment)
 
-    def start(self, arguments: Sequence[str]) -> "Started":
+    def start(self, arguments: Sequence[str], **environment: str) -> "Started":
         """Start the program; its output goes to files, which fill no pipe."""
         self._runs += 1
-        return Started(arguments, self._environment, self.directory / "output" / f"{self._runs}", self._secrets)
+        environment = self._environment | environment
+        return Started(arguments, environment, self.directory / "output" / f"{self._runs}", self._secrets)
 
     def keep_secret(self, *servers: Dovecot) -> None:
         """Name the servers whose users' passwords may appear nowhere."""
@@ -141,6 +143,19 @@ class Banjia:
                     os.kill(process, signal.SIGKILL)
             raise AssertionError(f"{error}; still there: {left}\n{run}") from error
         assert run.code == 0, f"banjia prefect stop: {run}"
+
+    def assert_nothing_runs(self) -> None:
+        """No process works for this home any more: none of the runs has left one."""
+        left = self._left_running()
+        self.kill_everything()
+        assert not left, left
+
+    def kill_everything(self) -> None:
+        """`kill -9` every process that works for this home, Prefect's server among them."""
+        while left := self._left_running():
+            for process in left:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     def assert_no_secret_was_written(self) -> None:
         """Search all that the program wrote: home with its databases and logs, reports, output, the user's home."""

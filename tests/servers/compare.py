@@ -73,6 +73,27 @@ def mailbox_multiset(
     return found
 
 
+class Numbering(NamedTuple):
+    """What a server says of a folder's numbers."""
+
+    uidvalidity: int
+    uidnext: int
+    uids: tuple[int, ...]
+
+
+def numbering_of(server: Account, user: str) -> dict[str, Numbering]:
+    """The UIDs of each folder of a user of one of our own servers."""
+    found = {}
+    with _connected(server.host, server.port, None) as connection:
+        connection.authenticate("PLAIN", lambda _: f"\0{user}\0{server.users[user].password}".encode())
+        for name in _folders(connection):
+            _ok(connection.select(_quoted(name), readonly=True))
+            numbers = [int(connection.response(what)[1][0]) for what in ("UIDVALIDITY", "UIDNEXT")]
+            uids = tuple(int(uid) for uid in _ok(connection.uid("SEARCH", "ALL"))[0].split())
+            found[decode_folder(name)] = Numbering(*numbers, uids)
+    return found
+
+
 @contextmanager
 def _connected(host: str, port: int, tls: ssl.SSLContext | None) -> Iterator[imaplib.IMAP4]:
     if tls:

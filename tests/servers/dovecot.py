@@ -191,6 +191,11 @@ class Dovecot:
         """End the open sessions of a user, as a restarting server does."""
         self._doveadm("kick", name, accept=(0, 68))  # 68: none was open
 
+    def refused_logins(self, name: str) -> int:
+        """How often a wrong password was given for a user."""
+        pattern = rf"auth failed.*user=<{re.escape(name)}>"
+        return len(re.findall(pattern, self._log.read_text(errors="replace")))
+
     # What arrived, and what was said
 
     def message_count(self, *names: str) -> int:
