@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command_line import Banjia
+from tests.acceptance.command_line import Banjia, write_roster
 from tests.acceptance.company import MEMBERS, MESSAGES, Company, password
+from tests.acceptance.office import MEMBERS as FEW_MEMBERS
+from tests.acceptance.office import MESSAGES as FEW_MESSAGES
+from tests.acceptance.office import SLOW, Office
 from tests.servers.certificates import Authority
 from tests.servers.compare import Mail, mail_of
-from tests.servers.dovecot import Dovecot, StartDovecot, User
+from tests.servers.dovecot import PLAIN_CAPABILITY, Dovecot, StartDovecot, User
+from tests.servers.line import Line
 from tests.servers.mail import mailbox_messages, seed
 
 
@@ -47,3 +51,24 @@ def banjia(tmp_path: Path, authority: Authority) -> Iterator[Banjia]:
     program = Banjia(tmp_path / "banjia", authority.root)
     yield program
     program.close()
+
+
+@pytest.fixture
+def office(
+    request: pytest.FixtureRequest, start_dovecot: StartDovecot, banjia: Banjia, tmp_path: Path
+) -> Iterator[Office]:
+    """Three members with mail; the target offers UIDPLUS alone, unless a test names other capabilities."""
+    capability = getattr(request, "param", PLAIN_CAPABILITY)
+    source, target = start_dovecot(), start_dovecot(capability=capability)
+    for number in range(FEW_MEMBERS):
+        email = f"member{number}@old.example"
+        source.add_user(email, f"Canary-old-{number}")
+        target.add_user(email, f"Canary-new-{number}")
+        seed(source, email, source.users[email].password, mailbox_messages(email, FEW_MESSAGES))
+    banjia.keep_secret(source, target)
+    with Line(target.port, octets_per_second=SLOW) as line:
+        mail = {email: mail_of(source, email) for email in source.users}
+        office = Office(source, target, line, mail, tmp_path / "members.csv")
+        write_roster(office.roster, [office.row(email) for email in mail])
+        yield office
+    banjia.assert_no_secret_was_written()
