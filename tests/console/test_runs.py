@@ -16,6 +16,8 @@ from models.states import MemberState, WaveState
 from tasks.store import store
 from tests.console.conftest import CommandLine, Ended, Program
 from tests.servers.dovecot import wait_until
+from tests.servers.postgres import PASSWORD, Postgres
+from tests.servers.secrets_scan import find_secrets
 from tests.tasks.office import Office
 
 pytestmark = pytest.mark.prefect
@@ -159,3 +161,27 @@ def test_a_run_with_a_failure_and_then_a_retry_of_it(
     nothing = banjia("wave", "retry", "pilot")
     assert nothing.code == 0
     assert "No member needs a retry" in nothing.stdout
+
+
+def test_a_run_whose_postgresql_is_killed_ends_in_one_sentence_and_the_next_one_completes_it(
+    program: Program, office: Office, roster: Path, home: Path, mortal_postgres: Postgres
+) -> None:
+    """And no text of either run has the database's password in it."""
+    database = {
+        "BANJIA_DATABASE_URL": mortal_postgres.url(mortal_postgres.create_database()),
+        "BANJIA_RETRY_DELAYS": "[0.1]",
+    }
+    running = program.start("migrate", roster, **database)
+    wait_until(lambda: arrived(office) > 0 or running.poll() is not None, "the first messages", 120)
+    mortal_postgres.kill()
+    ended = program.end(running)
+    assert ended.code == 5, ended
+    assert "The database cannot be used" in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert 0 < arrived(office) < 3 * MESSAGES
+    mortal_postgres.restart()
+    completed = program.run("migrate", roster, **database)
+    assert completed.code == 0, completed
+    office.assert_moved()
+    assert PASSWORD not in str(ended) + str(completed)
+    assert not find_secrets([PASSWORD], [file for file in home.rglob("*") if file.is_file()])
