@@ -106,7 +106,7 @@ def find_departed(
         status = statuses.get(folder.raw) if folder else None
         if folder_id in scanned:
             there[folder_id] = scanned[folder_id]
-        elif folder is None or _is_replaced(row, status, current):
+        elif folder is None or not folder.selectable or _is_replaced(row, status, current):
             there[folder_id] = ()
         elif status:
             if may_have_lost(row.settled, status):

@@ -194,6 +194,18 @@ def test_the_mail_of_a_folder_that_was_renamed_is_not_sent_again(mailbox: Box, c
     assert mailbox.row("Work 2024").moved == 3
 
 
+def test_the_mail_of_a_folder_of_which_only_its_children_are_left_is_not_sent_again(mailbox: Box, copy: Copy) -> None:
+    """A folder that is deleted and has children stays as a name, with \\Noselect."""
+    two_folders(mailbox, copy)
+    mailbox.deliver(10, f"Archive{mailbox.source.separator}2024")
+    moved(mailbox.old, LIN, 1, "Archive", "INBOX")
+    mailbox.source.delete(mailbox.folder("Archive"))
+    copy()
+    assert mail(9) in mailbox.arrived("INBOX")
+    assert contents(mailbox.new, NEW).total() == 7
+    assert (mailbox.sent("UID MOVE"), mailbox.sent()) == (1, 1)
+
+
 def test_a_copy_that_the_member_touched_stays_and_the_report_says_so(mailbox: Box, copy: Copy) -> None:
     two_folders(mailbox, copy)
     mailbox.target.folder("INBOX").set_flags(2, ["\\Flagged"])
