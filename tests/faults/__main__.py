@@ -1,6 +1,6 @@
 """The matrix of `make faults`: every scenario over every profile, with deaths at its steps.
 
-    python -m tests.faults [--few | --whole] [--only TEXT] [--profile NAME] [--processes N] [--json FILE]
+    python -m tests.faults [--few | --whole] [--thin N] [--only TEXT] [--profile NAME] [--processes N] [--json FILE]
 
 Exits with 1 when anything was lost, was there twice, or was otherwise not as it should be.
 """
@@ -17,7 +17,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 from tests.faults.deaths import Result, Sweeper, Thin
-from tests.faults.scenarios import PROFILES, SCENARIOS, few, usual, whole
+from tests.faults.scenarios import PROFILES, SCENARIOS, Scenario, few, usual, whole
 
 PROCESSES = 2
 
@@ -27,6 +27,7 @@ def main() -> int:
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument("--few", action="store_true", help="two deaths for each scenario, each over one profile")
     extent.add_argument("--whole", action="store_true", help="a death at every step of everything, an hour")
+    parser.add_argument("--thin", type=int, default=1, help="only every nth of those deaths")
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
     parser.add_argument("--profile", choices=list(PROFILES))
     parser.add_argument("--processes", type=int, default=PROCESSES)
@@ -39,7 +40,12 @@ def main() -> int:
         for number, profile in enumerate(PROFILES)
         if given.profile in (None, profile) and not (given.few and (turn + number) % len(PROFILES))
     ]
-    thin = few if given.few else whole if given.whole else usual
+    chosen = few if given.few else whole if given.whole else usual
+
+    def thin(scenario: Scenario, steps: Sequence[str]) -> Sequence[int]:
+        deaths = chosen(scenario, steps)
+        return deaths[len(scenario.name) % min(given.thin, len(deaths)) :: given.thin]
+
     begun = time.monotonic()
     results = run(work, thin, given.processes)
     seconds = time.monotonic() - begun
