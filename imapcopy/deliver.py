@@ -272,7 +272,10 @@ class Delivery:
         self._ledger.keep_lease()
         try:
             uidvalidity, moved = self._target.connection.move(uids, self.name)
-        except Refused:
+        except Refused as refused:
+            failure = self._target.connection.failure(refused, "append", self.name)
+            if failure.cause_id in HOST_BUSY:
+                raise failure from None
             uidvalidity, moved = 0, {}
         if uidvalidity == self.uidvalidity and moved.keys() == uids.keys():
             entries = [replace(entry, target_uid=moved[uid]) for uid, entry in uids.items()]

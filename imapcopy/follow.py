@@ -8,14 +8,13 @@ only added or taken away as they were at the source: what the member did at the 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
 from imapcopy.deliver import Delivery
-from imapcopy.errors import FolderError, MigrationError, Refused, is_of_the_folder
+from imapcopy.errors import HOST_BUSY, FolderError, MigrationError, Refused, is_of_the_folder
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.plan import Envelope
@@ -360,9 +359,12 @@ def carry_flags(
 def _carry(target: TargetConnection, change: FlagChange, uids: Collection[int]) -> int:
     for flags, add in ((change.add, True), (change.remove, False)):
         if flags:
-            # What is not as it should be afterwards is counted.
-            with suppress(Refused):
+            try:
                 target.store(uids, flags, add=add)
+            except Refused as refused:
+                # What is not as it should be afterwards is counted; a busy server gets it with the next pass.
+                if (failure := target.failure(refused, "append")).cause_id in HOST_BUSY:
+                    raise failure from None
     if not change:
         return 0
     found = target.scan_uids(uids)

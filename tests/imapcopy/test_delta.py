@@ -437,6 +437,21 @@ def test_what_a_run_that_died_had_sent_is_known_when_its_folder_was_renamed(
     assert sorted(mailbox.arrived("Work 2024")) == [mail(1), mail(2), mail(3)]
 
 
+@pytest.mark.parametrize("command", ["MOVE", "STORE"])
+def test_a_server_that_asks_to_wait_gets_the_change_with_the_next_pass(mailbox: Box, copy: Copy, command: str) -> None:
+    two_folders(mailbox, copy)
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    mailbox.folder("INBOX").set_flags(3, ["\\Flagged"])
+    mailbox.new.behaviour.faults.append(Fault(command, Action.NO, text="[THROTTLED] Slow down", times=None))
+    with pytest.raises(ServerError):
+        copy()
+    mailbox.new.behaviour.faults.clear()
+    copy()
+    mailbox.assert_equal()
+    assert not mailbox.altered().replace("{}", "")
+    assert not mailbox.sent()
+
+
 def test_a_mark_for_deletion_before_a_move_is_no_act_of_the_member(mailbox: Box, copy: Copy) -> None:
     two_folders(mailbox, copy)
     mailbox.folder("INBOX").set_flags(2, ["\\Deleted"])
