@@ -71,6 +71,10 @@ class Line:
         """From now on be as fast as can be."""
         self._up_pace.seconds_an_octet = self._down_pace.seconds_an_octet = 0.0
 
+    def slow_down(self, octets_per_second: float) -> None:
+        """From now on carry no more than this to the server."""
+        self._up_pace.seconds_an_octet = 1 / octets_per_second
+
     def cut(self) -> None:
         """Break every connection; what is on its way is lost."""
         for end in list(self._open):
