@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers.certificates import Authority
 from tests.servers.databases import Databases
@@ -18,6 +19,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cut-every", type=int, default=9000, help="cut a session after every so many octets (tests/faults)"
     )
+
+
+# For `pytest --hypothesis-profile=thorough`: others each time, and many of them.
+settings.register_profile(
+    "thorough",
+    max_examples=3000,
+    stateful_step_count=50,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @pytest.fixture(scope="session")
