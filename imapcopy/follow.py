@@ -95,7 +95,7 @@ def find_departed(
     only those are looked at that may have lost something since their last pass.
     """
     every = ledger.folders(superseded=True)
-    rows = {row.id or 0: row for row in every if row.copied or row.already_there or row.gone or row.issues}
+    rows = {row.id or 0: row for row in every if row.superseded or _has_known(row)}
     current = {row.source_name for row in every if not row.superseded}
     there: dict[int, Collection[int]] = {}
     gone: dict[int, Collection[int]] = {}
@@ -132,6 +132,10 @@ def find_departed(
     issues = ledger.moved_issues([each for each in (*there, *gone) if not rows[each].superseded])
     standing = [digest for folder_id, uid, digest in issues if not has_left(folder_id, uid)]
     return Departed(_known_there(target, left), standing)
+
+
+def _has_known(row: FolderCopy) -> bool:
+    return bool(row.copied or row.already_there or row.gone or row.issues)
 
 
 def _is_replaced(row: FolderCopy, status: FolderStatus | None, current: Collection[str]) -> bool:

@@ -351,6 +351,20 @@ def test_folders_that_changed_names_keep_their_mail(mailbox: Box, copy: Copy) ->
     assert not mailbox.sent()
 
 
+def test_mail_that_left_before_its_folder_was_numbered_anew_is_known_when_it_turns_up(mailbox: Box, copy: Copy) -> None:
+    mailbox.deliver(1)
+    copy(exclude=("Private",))
+    moved(mailbox.old, LIN, 1, "INBOX", "Private")
+    copy(exclude=("Private",))
+    mailbox.folder("INBOX").change_uidvalidity()
+    copy(exclude=("Private",))
+    moved(mailbox.old, LIN, 1, "Private", "Archive")
+    mailbox.new.log.clear()
+    copy(exclude=("Private",))
+    assert not mailbox.sent()
+    assert (mailbox.arrived("INBOX"), mailbox.arrived("Archive")) == ([], [mail(1)])
+
+
 def test_what_the_member_deleted_does_not_come_back_when_the_source_numbers_anew(mailbox: Box, copy: Copy) -> None:
     two_folders(mailbox, copy)
     mailbox.target.folder("INBOX").expunge([2])
