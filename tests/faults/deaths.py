@@ -187,7 +187,7 @@ class Sweeper:
         doubled = sum(count for look, count in extra.items() if (look.folder, look.raw) in known and not lost)
         if lost:
             complaints.append(f"lost or other: {_few(lost)}, instead: {_few(extra)}")
-        elif scenario.twice_if_said and doubled == extra.total() == told.altered["stored_twice"]:
+        elif scenario.twice_if_said and doubled == extra.total() == told.altered["doubled"]:
             doubled = 0
         elif extra:
             complaints.append(f"too much: {_few(extra)}")
