@@ -18,8 +18,8 @@ pass had verified yet may be undone. When UIDVALIDITY changes on either side: th
 changed at the source since the last pass; when it changes at the target, what the member deleted or moved there, or
 what was moved at the source meanwhile, is brought there again.
 
-`pytest tests/imapcopy/test_histories.py --hypothesis-profile=thorough` draws other histories each time, for as long as
-half an hour, longer ones; what it finds it prints as steps and as a blob for `@reproduce_failure`.
+`pytest tests/imapcopy/test_histories.py --hypothesis-profile=thorough` draws other histories each time, longer ones,
+for half an hour and more; what it finds it prints as steps and as a blob for `@reproduce_failure`.
 """
 
 from collections import Counter, defaultdict
@@ -49,7 +49,7 @@ from tests.imapcopy.world import PASSWORD, Box, mail, moment, new_member
 __all__ = ["clock"]
 
 BRIEF = settings(
-    max_examples=80,
+    max_examples=110,
     stateful_step_count=20,
     derandomize=True,
     deadline=None,
