@@ -20,9 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from imapcopy import connection as connection_module
 from imapcopy import copy_mailbox as copy_module
-from imapcopy import deliver, send
+from imapcopy import deliver, send, sign_in
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import MigrationError
@@ -349,7 +348,7 @@ def _configure(scenario: Scenario) -> None:
     send.FLEET_BATCH_MESSAGES = 3
     # The servers have stored what they store before the next run begins.
     deliver.SETTLE_SECONDS = 0
-    connection_module.SILENCE_SECONDS = scenario.silence
+    sign_in.SILENCE_SECONDS = scenario.silence
 
 
 def _live(sending: Connection, act: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

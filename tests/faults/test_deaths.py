@@ -14,7 +14,7 @@ from tests.faults.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 BROKEN = {
-    "a run that does not look up what the one before had sent": "Delivery.recover = lambda self, source_bodies: None",
+    "a run that does not look up what the one before had sent": "Delivery.recover = lambda self, source_bodies: []",
     "a run that takes what was intended for arrived": """
 from dataclasses import replace
 def recover(self, source_bodies):
@@ -23,6 +23,7 @@ def recover(self, source_bodies):
     for batch in taken:
         entries = [replace(e, target_uid=uid + e.source_uid) for e in batch.entries]
         self._ledger.advance([self.note(batch.id, entries, 0)])
+    return []
 Delivery.recover = recover
 """,
 }

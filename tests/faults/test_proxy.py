@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 from sqlalchemy import Engine
 
-from imapcopy import connection as connection_module
 from imapcopy import copy_mailbox as copy_module
-from imapcopy import deliver, send, wire
+from imapcopy import deliver, dialogue, send, sign_in, wire
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import MigrationError, ServerError
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.dovecot
 SOURCE, PASSWORD = "lin@old.example", "invented-1"
 TARGETS = [f"lin{number}@new.example" for number in range(400)]
 MESSAGES = 10
-PATIENCE = connection_module.CONNECT_SECONDS, connection_module.SILENCE_SECONDS
+PATIENCE = sign_in.CONNECT_SECONDS, sign_in.SILENCE_SECONDS
 Side = str
 
 
@@ -80,7 +79,7 @@ class Line:
 
     def converges(self) -> None:
         """Go on undisturbed, and patiently: the machine may be busy."""
-        connection_module.CONNECT_SECONDS, connection_module.SILENCE_SECONDS = PATIENCE
+        sign_in.CONNECT_SECONDS, sign_in.SILENCE_SECONDS = PATIENCE
         for proxy in self.proxies.values():
             proxy.arm()
         self.copy()
@@ -169,8 +168,8 @@ HANGS_AT_THE_TARGET = [
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(connection_module, "SILENCE_SECONDS", 0.7)
+    monkeypatch.setattr(sign_in, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 0.7)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -195,7 +194,7 @@ def test_a_slow_line_that_lives_is_not_given_up(
     line: Line, side: Side, rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transfer takes longer than a server may be silent."""
-    monkeypatch.setattr(connection_module, "SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 1.5)
     rule = replace(rule)
     line.begin()
     line.proxies[side].arm(rule)
@@ -207,7 +206,7 @@ def test_a_slow_line_that_lives_is_not_given_up(
 
 
 def test_lines_without_end(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "MAX_COLLECTED_BYTES", 1 << 20)
+    monkeypatch.setattr(dialogue, "MAX_COLLECTED_BYTES", 1 << 20)
     monkeypatch.setattr(wire, "MAX_UNTAGGED", 20_000)
     for side, after in (("source", b"READ-ONLY]"), ("target", b"READ-WRITE]")):
         line.survives(side, Rule("s2c", "endless", after, octets=b"* OK still here\r\n" * 100))

@@ -45,7 +45,7 @@ def test_one_odd_name_does_not_cost_the_listing() -> None:
         names = [folder.name for folder in connection.listing().folders]
         assert names == [
             *("INBOX", "&broken", "日本", "中文", "中文 GBK", "lit (x) ", 'with "quotes" and \\', "NIL", "123", "50%*"),
-            *("S", "a\r\n\0bc"),
+            *("S", "a\r\n\ufffdbc"),
         ]
         odd = connection.listing().folders[-1]
         with pytest.raises(FolderError) as caught:
