@@ -32,6 +32,13 @@ GOAL = 40.0
 """Bytes of ledger for a message."""
 SPREAD = 10
 """Scattered UIDs: one of so many is still there."""
+FLAGS = {
+    frozenset({"\\Seen"}): 85,
+    frozenset({"\\Seen", "\\Answered"}): 8,
+    frozenset({"\\Seen", "\\Flagged"}): 2,
+    frozenset[str](): 5,
+}
+"""Flags of a working mailbox, with how many of a hundred messages have them."""
 CONSECUTIVE, AT_SOURCE, ON_BOTH_SIDES = "consecutive", "scattered at the source", "scattered on both sides"
 UIDS = (CONSECUTIVE, AT_SOURCE, ON_BOTH_SIDES)
 
@@ -118,11 +125,12 @@ def _copy(ledger: Ledger, uids: str, messages: int) -> None:
     for start in range(0, messages, BATCH_MESSAGES):
         some = slice(start, start + BATCH_MESSAGES)
         digests = [dice.randbytes(DIGEST_BYTES) for _ in sources[some]]
+        flags = dice.choices(list(FLAGS), list(FLAGS.values()), k=len(digests))
         size = 10_000 * len(digests)
         [batch_id] = ledger.advance(
-            settled, [Intended(folder.id or 0, sources[some], digests, size, targets[start] if start else 1)]
+            settled, [Intended(folder.id or 0, sources[some], digests, size, targets[start] if start else 1, flags)]
         )
-        arrived = [Entry(*values) for values in zip(sources[some], targets[some], digests, strict=True)]
+        arrived = [Entry(*values) for values in zip(sources[some], targets[some], digests, flags, strict=True)]
         settled = [Settled(batch_id, folder.id or 0, arrived, size)]
         verified.append(batch_id)
     ledger.advance(settled)
