@@ -284,7 +284,6 @@ _ROWS = [
         kept=[look("INBOX", 4)],
         optional=Counter([look("INBOX", 1), look("INBOX", 2)]),
         issues={"moved_at_source": 2},
-        every_step=True,
     ),
     # UIDVALIDITY
     Scenario("source numbered anew between runs", small, [partial(renumber, side="source")], chapter=1),
