@@ -42,6 +42,8 @@ SETTLE_SECONDS = 1.0
 SETTLE_QUIET = 3
 """So many of these after the loss, and after the last message that appeared, it gets at least."""
 SETTLE_TRIES = 20
+DOUBT_SECONDS = 3600.0
+"""How long passes look whether what was sent again was stored both times: no server keeps a session for so long."""
 
 SourceBodies = Callable[[Sequence[int]], Iterable[tuple[int, bytes | Distant]]]
 
@@ -527,7 +529,8 @@ class Delivery:
         missing = [entry for entry in wanted if entry.source_uid not in there]
         if missing:
             self._again.update((entry.source_uid, (entry, looser.get(entry.source_uid, ()))) for entry in missing)
-            self._doubt = Doubt(min(uidnext, self._doubt.uid) if self._doubt else uidnext, self.told_twice)
+            first = min(uidnext, self._doubt.uid) if self._doubt else uidnext
+            self._doubt = Doubt(first, self.told_twice, time.time())
             self._ledger.doubt(self.folder_id, self._doubt)
 
     @property
@@ -548,7 +551,8 @@ class Delivery:
     @property
     def doubt(self) -> str:
         """What the next pass has to look into; "" when it need not look once more."""
-        return self._doubt._replace(finished=True).written() if self._doubt and not self._doubt.finished else ""
+        lasts = self._doubt is not None and abs(time.time() - self._doubt.since) < DOUBT_SECONDS
+        return self._doubt.written() if self._doubt and lasts else ""
 
     def _candidates(self, uidnext: int, arrived: Collection[int]) -> list["Fingerprint"]:
         connection = self.opened()

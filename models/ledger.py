@@ -165,14 +165,14 @@ class GivenUp:
 
 
 class Doubt(NamedTuple):
-    """Something was sent again whose first sending might still be stored: the next pass looks whether it was."""
+    """Something was sent again whose first sending might still be stored: later passes look whether it was."""
 
     uid: int
     """No second copy has a lower UID at the target."""
     told: int = 0
     """Second copies that have been counted."""
-    finished: bool = False
-    """The pass that sent again, or one that completed its work, has come to its end."""
+    since: float = 0.0
+    """When it was sent again, in seconds since 1970."""
 
     @classmethod
     def read(cls, text: str) -> "Doubt | None":

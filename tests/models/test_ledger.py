@@ -271,7 +271,7 @@ def test_a_doubt_unsettles_its_folder_until_a_pass_ends_it(ledger: Ledger, folde
     ledger.finish_folders([Finished(folder, FolderTally(0, 0, 0, 0, None, None, "settled"))])
     ledger.doubt(folder, Doubt(7, told=2))
     [row] = ledger.folders()
-    assert (row.settled, Doubt.read(row.doubt)) == ("", (7, 2, False))
+    assert (row.settled, Doubt.read(row.doubt)) == ("", (7, 2, 0.0))
     ledger.finish_folders([Finished(folder, FolderTally(0, 0, 0, 0, None, None, "settled"))])
     [row] = ledger.folders()
     assert (row.settled, Doubt.read(row.doubt)) == ("settled", None)
