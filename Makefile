@@ -27,7 +27,7 @@ test: setup ## run every test, against real mail servers that are installed and 
 faults: setup ## end runs at their steps and cut their connections, and print what came of it; 15 minutes (docs/reliability.md)
 	tests/setup/install_servers
 	$(RUN)/python -m tests.faults --json var/faults.json
-	$(RUN)/pytest -q --numprocesses 2 tests/faults/test_proxy.py -k cut_anywhere --cut-every 256
+	$(RUN)/pytest -q --numprocesses 2 tests/faults/test_proxy.py -k cut_anywhere --cut-every 1024
 
 check: setup ## the quick checks before a commit: style, types, import contract, documentation
 	$(RUN)/ruff check .

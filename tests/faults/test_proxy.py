@@ -249,6 +249,6 @@ def cuts(line: Line, every: int, first: int) -> int:
 
 @both_targets
 def test_a_session_that_is_cut_anywhere(line: Line, request: pytest.FixtureRequest) -> None:
-    """`make faults` cuts it every 256 octets."""
+    """`make faults` cuts it every 1,024 octets."""
     every = request.config.getoption("--cut-every")
     assert cuts(line, every, first=every // 3) > 1
