@@ -371,7 +371,7 @@ class TargetConnection(Connection):
 
     def __init__(self, account: Account) -> None:
         self.fence: Callable[[], None] = lambda: None
-        """Raises when no more mail may go out here: asked after every wait, which may have been a long sleep."""
+        """Raises when no more mail may go out; asked right before octets leave, as any wait may have been a sleep."""
         super().__init__(account)
 
     def select(self, name: str) -> Selected:
@@ -539,8 +539,7 @@ class TargetConnection(Connection):
             yield self._outcome(answered)
 
     def _write_mail(self, data: bytes | bytearray) -> None:
-        self.fence()
-        self._dialogue.write(data)
+        self._dialogue.write(data, self.fence)
 
     def _outcome(self, tag: bytes) -> tuple[int, list[int]] | Refused:
         try:

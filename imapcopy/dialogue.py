@@ -87,9 +87,10 @@ class Dialogue:
         self.sent += 1
         return b"B%d " % self.sent
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray, fence: Callable[[], object] = lambda: None) -> None:
+        """Send octets; `fence` may forbid it until the last moment, and is asked again after each wait for room."""
         try:
-            self._wire.send(data)
+            self._wire.send(data, fence)
         except OSError as error:
             raise self.lost_by(error) from None
         steps.passed(steps.WRITTEN[self.side])

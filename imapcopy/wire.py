@@ -5,9 +5,12 @@ through a small buffer, copies each literal several times and waits for every co
 """
 
 import io
+import select
 import socket
+import ssl
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from imapcopy import grammar
@@ -19,8 +22,6 @@ SLOWEST_BYTES_PER_SECOND = 10_000
 MAX_LINE_BYTES = 1_000_000
 MAX_LITERAL_BYTES = 1 << 30
 MAX_UNTAGGED = 2_000_000
-WRITE_BYTES = 524_288
-"""The socket's time-out is for the whole of one write, so a large message goes out in pieces of this size."""
 READ_BYTES = 262_144
 INFLATED_BYTES = 4 << 20
 """How much is inflated at once: deflated zeros grow a thousandfold."""
@@ -113,13 +114,37 @@ class Wire:
         rest, self._buffer, self._at = self._buffer[self._at :], b"", 0
         self._buffer = self._inflated(rest)
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Send octets; everything that belongs to one command should come in few calls."""
+    def send(self, data: bytes | bytearray | memoryview, fence: Callable[[], object] = lambda: None) -> None:
+        """Send octets; everything that belongs to one command should come in few calls.
+
+        `fence` is asked right before any of them leave, again after each wait for room: a process that is stopped
+        while it waits goes on exactly there.
+        """
         if self._deflate:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        silence = self._socket.gettimeout()
+        end = (
+            time.monotonic() + (COMMAND_SECONDS if silence is None else silence) + len(data) / SLOWEST_BYTES_PER_SECOND
+        )
         view = memoryview(data)
-        for start in range(0, len(view), WRITE_BYTES):
-            self._socket.sendall(view[start : start + WRITE_BYTES])
+        self._socket.settimeout(0)
+        try:
+            while view:
+                fence()
+                try:
+                    view = view[self._socket.send(view) :]
+                except ssl.SSLWantReadError:
+                    self._wait_until(select.POLLIN, end)
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    self._wait_until(select.POLLOUT, end)
+        finally:
+            self._socket.settimeout(silence)
+
+    def _wait_until(self, ready: int, end: float) -> None:
+        poll = select.poll()
+        poll.register(self._socket, ready)
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            raise TimeoutError("timed out: the server took nothing")
 
     def read(self, deadline: Deadline) -> Response:
         """Read one response with its literals."""

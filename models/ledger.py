@@ -28,6 +28,8 @@ from models.uid_sets import format_uids, parse_uids
 
 DIGEST_BYTES = 16
 LEASE_FRESH = 0.1
+"""A lease that was renewed within so much of its time need not be renewed again."""
+LEASE_SAFE = 0.5
 """A lease that was renewed within so much of its time cannot have gone to another runner."""
 
 MOVED = "moved_at_source"
@@ -279,8 +281,16 @@ class Ledger:
 
     def keep_lease(self) -> None:
         """check_lease(), unless it was renewed so recently that nobody else can have it: cheap before each message."""
-        if time.clock_gettime(_CLOCK) - self._renewed > LEASE_FRESH * lease_seconds():
+        if self._lease_age() <= LEASE_FRESH:
+            return
+        self.check_lease()
+        # This process may have been stopped between that transaction and here.
+        while self._lease_age() > LEASE_SAFE:
             self.check_lease()
+
+    def _lease_age(self) -> float:
+        """How long ago the lease was renewed, in parts of its time."""
+        return (time.clock_gettime(_CLOCK) - self._renewed) / lease_seconds()
 
     def open_folder(
         self, source_name: str, source_uidvalidity: int, target_name: str, target_uidvalidity: int

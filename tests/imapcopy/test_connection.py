@@ -1,6 +1,5 @@
 """The one door to a mailbox, against servers that are right, strict, odd and hostile."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -268,28 +267,6 @@ def test_a_silent_server_is_left(old: ImapServer, monkeypatch: pytest.MonkeyPatc
 
 
 # Appending
-
-
-class Spy:
-    """A socket of which only the writing is of interest."""
-
-    def __init__(self, sendall: Callable[[bytes], object]) -> None:
-        self.sendall = sendall
-
-
-def test_a_large_message_goes_out_in_pieces(new: ImapServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The socket's time-out is for the whole of one write: 25 MB would never get through a slow line at once."""
-    with TargetConnection(account_at(new, NEW)) as connection:
-        connection.select("INBOX")
-        sizes = []
-        within = connection._dialogue._wire._socket
-        monkeypatch.setattr(
-            connection._dialogue._wire, "_socket", Spy(lambda data: (sizes.append(len(data)), within.sendall(data)))
-        )
-        raw = mail(1, b"x" * 1_000_000)
-        assert connection.append("INBOX", [Outgoing(raw, frozenset(), "")])[1] == [1]
-        assert max(sizes) <= wire.WRITE_BYTES
-    assert new.account(NEW).folder("INBOX").messages[0].raw == raw
 
 
 @pytest.mark.parametrize(

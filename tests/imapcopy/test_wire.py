@@ -1,13 +1,18 @@
 """Octets in any portion are the same responses; what has no end is left, and a large literal is held once."""
 
+import contextlib
 import io
 import itertools
+import os
 import random
 import socket
+import ssl
 import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,6 +21,7 @@ from hypothesis import strategies as st
 
 from imapcopy import wire
 from imapcopy.wire import Deadline, Response, Wire, WireBroken
+from tests.servers.certificates import Authority
 
 SECONDS = 5.0
 """No socket here waits longer: a test that hangs is a test that fails."""
@@ -349,23 +355,92 @@ def test_what_cannot_be_inflated_right_behind_the_ok_is_a_broken_wire_too() -> N
 # Sending
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_what_is_sent_goes_out_whole_and_in_pieces(compressed: bool) -> None:
-    """The socket's time-out is for the whole of one write."""
-    pieces: list[bytes] = []
+Sending = tuple[Wire, socket.socket]
 
-    class Socket:
-        def sendall(self, data: memoryview) -> None:
-            pieces.append(bytes(data))
 
-    sending = Wire(cast(socket.socket, Socket()), io.BufferedReader(Portions([])))
-    if compressed:
-        sending.compress()
-    data = noise(2 * wire.WRITE_BYTES + 3)
-    for each in (data, bytearray(data), memoryview(data)):
-        pieces.clear()
-        sending.send(each)
-        assert len(pieces) == 3
-        assert max(map(len, pieces)) == wire.WRITE_BYTES
-        if not compressed:
-            assert b"".join(pieces) == data
+@pytest.fixture(params=["plain", "tls"])
+def sending(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path) -> Iterator[Sending]:
+    """A wire to write to, and the server's end; little fits in between."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        end.settimeout(SECONDS)
+    if request.param == "tls":
+        server, client = (
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+            ssl.create_default_context(cadata=authority.root.decode()),
+        )
+        certificate = authority.issue()
+        pem = tmp_path / "server.pem"
+        pem.write_bytes(certificate.key + certificate.chain)
+        server.load_cert_chain(pem)
+        with ThreadPoolExecutor(1) as other:
+            accepting = other.submit(server.wrap_socket, theirs, server_side=True)
+            ours = client.wrap_socket(ours, server_hostname="localhost")
+            theirs = accepting.result()
+    with ours, theirs:
+        yield Wire(ours, io.BufferedReader(Portions([]))), theirs
+
+
+def received(theirs: socket.socket, octets: int) -> bytes:
+    found = b""
+    while len(found) < octets:
+        found += theirs.recv(65536)
+    return found
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_what_is_sent_arrives_whole(sending: Sending, kind: Callable[[bytes], Any]) -> None:
+    ours, theirs = sending
+    data = noise(1 << 20)
+    with ThreadPoolExecutor(1) as other:
+        receiving = other.submit(received, theirs, len(data))
+        ours.send(kind(data))
+        assert receiving.result() == data
+
+
+def test_what_is_sent_is_deflated(sending: Sending) -> None:
+    ours, theirs = sending
+    ours.compress()
+    ours.send(b"mail " * 1000)
+    assert zlib.decompressobj(wbits=-15).decompress(theirs.recv(65536)) == b"mail " * 1000
+
+
+def test_whoever_waited_for_room_asks_again_before_anything_more_leaves(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process goes on where it waited: what it was about to send must not go out unasked."""
+    ours, theirs = sending
+    raw = socket.socket(fileno=os.dup(theirs.fileno()))  # octets as they are, not as TLS reads them
+    raw.settimeout(SECONDS)
+    before = bytearray()
+
+    class Lost(Exception):
+        pass
+
+    def make_room(*_: object) -> None:
+        before.extend(raw.recv(1 << 20))
+
+    def fence() -> None:
+        if before:
+            raise Lost
+
+    monkeypatch.setattr(ours, "_wait_until", make_room)
+    with pytest.raises(Lost):
+        ours.send(noise(1 << 20), fence)
+    ours._socket.close()
+    with raw, contextlib.suppress(ConnectionError):
+        while more := raw.recv(65536):
+            before.extend(more)
+    assert 0 < len(before) < 1 << 20
+
+
+def test_a_server_that_takes_nothing_is_not_waited_for_for_ever(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = sending
+    ours._socket.settimeout(0.1)
+    monkeypatch.setattr(wire, "SLOWEST_BYTES_PER_SECOND", 1 << 40)
+    with pytest.raises(TimeoutError):
+        ours.send(noise(1 << 20))
+    assert ours._socket.gettimeout() == 0.1

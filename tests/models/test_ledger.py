@@ -1,6 +1,7 @@
 """The ledger: what is intended, confirmed, adopted, given up, verified; and that a stale runner writes nothing."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from models.ledger import (
     MessageIssue,
     Settled,
 )
-from models.member import LeaseLost, take_lease
+from models.member import LeaseLost, lease_seconds, take_lease
 from tests.models.company import Company
 
 SEEN, FLAGGED = frozenset({"\\Seen"}), frozenset({"\\Flagged", "$Project"})
@@ -418,6 +419,25 @@ def test_a_lease_that_is_not_fresh_any_more_may_be_lost(
     for _ in range(2):
         with pytest.raises(LeaseLost):
             ledger.keep_lease()
+
+
+def test_a_runner_that_slept_right_after_it_looked_looks_again(
+    engine: Engine, ledger: Ledger, member_id: int, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between the transaction and what it allows."""
+    look = ledger.check_lease
+
+    def and_sleep() -> None:
+        look()
+        now = time.clock_gettime
+        monkeypatch.setattr(ledger_module.time, "clock_gettime", lambda clock: now(clock) + lease_seconds())
+        monkeypatch.setattr(ledger, "check_lease", look)
+        company.expire_lease(member_id)
+        take_lease(engine, member_id, "elsewhere/boot/1/1")
+
+    monkeypatch.setattr(ledger, "check_lease", and_sleep)
+    with pytest.raises(LeaseLost):
+        ledger.keep_lease()
 
 
 def test_batches_of_many_folders_come_by_folder_oldest_first(engine: Engine, ledger: Ledger, folder: int) -> None:
