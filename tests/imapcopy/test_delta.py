@@ -310,25 +310,6 @@ def test_a_connection_that_breaks_at_a_move_leaves_one_copy(mailbox: Box, copy: 
     assert not mailbox.row("INBOX").gone
 
 
-def test_a_run_that_died_after_a_move_is_followed_by_one_that_knows_it(
-    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    two_folders(mailbox, copy)
-    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
-
-    def die(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "follow", die)
-        with pytest.raises(KeyboardInterrupt):
-            copy()
-    copy()
-    mailbox.assert_equal()
-    assert not mailbox.sent()
-    assert not mailbox.row("INBOX").gone
-
-
 def test_mail_that_was_moved_before_its_folder_was_numbered_anew_is_not_sent_again(mailbox: Box, copy: Copy) -> None:
     two_folders(mailbox, copy)
     moved(mailbox.old, LIN, 2, "INBOX", "Archive")
@@ -495,8 +476,9 @@ def test_a_copy_whose_flags_a_run_changed_before_it_died_follows(
     assert not mailbox.sent()
 
 
-def test_a_run_that_died_after_it_found_a_move_is_followed_by_one_that_knows_it(
-    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("deaths", [[(Ledger, "follow")], [(Ledger, "follow"), (Following, "tidy")]])
+def test_runs_that_died_after_a_move_are_followed_by_one_that_knows_it(
+    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch, deaths: list[tuple[type, str]]
 ) -> None:
     two_folders(mailbox, copy)
     moved(mailbox.old, LIN, 2, "INBOX", "Archive")
@@ -504,7 +486,7 @@ def test_a_run_that_died_after_it_found_a_move_is_followed_by_one_that_knows_it(
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for place, name in ((Ledger, "follow"), (Following, "tidy")):
+    for place, name in deaths:
         with monkeypatch.context() as patched:
             patched.setattr(place, name, die)
             with pytest.raises(KeyboardInterrupt):

@@ -174,16 +174,21 @@ def test_nothing_is_sent_after_an_intent_that_could_not_be_written(
     assert office.new.commands("APPEND") == []
 
 
+def before_the_end_is_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Act right before the failure of a member is written down."""
+    write_down = lifecycle.member_failed
+
+    def acting(*args: Any, **values: Any) -> None:
+        act()
+        write_down(*args, **values)
+
+    monkeypatch.setattr(lifecycle, "member_failed", acting)
+
+
 def test_a_database_that_is_back_when_the_end_is_written_down_shows_it(
     li: Enrolled, office: Office, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_down = lifecycle.member_failed
-
-    def back_again(*args: Any, **values: Any) -> None:
-        trouble.end()
-        write_down(*args, **values)
-
-    monkeypatch.setattr(lifecycle, "member_failed", back_again)
+    before_the_end_is_written(monkeypatch, trouble.end)
     at_nth_append(office, 1, trouble.begin)
     failure(li)
     member = li.member("li")
@@ -281,13 +286,7 @@ def test_a_postgresql_that_is_back_within_the_pass_s_end_gives_the_member_its_ne
 ) -> None:
     li = on_postgres
     monkeypatch.setattr(li.store.settings, "retry_delays", (3600.0,))
-    write_down = lifecycle.member_failed
-
-    def back_again(*args: Any, **values: Any) -> None:
-        mortal_postgres.restart()
-        write_down(*args, **values)
-
-    monkeypatch.setattr(lifecycle, "member_failed", back_again)
+    before_the_end_is_written(monkeypatch, mortal_postgres.restart)
     at_nth_append(office, 2, mortal_postgres.kill)
     failure(li)
     member = li.member("li")
