@@ -95,10 +95,11 @@ def _cells(member: MemberSummary, language: Language) -> list[RichText]:
 
 def print_causes(summary: WaveSummary, console: Console, language: Language) -> None:
     """Each cause once, with its members and the next click."""
-    if summary.causes:
+    groups = (*([summary.limited] if summary.limited else []), *summary.causes)
+    if groups:
         console.print()
         console.print(_CAUSES.in_language(language), style="bold yellow")
-    for group in summary.causes:
+    for group in groups:
         owner = OWNERS[group.cause.owner].in_language(language)
         title = group.cause.title.in_language(language)
         console.print(RichText(f"  {title} · {len(group.members)} · {owner}", style="yellow"))

@@ -23,6 +23,7 @@ from models.member import (
     note_under_lease,
     this_runner,
 )
+from models.receive_range import FolderAge, LimitedRange, Sign, limited_range
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from models.vault import Vault
 from models.wave import Event, InvalidRow, Wave
@@ -167,11 +168,15 @@ def member_found(engine: Engine, member_id: int, token: int, messages: int) -> N
 
 
 def member_checked(
-    engine: Engine, member_id: int, token: int, messages: int, size: int, oldest: datetime | None
+    engine: Engine, member_id: int, token: int, folders: Sequence[FolderAge], size: int, quota_used: int = 0
 ) -> None:
-    """Note what a check saw, and give the lease back; the member is ready."""
+    """Note what a check saw (octets of the wanted mail, of the source's used quota), and give the lease back."""
+    messages = sum(folder.messages for folder in folders)
     with _last_of(engine, member_id, token) as (session, member):
-        member.messages_found, member.source_bytes, member.oldest = messages, size, oldest
+        member.messages_found, member.source_bytes = messages, size
+        member.oldest = min((folder.oldest for folder in folders if folder.oldest), default=None)
+        limited = limited_range(folders, now(), since=member.since, octets=size, used=quota_used)
+        member.limited_range = str(limited or "")
         member.finished_at = now()
         change_state(session, member, MemberState.READY, who="runner", why=f"{messages} messages, {size} bytes")
 
@@ -182,8 +187,18 @@ def member_moved(engine: Engine, member_id: int, token: int) -> MemberState:
         issues = _issues(session, member_id)
         state = MemberState.SYNCED_WITH_ISSUES if issues else MemberState.SYNCED
         member.finished_at = now()
+        member.limited_range = _limited_range(session, member)
         change_state(session, member, state, who="runner", why=f"{issues} not moved" if issues else "")
         return state
+
+
+def _limited_range(session: Session, member: Member) -> str:
+    """The suspicion that the folders give as the pass saw them; what only a check sees of the quota stays."""
+    own = FolderCopy.member_id == member.id, col(FolderCopy.superseded).is_(False)
+    rows = session.exec(select(FolderCopy.source_messages, FolderCopy.oldest).where(*own)).all()
+    found = limited_range([FolderAge(*row) for row in rows], now(), since=member.since)
+    before = LimitedRange.read(member.limited_range)
+    return str(found or (before if before and before.sign == Sign.QUOTA else ""))
 
 
 def _issues(session: Session, member_id: int) -> int:

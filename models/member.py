@@ -64,6 +64,8 @@ class Member(SQLModel, table=True):
     """Messages at the source when the running pass listed it."""
     source_bytes: int = Field(default=0, sa_type=WIDE)
     oldest: datetime | None = None
+    limited_range: str = ""
+    """Why the old service is suspected to show only a part of the mail (`LimitedRange`); "" when it is not."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from models.bilingual import Language, Text
 from models.causes import OWNERS, Cause
+from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
 from reports.summary import (
     CauseGroup,
@@ -24,7 +25,7 @@ from reports.summary import (
     MessageCounts,
     WaveSummary,
 )
-from reports.texts import INVISIBLE, sentence, visible
+from reports.texts import INVISIBLE, human_bytes, sentence, visible
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -54,6 +55,7 @@ WAVE_COLUMNS = (
     "Gone",
     "Moved",
     "FlagsChanged",
+    "LimitedRange",
 )
 SECRET_COLUMNS = frozenset({"Password", "TargetPassword"})
 DEFAULT_ROSTER_COLUMNS = ("EmailAddress", "UserName", "Password", "UserRoot", "DisplayName")
@@ -75,9 +77,21 @@ def result_sentence(summary: WaveSummary) -> Text:
         ("result_rows", summary.invalid_lines),
         ("result_issues", summary.counts.issues - summary.harmless),
         ("result_harmless", summary.harmless),
+        ("result_limited", len(summary.limited.members) if summary.limited else 0),
     )
     clauses += [sentence(name, n=count) for name, count in tail if count]
     return _joined(clauses)
+
+
+def range_sentence(found: LimitedRange) -> Text:
+    """Say by what sign a limited range is suspected."""
+    match found.sign:
+        case Sign.AGE:
+            return sentence("range_age", n=found.number)
+        case Sign.COUNT:
+            return sentence("range_count", n=found.number)
+        case Sign.QUOTA:
+            return sentence("range_quota", size=human_bytes(found.number))
 
 
 def followed_sentence(followed: Followed) -> Text | None:
@@ -135,6 +149,7 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
         "members": [_member(member) for member in summary.members],
         "causes": [_cause_group(group) for group in summary.causes],
         "nothing_to_do": [_cause_group(group) for group in summary.harmless_causes],
+        "limited": _cause_group(summary.limited) if summary.limited else None,
         "invalid_rows": [_invalid_row(row) for row in summary.invalid_rows],
     }
 
@@ -201,6 +216,7 @@ def _member_row(member: MemberSummary) -> list[str | int]:
         _shown(clipped(member.server_text)),
         member.harmless,
         *_followed(member.followed).values(),
+        str(member.limited_range or ""),
     ]
 
 
@@ -264,11 +280,18 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "followed": _followed(member.followed),
         "bytes": member.bytes,
         "attempts": member.attempts,
+        "limited_range": _limited(member.limited_range),
         "started_at": _time(member.started_at),
         "finished_at": _time(member.finished_at),
         "folders": [_folder(folder) for folder in member.folders],
         "issues": [_issue(issue) for issue in member.issues],
     }
+
+
+def _limited(found: LimitedRange | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"sign": found.sign.value, "number": found.number, "text": range_sentence(found).as_dict()}
 
 
 def _folder(folder: FolderSummary) -> dict[str, Any]:

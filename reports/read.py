@@ -15,6 +15,7 @@ from models.database import reading, writing
 from models.ledger import FolderCopy, MessageIssue
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
+from models.receive_range import LimitedRange
 from models.uid_sets import parse_uids
 from models.wave import Event, InvalidRow, Wave
 from reports.summary import (
@@ -153,6 +154,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             issues=tuple(_issue(issue, folder) for folder in mine for issue in issues[folder.id or 0]),
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
+            limited_range=LimitedRange.read(member.limited_range),
             started_at=member.started_at,
             finished_at=member.finished_at,
         )

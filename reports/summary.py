@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from models.bilingual import Text
 from models.causes import Cause, cause
+from models.receive_range import LimitedRange
 from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 
 # A mailbox with more refused or lost messages than this share, and more than this many, is Poor.
@@ -48,8 +49,9 @@ GRADE_RULES: dict[Grade, Text] = {
         "message that was moved at the source",
     ),
     Grade.INVESTIGATE: Text(
-        "有少量邮件未搬，或服务器改动了内容、邮件头、日期或标记，或有邮件在目标邮箱中有两份",
-        "a few messages were not moved, the server altered text, a header, a date or a flag, or some are there twice",
+        "有少量邮件未搬，或服务器改动了内容、邮件头、日期或标记，或有邮件在目标邮箱中有两份，或旧邮箱的收取范围可能不是“全部”",
+        "a few messages were not moved, the server altered text, a header, a date or a flag, some are there twice, or "
+        "the old service seems to hide older mail (receive range)",
     ),
     Grade.POOR: Text(
         f"未搬邮件超过 {POOR_COUNT} 封且超过 {POOR_SHARE:.0%}",
@@ -162,6 +164,8 @@ class MemberSummary:
     issues: tuple[IssueSummary, ...] = ()
     events: tuple[EventSummary, ...] = ()
     attempts: int = 0
+    limited_range: LimitedRange | None = None
+    """Why the source is suspected to show only a part of the mail."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -181,7 +185,10 @@ class MemberSummary:
     @property
     def grade(self) -> Grade | None:
         """None while the mailbox has not been moved through once."""
-        return grade(self.counts, self.altered, self.harmless) if self.moved else None
+        if not self.moved:
+            return None
+        found = grade(self.counts, self.altered, self.harmless)
+        return max(found, Grade.INVESTIGATE) if self.limited_range else found
 
     @property
     def harmless(self) -> int:
@@ -314,6 +321,12 @@ class WaveSummary:
     def causes(self) -> tuple[CauseGroup, ...]:
         """Causes of members and of single messages, the commonest first."""
         return group_by_cause(self.members)
+
+    @property
+    def limited(self) -> CauseGroup | None:
+        """The members whose source seems to show only a part of the mail; their state says nothing of it."""
+        found = tuple(member for member in self.members if member.limited_range)
+        return CauseGroup(cause("receive_range"), found, 0) if found else None
 
     @property
     def harmless_causes(self) -> tuple[CauseGroup, ...]:

@@ -75,7 +75,7 @@ def check_member(member_id: int, email: str) -> str:
         source, target = kept.accounts(member)
         with _slots(kept, source.server.host, target.server.host):
             seen = check_mailbox(source, target, _options(kept, member, target.server.host))
-        lifecycle.member_checked(kept.engine, member_id, member.lease_token, seen.messages, seen.bytes, seen.oldest)
+        lifecycle.member_checked(kept.engine, member_id, member.lease_token, seen.folders, seen.bytes, seen.quota_used)
         return MemberState.READY
 
     return _as_its_runner(member_id, email, MemberState.CHECKING, look)

@@ -103,6 +103,10 @@ class Program:
         self._started.append(process)
         return process
 
+    def said(self, process: subprocess.Popen[str]) -> str:
+        """What a command has written to stderr until now."""
+        return (self._directory / f"{self._started.index(process)}.stderr").read_text()
+
     def end(self, process: subprocess.Popen[str]) -> Ended:
         """Wait for the end of a command."""
         number = self._started.index(process)

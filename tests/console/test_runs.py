@@ -3,18 +3,21 @@
 import os
 import signal
 import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlmodel import select
 
-from deployments.demo.imap_server import Action, Fault
+from deployments.demo.imap_server import Action, Fault, Received
 from models.database import reading
 from models.member import Member
 from models.progress import wave_progress
 from models.states import MemberState, WaveState
 from tasks.store import store
-from tests.console.conftest import CommandLine, Ended, Program
+from tests.console.conftest import LONGEST_RUN, CommandLine, Ended, Program
 from tests.servers.dovecot import wait_until
 from tests.servers.postgres import PASSWORD, Postgres
 from tests.servers.secrets_scan import find_secrets
@@ -43,6 +46,24 @@ def arrived(office: Office) -> int:
     return sum(office.mail(office.new, name).total() for name in office.people)
 
 
+@contextmanager
+def held_in_the_middle(office: Office) -> Iterator[Callable[[], bool]]:
+    """The new server takes one batch more, and the rest after the block; tells whether the rest has begun."""
+    passed, held, on = threading.Semaphore(1), threading.Event(), threading.Event()
+
+    def hold(command: Received) -> None:
+        if command.verb == "APPEND" and not passed.acquire(blocking=False):
+            held.set()
+            assert on.wait(LONGEST_RUN)
+
+    office.new.behaviour.before_command = hold
+    try:
+        yield held.is_set
+    finally:
+        on.set()
+        office.new.behaviour.before_command = None
+
+
 def assert_saved(ended: Ended, home: Path) -> None:
     assert ended.code == 130, ended
     assert "Stopping" in ended.stderr
@@ -60,22 +81,21 @@ def test_interrupted_runs_save_their_state_and_the_last_one_completes_it(
 ) -> None:
     """Ctrl-C first; then `timeout banjia migrate`, which sends SIGTERM to the process and to its group as well."""
 
-    def started_in_the_middle() -> subprocess.Popen[str]:
-        before = len(office.new.commands("APPEND"))
-        process = program.start("migrate", roster, "--json")
-        wait_until(
-            lambda: len(office.new.commands("APPEND")) > before or process.poll() is not None, "a message to be sent"
-        )
-        return process
+    def interrupted(interrupt: Callable[[subprocess.Popen[str]], None]) -> Ended:
+        with held_in_the_middle(office) as held:
+            process = program.start("migrate", roster, "--json")
+            wait_until(lambda: held() or process.poll() is not None, "a message to be sent")
+            interrupt(process)
+            wait_until(lambda: "Stopping" in program.said(process) or process.poll() is not None, "it to be heard")
+        return program.end(process)
 
-    process = started_in_the_middle()
-    process.send_signal(signal.SIGINT)
-    assert_saved(program.end(process), home)
+    def end_all_of_it(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
+
+    assert_saved(interrupted(lambda process: process.send_signal(signal.SIGINT)), home)
     first = arrived(office)
-    process = started_in_the_middle()
-    process.send_signal(signal.SIGTERM)
-    os.killpg(process.pid, signal.SIGTERM)
-    assert_saved(program.end(process), home)
+    assert_saved(interrupted(end_all_of_it), home)
     assert 0 < first <= arrived(office) < MESSAGES * 3, "or it was not interrupted in the middle"
 
     last = program.run("migrate", roster, "--json")
@@ -171,9 +191,10 @@ def test_a_run_whose_postgresql_is_killed_ends_in_one_sentence_and_the_next_one_
         "BANJIA_DATABASE_URL": mortal_postgres.url(mortal_postgres.create_database()),
         "BANJIA_RETRY_DELAYS": "[0.1]",
     }
-    running = program.start("migrate", roster, **database)
-    wait_until(lambda: arrived(office) > 0 or running.poll() is not None, "the first messages", 120)
-    mortal_postgres.kill()
+    with held_in_the_middle(office):
+        running = program.start("migrate", roster, **database)
+        wait_until(lambda: arrived(office) > 0 or running.poll() is not None, "the first messages", 120)
+        mortal_postgres.kill()
     ended = program.end(running)
     assert ended.code == 5, ended
     assert "The database cannot be used" in ended.stderr

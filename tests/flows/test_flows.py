@@ -1,5 +1,6 @@
 """The flows, run for real: how Prefect names their end, what it can show, and what it never gets to know."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,12 @@ import pytest
 
 from deployments.demo.imap_server import Action, Fault, Received
 from imapcopy import copy_mailbox, send
+from models.columns import now
 from models.progress import wave_progress
+from models.receive_range import LimitedRange, Sign
 from models.states import MemberState, WaveState
+from reports.read import read_wave
+from reports.summary import Grade
 from tasks import policy
 from tasks.prefect_server import settle
 from tests.servers.dovecot import wait_until
@@ -149,6 +154,34 @@ def test_a_check_writes_nothing_and_says_who_is_not_ready(office: Office, home: 
     run, tasks, _ = recorded(state, tasks=2)
     assert run.name == "check first"
     assert {task.name for task in tasks} == {"check li@new.example", "check wang@new.example"}
+
+
+def test_a_limited_receive_range_is_told_before_the_copy_and_what_it_hid_is_fetched_later(
+    office: Office, home: Path
+) -> None:
+    from flows.check_wave import check_wave
+
+    office.add("li", messages=0)
+    inbox = office.old.account("li@old.example").folder("INBOX")
+    for day in range(100):
+        inbox.deliver(b"Subject: day %d\r\n\r\n" % day, now() - timedelta(days=100 - day, hours=-1))
+    enrolled = Enrolled(office)
+    office.old.behaviour.hidden_before = now() - timedelta(days=30)
+    for flow in (lambda: check_wave("first", return_state=True), migrate):
+        flow()
+        [member] = read_wave(enrolled.store.engine, "first").members
+        assert member.limited_range == LimitedRange(Sign.AGE, 30)
+    assert member.grade == Grade.INVESTIGATE
+    before = office.mail(office.new, "li")
+    assert 20 < before.total() < 40
+    page = (home / "reports" / "first" / "wave.en.html").read_text(encoding="utf-8")
+    assert "Receive range seems limited" in page
+
+    office.old.behaviour.hidden_before = None
+    assert migrate().name == "Completed"
+    [member] = read_wave(enrolled.store.engine, "first").members
+    assert (member.limited_range, member.grade) == (None, Grade.PERFECT)
+    assert office.mail(office.new, "li") == office.mail(office.old, "li")
 
 
 def test_a_report_can_be_made_at_any_time(office: Office, home: Path) -> None:

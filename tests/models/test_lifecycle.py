@@ -12,6 +12,7 @@ from models.database import writing
 from models.ledger import Entry, Finished, FolderTally, GivenUp, Ledger
 from models.lifecycle import Due, NoSuchWave, finish_wave, needing_retry, spread_over_hosts, start_wave, wave_state
 from models.member import LeaseLost, release_lease, take_lease
+from models.receive_range import FolderAge
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from models.vault import Vault
 from models.wave import InvalidRow, Wave
@@ -178,7 +179,7 @@ def test_a_check_leaves_a_ready_member_with_what_it_saw(engine: Engine, company:
     member_id = company.add("a@new.example")
     token = take_lease(engine, member_id)
     lifecycle.member_started(engine, member_id, token, M.CHECKING)
-    lifecycle.member_checked(engine, member_id, token, 12, 3456, None)
+    lifecycle.member_checked(engine, member_id, token, [FolderAge(5, None), FolderAge(7, None)], 3456)
     member = company.member(member_id)
     assert (member.state, member.messages_found, member.source_bytes) == (M.READY, 12, 3456)
 
@@ -196,7 +197,7 @@ def test_a_stopped_member_is_paused_and_goes_on_with_the_next_run(engine: Engine
     [
         lambda engine, member_id, token: lifecycle.member_started(engine, member_id, token),
         lambda engine, member_id, token: lifecycle.member_found(engine, member_id, token, 5),
-        lambda engine, member_id, token: lifecycle.member_checked(engine, member_id, token, 1, 1, None),
+        lambda engine, member_id, token: lifecycle.member_checked(engine, member_id, token, [], 1),
         lambda engine, member_id, token: lifecycle.member_moved(engine, member_id, token),
         lambda engine, member_id, token: lifecycle.member_failed(engine, member_id, token, "timeout", "source", ""),
         lambda engine, member_id, token: lifecycle.member_paused(engine, member_id, token),

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from models.bilingual import Text
 from models.causes import cause
+from models.receive_range import LimitedRange, Sign
 from models.states import MemberState, WaveState
 from reports.summary import (
     EventSummary,
@@ -92,11 +93,16 @@ def sample_summary(members: int = len(PEOPLE)) -> WaveSummary:
 
 
 def sample_later_summary() -> WaveSummary:
-    """The wave after a later pass: in some mailboxes mail was deleted, moved and marked at the source meanwhile."""
+    """The wave after a later pass: in some mailboxes mail was deleted, moved and marked at the source meanwhile.
+
+    One mailbox seems to show only its last month.
+    """
     summary = sample_summary()
     changed = {
         4: _with_stayed(_followed(sample_member(4), Followed(3, 2, 1041), Followed(0, 1, 0)), 2),
-        5: _followed(sample_member(5), Followed(1204, 0, 0), Followed()),
+        5: replace(
+            _followed(sample_member(5), Followed(1204, 0, 0), Followed()), limited_range=LimitedRange(Sign.AGE, 30)
+        ),
         7: _with_stayed(sample_member(7), 1),
     }
     return replace(summary, members=tuple(changed.get(member.id, member) for member in summary.members))

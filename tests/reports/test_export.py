@@ -94,8 +94,11 @@ def test_what_happened_at_the_source_is_in_table_and_json_also_where_nothing_did
 
 def test_the_result_tells_what_was_not_moved_from_what_needs_nobody() -> None:
     text = result_sentence(sample_later_summary())
-    assert "9 messages were not moved; 3 messages were moved at the source afterwards, without their copies." in text.en
-    assert "9 封邮件未搬；3 封后来在源邮箱中移动，副本没有跟着移动。" in text.zh
+    assert (
+        "9 messages were not moved; 3 messages were moved at the source afterwards, without their copies; 1 old mailbox"
+        in text.en
+    )
+    assert "9 封邮件未搬；3 封后来在源邮箱中移动，副本没有跟着移动；1 个旧邮箱" in text.zh
 
 
 def test_what_happened_at_the_source_is_said_in_one_sentence_or_not_at_all() -> None:

@@ -182,3 +182,13 @@ def test_a_wave_is_done_when_nobody_waits_and_nothing_was_left_out() -> None:
     assert not replace(done, members=(*done.members, sample_member(18))).all_done
     assert not replace(done, invalid_rows=sample_summary().invalid_rows).all_done
     assert not sample_summary().all_done
+
+
+def test_a_mailbox_that_seems_to_hide_mail_is_listed_and_at_best_investigate() -> None:
+    before, after = sample_member(5), sample_later_summary().members[4]
+    assert before.grade is not None
+    assert after.grade == max(before.grade, Grade.INVESTIGATE)
+    limited = sample_later_summary().limited
+    assert limited is not None
+    assert [member.id for member in limited.members] == [5]
+    assert sample_summary().limited is None
