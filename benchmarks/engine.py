@@ -16,7 +16,8 @@ from benchmarks.job import HOST, PASSWORD, Job, Pass, answer, peak_bytes, read_j
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from models.database import open_database, reading, writing
-from models.ledger import FolderCopy, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import FolderCopy
 from models.member import Member, take_lease
 from models.wave import Wave
 

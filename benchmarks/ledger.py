@@ -23,7 +23,8 @@ from sqlalchemy.engine import make_url
 
 from imapcopy.copy_mailbox import BATCH_MESSAGES
 from models.database import open_database, writing
-from models.ledger import DIGEST_BYTES, Entry, Finished, FolderKey, FolderTally, Intended, Ledger, Settled
+from models.ledger import Ledger
+from models.ledger_rows import DIGEST_BYTES, Entry, Finished, FolderKey, FolderTally, Intended, Settled
 from models.member import Member, take_lease
 from models.wave import Wave
 from tests.servers.postgres import running_postgres

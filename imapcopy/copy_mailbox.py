@@ -40,7 +40,8 @@ from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders
-from models.ledger import BatchState, FolderCopy, GivenUp, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import BatchState, FolderCopy, GivenUp
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20

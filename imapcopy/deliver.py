@@ -6,30 +6,26 @@ from the recorded UIDNEXT up, by digest, as a multiset. `send.py` says in which 
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from imapcopy.connection import Outgoing, TargetConnection
-from imapcopy.distant import Distant, is_large
+from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
-from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, MigrationError, Refused, Side
-from imapcopy.grammar import encode_mailbox, format_date_time
-from imapcopy.identity import Identification, core_digest, digest, digest_and_hazard, tolerant_digest
-from imapcopy.plan import Envelope
+from imapcopy.errors import HOST_BUSY, ConnectionLost, MessageError, MigrationError, Refused, Side
+from imapcopy.grammar import format_date_time
+from imapcopy.letter import Letter, Sent
+from imapcopy.look_up import LookUp, SentAgain, looser_digests, match
 from imapcopy.responses import Selected, sendable_flags
-from models.ledger import (
+from models.ledger import Ledger
+from models.ledger_rows import (
     BatchKind,
     BatchRecord,
     BatchState,
-    Doubt,
     Entry,
     FolderCopy,
     GivenUp,
     Intended,
-    Ledger,
     Settled,
 )
 
@@ -37,13 +33,6 @@ TRIES = 3
 """A message that breaks this many connections alone is left behind."""
 FAILURES_IN_A_ROW = 3
 """So many messages one after the other that break every connection are the server's fault, not theirs."""
-SETTLE_SECONDS = 1.0
-"""How long to wait between two looks at what a server makes of what a broken connection had handed to it."""
-SETTLE_QUIET = 3
-"""So many of these after the loss, and after the last message that appeared, it gets at least."""
-SETTLE_TRIES = 20
-DOUBT_SECONDS = 3600.0
-"""How long passes look whether what was sent again was stored both times: no server keeps a session for so long."""
 
 SourceBodies = Callable[[Sequence[int]], Iterable[tuple[int, bytes | Distant]]]
 
@@ -51,55 +40,6 @@ _TARGET: Side = "target"
 _OF_THE_MESSAGE = {"client_bug", "protocol_unsupported", "unclassified"}
 """How servers answer to one odd message: Courier says `Error in IMAP command` to nearly everything."""
 _MAY_BE_A_KEYWORD = _OF_THE_MESSAGE | {"flags_refused", "permission_denied"}
-
-
-@dataclass(slots=True)
-class Letter:
-    """A message on its way; to be identified before it is sent."""
-
-    envelope: Envelope
-    raw: bytes | Distant
-    digest: bytes = b""
-    hazardous: bool = False
-    """Some server is known to alter such a message."""
-
-    def identify(self) -> None:
-        """Work out what it is known by: the dear part of copying a message."""
-        if isinstance(self.raw, bytes):
-            self.digest, self.hazardous = digest_and_hazard(self.raw)
-        else:
-            # Worth reading back in any case: there are few, and much is in them.
-            self.digest, self.hazardous = self.raw.identify()[0], True
-
-    @property
-    def uid(self) -> int:
-        return self.envelope.uid
-
-    def entry(self, target_uid: int = 0) -> Entry:
-        """What the ledger keeps of it."""
-        return Entry(self.envelope.uid, target_uid, self.digest, self.envelope.flags)
-
-
-@dataclass(slots=True)
-class Sent:
-    """A batch that the ledger knows as intended."""
-
-    id: int
-    letters: Sequence[Letter]
-    octets: int
-    held: int = 0
-    """Octets to be given back when it is settled."""
-    tag: bytes = b""
-    uids: Sequence[int] = ()
-    """What the server gave to its messages, if it said so."""
-    arrived: Sequence[Entry] = ()
-    """What is known to be there."""
-    certain: bool = False
-    """Nothing of it is there but what is known to be."""
-    heard: bool = False
-    """The server has answered: it is storing nothing of it any more."""
-    begun: float = 0.0
-    """When it went out."""
 
 
 @dataclass(slots=True)
@@ -147,12 +87,8 @@ class Delivery:
         """Source UIDs of what this run could not bring here."""
         self.keywords_dropped: set[int] = set()
         """Source UIDs whose keywords the target refused."""
-        self._again: dict[int, tuple[Entry, Sequence[bytes]]] = {}
-        """What was sent again while its first sending might still be stored, by source UID, with looser digests."""
-        self._doubt = Doubt.read(folder.doubt)
-        if self._doubt:
-            entries = (entry for batch in recorded for entry in batch.entries)
-            self._again = {e.source_uid: (e, ()) for e in entries if e.target_uid >= self._doubt.uid}
+        self.look_up = LookUp(target, self.name, self.uidvalidity, self.claimed)
+        self.sent_again = SentAgain(self.look_up, ledger, folder, recorded)
 
     @property
     def recorded(self) -> list[BatchRecord]:
@@ -166,7 +102,7 @@ class Delivery:
             return []
         uidnext = min(batch.target_uidnext_before for batch in open_batches)
         entries = [entry for batch in open_batches for entry in batch.entries]
-        candidates = self._settled_candidates(entries, {}, uidnext)
+        candidates = self.look_up.settled_candidates(entries, {}, uidnext)
         found = match(entries, {}, candidates)
         there = {entry.source_uid for entry in found}
         left = [entry.source_uid for entry in entries if entry.source_uid not in there]
@@ -174,7 +110,7 @@ class Delivery:
             # The server may have altered what it stored: compare with the source's bytes, alteration by alteration.
             looser = {uid: looser_digests(raw) for uid, raw in source_bodies(left)}
             found = match(entries, looser, candidates)
-        self._doubt_missing(entries, found, {}, uidnext)
+        self.sent_again.note_missing(entries, found, {}, uidnext)
         sizes = {candidate.uid: candidate.size for candidate in candidates}
         by_source = {entry.source_uid: entry for entry in found}
         settled = []
@@ -282,7 +218,7 @@ class Delivery:
         if uidvalidity == self.uidvalidity and moved.keys() == uids.keys():
             entries = [replace(entry, target_uid=moved[uid]) for uid, entry in uids.items()]
         else:
-            entries = match(wanted, {}, self._candidates(self._uidnext, ()))
+            entries = match(wanted, {}, self.look_up.candidates(self._uidnext, ()))
         return self.note(batch_id, sorted(entries, key=lambda entry: entry.target_uid), size if entries else 0)
 
     def disown(self, source_uids: set[int]) -> None:
@@ -428,7 +364,7 @@ class Delivery:
 
     def _append(self, letters: Sequence[Letter]) -> list[int]:
         # Opened before, so that a look-up right afterwards knows what is new.
-        connection = self.opened()
+        connection = self.look_up.opened()
         connection.fence = self._ledger.keep_lease
         begun = time.monotonic()
         uidvalidity, uids = connection.append(self.name, [self.outgoing(letter) for letter in letters])
@@ -444,7 +380,7 @@ class Delivery:
         # APPENDUID is believed where it says what must be; otherwise mail came from elsewhere too, or it lies.
         first = max(self._uidnext, max(outcome.target_uids, default=0) + 1)
         if list(uids) != list(range(first, first + len(letters))) or taken.intersection(uids):
-            connection = self.opened()
+            connection = self.look_up.opened()
             connection.refresh()
             scan = {e.uid: e.size for e in connection.scan(self._uidnext) if e.uid not in taken}
             uids = uids or sorted(scan)
@@ -476,12 +412,12 @@ class Delivery:
         wanted = [letter.entry() for letter in sought]
         looser = {letter.uid: looser_digests(letter.raw) for letter in sought}
         if may_be_late:
-            candidates = self._settled_candidates(wanted, looser, self._uidnext, outcome.target_uids)
+            candidates = self.look_up.settled_candidates(wanted, looser, self._uidnext, outcome.target_uids)
         else:
-            candidates = self._candidates(self._uidnext, outcome.target_uids)
+            candidates = self.look_up.candidates(self._uidnext, outcome.target_uids)
         self._note(match(wanted, looser, candidates), outcome)
         if may_be_late:
-            self._doubt_missing(wanted, outcome.arrived, looser, self._uidnext)
+            self.sent_again.note_missing(wanted, outcome.arrived, looser, self._uidnext)
         return [letter for letter in sought if letter.uid not in outcome.source_uids]
 
     def _note(self, entries: Sequence[Entry], outcome: _Outcome) -> None:
@@ -491,87 +427,9 @@ class Delivery:
         if entries:
             self._broken_in_a_row.clear()
 
-    def _settled_candidates(
-        self,
-        wanted: Sequence[Entry],
-        looser: Mapping[int, Sequence[bytes]],
-        uidnext: int,
-        arrived: Collection[int] = (),
-    ) -> list["Fingerprint"]:
-        """Candidates when no more of them appear, or all that is wanted is there.
-
-        The session of a broken connection may still be storing what it had received; what is sent again before it is
-        through arrives twice. So it gets as long as it has ever taken for an answer, and longer while more appears.
-        """
-        patience = max(SETTLE_QUIET * SETTLE_SECONDS, self._target.longest_wait if SETTLE_SECONDS else 0)
-        until = self._target.dropped_at + patience
-        candidates = self._candidates(uidnext, arrived)
-        for _ in range(SETTLE_TRIES):
-            if len(match(wanted, looser, candidates)) == len(wanted):
-                break
-            early = time.monotonic() < until
-            if early:
-                time.sleep(SETTLE_SECONDS)
-            known = {candidate.uid for candidate in candidates}
-            later = self._candidates(uidnext, known.union(arrived))
-            if later:
-                until = max(until, time.monotonic() + SETTLE_QUIET * SETTLE_SECONDS)
-            elif not early:
-                break
-            candidates += later
-        return candidates
-
-    def _doubt_missing(
-        self, wanted: Iterable[Entry], found: Iterable[Entry], looser: Mapping[int, Sequence[bytes]], uidnext: int
-    ) -> None:
-        """Commit that what is not there will be sent again, and may yet be stored a first time."""
-        there = {entry.source_uid for entry in found}
-        missing = [entry for entry in wanted if entry.source_uid not in there]
-        if missing:
-            self._again.update((entry.source_uid, (entry, looser.get(entry.source_uid, ()))) for entry in missing)
-            first = min(uidnext, self._doubt.uid) if self._doubt else uidnext
-            self._doubt = Doubt(first, self.told_twice, time.time())
-            self._ledger.doubt(self.folder_id, self._doubt)
-
-    @property
-    def told_twice(self) -> int:
-        """How many of the messages that may be there twice an earlier pass has counted so."""
-        return self._doubt.told if self._doubt else 0
-
-    def stored_twice(self) -> int:
-        """How many of the messages that were sent again have arrived both times."""
-        if not self._doubt:
-            return 0
-        wanted = [entry for entry, _ in self._again.values()]
-        looser = {uid: digests for uid, (_, digests) in self._again.items() if digests}
-        found = len(match(wanted, looser, self._candidates(self._doubt.uid, ())))
-        self._doubt = self._doubt._replace(told=max(found, self._doubt.told))
-        return found
-
-    @property
-    def doubt(self) -> str:
-        """What the next pass has to look into; "" when it need not look once more."""
-        lasts = self._doubt is not None and abs(time.time() - self._doubt.since) < DOUBT_SECONDS
-        return self._doubt.written() if self._doubt and lasts else ""
-
-    def _candidates(self, uidnext: int, arrived: Collection[int]) -> list["Fingerprint"]:
-        connection = self.opened()
-        connection.refresh()
-        new = [e for e in connection.scan(uidnext) if e.uid not in self.claimed and e.uid not in arrived]
-        return fingerprints(connection, new)
-
-    def opened(self) -> TargetConnection:
-        """The connection, with this folder open in it."""
-        connection = self._target.connection
-        if connection.selected != encode_mailbox(self.name):
-            opened = connection.select(self.name)
-            if opened.uidvalidity != self.uidvalidity:
-                raise FolderError("folder_missing", _TARGET, "UIDVALIDITY changed", where=self.name)
-        return connection
-
     def _reopen(self, reason: Exception | None = None) -> None:
         reopen_target(self._target, reason)
-        self.opened()
+        self.look_up.opened()
 
 
 def reopen_target(target: Endpoint[TargetConnection], reason: Exception | None) -> None:
@@ -579,65 +437,6 @@ def reopen_target(target: Endpoint[TargetConnection], reason: Exception | None) 
     if isinstance(reason, ConnectionLost) and reason.cause_id in HOST_BUSY:
         raise reason
     target.reopen()
-
-
-class Fingerprint(NamedTuple):
-    """A message at the target as it is compared: its digests, the strictest first."""
-
-    uid: int
-    digests: tuple[bytes, ...]
-    size: int
-
-
-def looser_digests(raw: bytes | Distant) -> tuple[bytes, ...]:
-    """What still says that a message is the one that was sent, after a server has rewritten it."""
-    return (tolerant_digest(raw), core_digest(raw)) if isinstance(raw, bytes) else raw.identify()[1:]
-
-
-def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) -> list[Fingerprint]:
-    """Fingerprints of messages of the opened folder, one body in memory at a time, of a large one a piece."""
-    large: list[int] = []
-    small: list[int] = []
-    for envelope in envelopes:
-        (large if is_large(envelope) else small).append(envelope.uid)
-    found = [
-        Fingerprint(message.uid, (digest(message.raw), *looser_digests(message.raw)), len(message.raw))
-        for message in connection.read_back(small)
-        if message.raw is not None
-    ]
-    for uid in large:
-        # One that is gone meanwhile is no candidate.
-        with suppress(MessageError):
-            read = Identification(connection.pieces(uid))
-            found.append(Fingerprint(uid, read.digests(), read.size))
-    return found
-
-
-def match(
-    wanted: Iterable[Entry], looser: Mapping[int, Sequence[bytes]], candidates: Iterable[Fingerprint]
-) -> list[Entry]:
-    """Pair source messages with target UIDs as a multiset: exact digests first, then what a server makes of them.
-
-    `looser` has the digests that may be compared besides, by source UID.
-    """
-    found: list[Entry] = []
-    rest = list(wanted)
-    free = sorted(candidates, reverse=True)
-    for level in range(1 + max(map(len, looser.values()), default=0)):
-        uids: dict[bytes, list[int]] = defaultdict(list)
-        for candidate in free:
-            uids[candidate.digests[level]].append(candidate.uid)
-        unmatched: list[Entry] = []
-        for entry in rest:
-            digests = (entry.digest, *looser.get(entry.source_uid, ()))
-            if level < len(digests) and (there := uids.get(digests[level])):
-                found.append(replace(entry, target_uid=there.pop()))
-            else:
-                unmatched.append(entry)
-        rest = unmatched
-        used = {entry.target_uid for entry in found}
-        free = [candidate for candidate in free if candidate.uid not in used]
-    return found
 
 
 def _system_only(flags: frozenset[str]) -> frozenset[str]:

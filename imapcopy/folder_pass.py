@@ -6,17 +6,20 @@ from datetime import date
 
 from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
-from imapcopy.deliver import Delivery, Letter, fingerprints, looser_digests, match
+from imapcopy.deliver import Delivery
 from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes
+from imapcopy.letter import Letter
+from imapcopy.look_up import fingerprints, looser_digests, match
 from imapcopy.plan import Envelope, Existing, batches, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.responses import Selected
 from imapcopy.verify import Delivered, Due, Verdict
-from models.ledger import (
+from models.ledger import Ledger
+from models.ledger_rows import (
     BatchKind,
     BatchRecord,
     BatchState,
@@ -26,7 +29,6 @@ from models.ledger import (
     FolderKey,
     FolderTally,
     GivenUp,
-    Ledger,
 )
 
 LOAD_MESSAGES = 250
@@ -295,8 +297,8 @@ class FolderPass:
 
     def count_doubles(self) -> None:
         """Look whether something that had to be sent again has arrived both times: then it is said."""
-        told = 0 if self._deep else self.delivery.told_twice
-        if (found := self.delivery.stored_twice() - told) > 0:
+        told = 0 if self._deep else self.delivery.sent_again.told
+        if (found := self.delivery.sent_again.stored_twice() - told) > 0:
             self._altered["doubled"] += found
 
     def _is_fresh(self, batch: BatchRecord) -> bool:
@@ -315,6 +317,7 @@ class FolderPass:
         remaining = len(issues) - len(outdated)
         moments = [e.arrived for e in present.values() if e.arrived]
         copied, adopted = counted[BatchKind.COPIED], counted[BatchKind.ADOPTED]
+        doubt = self.delivery.sent_again.lasting
         tally = FolderTally(
             source_messages=len(present),
             copied=copied,
@@ -322,8 +325,8 @@ class FolderPass:
             issues=remaining,
             oldest=min(moments, default=None),
             newest=max(moments, default=None),
-            settled=self._settled if copied + adopted + remaining == len(present) and not self.delivery.doubt else "",
-            doubt=self.delivery.doubt,
+            settled=self._settled if copied + adopted + remaining == len(present) and not doubt else "",
+            doubt=doubt,
             gone=gone,
         )
         return Finished(

@@ -20,7 +20,8 @@ from imapcopy.grammar import encode_mailbox
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, sendable_flags
 from models.flag_sets import Flags
-from models.ledger import MOVED, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Ledger, Settled
+from models.ledger import Ledger
+from models.ledger_rows import MOVED, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Settled
 from models.uid_sets import parse_uids
 
 _DELETED = frozenset({"\\Deleted"})
@@ -351,7 +352,7 @@ def carry_flags(
     """Change flags at the target, and commit it; returns how many messages do not have them, read from there."""
     refused = 0
     if any(changes):
-        delivery.opened()
+        delivery.look_up.opened()
         for change, entries in changes.items():
             # Another runner may have taken over, and the member may have changed them since.
             ledger.keep_lease()

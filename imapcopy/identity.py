@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from blake3 import blake3
 
-from models.ledger import DIGEST_BYTES
+from models.ledger_rows import DIGEST_BYTES
 
 PIECE_BYTES = 1 << 17
 PAIRED_BYTES = 65536

@@ -12,7 +12,6 @@ from itertools import chain
 
 from imapcopy.budget import Allowance
 from imapcopy.connection import SourceConnection
-from imapcopy.deliver import Letter
 from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import (
@@ -26,9 +25,10 @@ from imapcopy.errors import (
 )
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
+from imapcopy.letter import Letter
 from imapcopy.plan import Envelope
 from imapcopy.wire import LinkSpeed
-from models.ledger import GivenUp
+from models.ledger_rows import GivenUp
 
 TRIES = 3
 """A message that breaks this many connections alone is left behind."""

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from imapcopy.connection import Outgoing, TargetConnection
-from imapcopy.deliver import Delivery, Letter, Sent, reopen_target
+from imapcopy.deliver import Delivery, reopen_target
 from imapcopy.endpoint import Endpoint, target_endpoint
 from imapcopy.errors import ConnectionLost, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.identity import digest
+from imapcopy.letter import Letter, Sent
 from imapcopy.wire import LinkSpeed
-from models.ledger import Entry, Ledger, Settled
+from models.ledger import Ledger
+from models.ledger_rows import Entry, Settled
 
 UNANSWERED_BYTES = 6 << 20
 """How much may have been sent to the target without an answer."""

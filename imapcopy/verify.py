@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from imapcopy import distant
 from imapcopy.account import Account
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
-from imapcopy.deliver import fingerprints
 from imapcopy.distant import is_large
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import Identification, alteration, digest
+from imapcopy.look_up import fingerprints
 from imapcopy.plan import Envelope, batches, groups
 from imapcopy.responses import Message, sendable_flags
-from models.ledger import BatchKind, BatchRecord, BatchState, Entry, FolderCopy, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import BatchKind, BatchRecord, BatchState, Entry, FolderCopy
 
 SAMPLE_SHARE = 0.02
 SAMPLE_LEAST = 3

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from models.causes import harmless_causes
 from models.columns import now
 from models.database import reading, writing
-from models.ledger import FolderCopy, MessageIssue
+from models.ledger_rows import FolderCopy, MessageIssue
 from models.member import (
     Member,
     change_state,

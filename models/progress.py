@@ -8,7 +8,7 @@ from sqlalchemy import Engine, func, select
 from sqlmodel import col
 
 from models.database import reading
-from models.ledger import FolderCopy
+from models.ledger_rows import FolderCopy
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.states import SHORT_STATES, MemberState, ShortState, WaveState

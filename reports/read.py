@@ -12,7 +12,7 @@ from models.bilingual import Text
 from models.causes import cause
 from models.columns import now
 from models.database import reading, writing
-from models.ledger import FolderCopy, MessageIssue
+from models.ledger_rows import FolderCopy, MessageIssue
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.receive_range import LimitedRange

@@ -3,7 +3,7 @@
 from alembic import context
 from sqlmodel import SQLModel
 
-import models.ledger
+import models.ledger_rows
 import models.member
 import models.vault
 import models.wave  # noqa: F401  (each registers its tables)

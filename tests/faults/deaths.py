@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from imapcopy import copy_mailbox as copy_module
-from imapcopy import deliver, send, sign_in
+from imapcopy import look_up, send, sign_in
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import MigrationError
 from imapcopy.send import Capacity
 from models import steps
 from models.database import open_database, writing
-from models.ledger import BatchState, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import BatchState
 from models.member import Member, release_lease, take_lease, this_runner
 from models.wave import Wave
 from tests.faults.scenarios import PROFILES, SCENARIOS, Scenario
@@ -347,7 +348,7 @@ def _configure(scenario: Scenario) -> None:
     copy_module.BATCH_MESSAGES = BATCH_MESSAGES
     send.FLEET_BATCH_MESSAGES = 3
     # The servers have stored what they store before the next run begins.
-    deliver.SETTLE_SECONDS = 0
+    look_up.SETTLE_SECONDS = 0
     sign_in.SILENCE_SECONDS = scenario.silence
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
-from imapcopy import deliver, sign_in
+from imapcopy import look_up, sign_in
 from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, new_member
 from tests.servers.databases import Databases
 
@@ -15,7 +15,7 @@ from tests.servers.databases import Databases
 @pytest.fixture(autouse=True)
 def prompt_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers here have stored what they store when they drop a connection: nobody has to wait for them."""
-    monkeypatch.setattr(deliver, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(look_up, "SETTLE_SECONDS", 0)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from imapcopy.errors import HOST_BUSY, FolderError, MemberError, MigrationError,
 from models.causes import cause, causes
 from models.columns import now
 from models.database import writing
-from models.ledger import BatchState
+from models.ledger_rows import BatchState
 from models.member import LeaseHeld, Member
 from models.roster import read_roster
 from models.states import MemberState

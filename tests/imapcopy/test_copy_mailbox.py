@@ -21,7 +21,8 @@ from imapcopy.errors import ConnectionLost, FolderError, MemberError, ServerErro
 from imapcopy.send import Capacity
 from models import ledger as ledger_module
 from models.database import reading
-from models.ledger import Batch, BatchState, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import Batch, BatchState
 from models.member import LeaseLost
 from tests.imapcopy.world import NEW, PASSWORD, Box, account_at, contents, everything, mail, moment, new_member
 from tests.servers.databases import Databases

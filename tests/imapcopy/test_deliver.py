@@ -7,12 +7,13 @@ import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Received
 from imapcopy import copy_mailbox as copy_module
-from imapcopy import deliver, endpoint, send
+from imapcopy import deliver, endpoint, look_up, send
 from imapcopy.connection import TargetConnection
 from imapcopy.errors import MigrationError
 from imapcopy.identity import digest
 from imapcopy.send import Capacity
-from models.ledger import Intended, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import Intended
 from tests.imapcopy.world import Box, mail
 
 UIDPLUS = frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"})
@@ -125,9 +126,9 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self.at: dict[float, Callable[[], object]] = {}
-        for module in (deliver, endpoint, send):
+        for module in (deliver, endpoint, look_up, send):
             monkeypatch.setattr(module, "time", self)
-        monkeypatch.setattr(deliver, "SETTLE_SECONDS", 1.0)
+        monkeypatch.setattr(look_up, "SETTLE_SECONDS", 1.0)
 
     def monotonic(self) -> float:
         return self.now

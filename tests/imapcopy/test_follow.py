@@ -12,7 +12,7 @@ from imapcopy.follow import Departed, FlagChange, Left, flag_changes, may_have_l
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus
 from models.flag_sets import Flags
-from models.ledger import BatchKind, BatchRecord, BatchState, Entry
+from models.ledger_rows import BatchKind, BatchRecord, BatchState, Entry
 
 NONE: Flags = frozenset()
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy.deliver import Fingerprint, looser_digests, match
 from imapcopy.identity import alteration, core_digest, digest, digest_and_hazard, tolerant_digest
-from models.ledger import Entry
+from imapcopy.look_up import Fingerprint, looser_digests, match
+from models.ledger_rows import Entry
 
 MAIL = b"Message-ID: <1@x>\r\nSubject: s\r\n\r\nbody\r\n"
 GBK = "Subject: 标题\r\n\r\nbody 标题\r\n".encode("gbk")

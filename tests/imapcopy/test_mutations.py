@@ -25,7 +25,8 @@ from imapcopy import plan
 from imapcopy.errors import MigrationError, ServerError
 from imapcopy.identity import digest
 from imapcopy.verify import verify_mailbox
-from models.ledger import BatchState, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import BatchState
 from tests.imapcopy.world import PASSWORD, Box, account_at, mail, moment, new_member
 
 GBK = "Subject: 标题\r\nFrom: a@b\r\n\r\nbody\r\n".encode("gbk")

@@ -13,13 +13,16 @@ from imapcopy import copy_mailbox as copy_module
 from imapcopy import send as send_module
 from imapcopy.account import Account, Server
 from imapcopy.connection import Outgoing, TargetConnection
-from imapcopy.deliver import Delivery, Letter
+from imapcopy.deliver import Delivery
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import ConnectionLost, FolderError, MemberError, Stopped
+from imapcopy.letter import Letter
+from imapcopy.look_up import LookUp
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message, Selected
 from imapcopy.send import FASTER, MESSAGES_TO_TELL, Batch, Capacity, Fleet, Growth
-from models.ledger import BatchState, FolderCopy, Intended, Ledger, Settled
+from models.ledger import Ledger
+from models.ledger_rows import BatchState, FolderCopy, Intended, Settled
 from tests.imapcopy.world import NEW, Box, mail
 
 FLEET = frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"})
@@ -346,13 +349,13 @@ def test_a_message_too_large_is_an_issue_and_nothing_is_looked_up_for_it(
     for number in range(30):
         fleet.deliver(number, raw=mail(number, b"x" * 2000) if number in {7, 8, 20} else b"")
     looked_up: list[int] = []
-    candidates = Delivery._candidates
+    candidates = LookUp.candidates
 
-    def counted(self: Delivery, *args: Any) -> Any:
+    def counted(self: LookUp, *args: Any) -> Any:
         looked_up.append(1)
         return candidates(self, *args)
 
-    monkeypatch.setattr(Delivery, "_candidates", counted)
+    monkeypatch.setattr(LookUp, "candidates", counted)
     fleet.copy(capacity=Capacity(connections=2))
     assert Counter(fleet.arrived()) == Counter(mail(number) for number in range(30) if number not in {7, 8, 20})
     assert fleet.issues() == dict.fromkeys((8, 9, 21), "message_too_large")

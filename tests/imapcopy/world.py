@@ -14,7 +14,8 @@ from deployments.demo.imap_server import Folder, ImapServer
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
 from models.database import writing
-from models.ledger import BatchState, FolderCopy, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import BatchState, FolderCopy
 from models.member import Member, release_lease, take_lease
 from models.wave import Wave
 

@@ -30,7 +30,8 @@ from models.database import (
     words,
     writing,
 )
-from models.ledger import Batch, BatchState, Entry, FolderCopy, GivenUp, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import Batch, BatchState, Entry, FolderCopy, GivenUp
 from models.member import Member, take_lease
 from models.progress import wave_progress
 from models.states import MemberState, WaveState

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from models.ledger import Entry, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import Entry
 from models.lifecycle import finish_wave, needing_retry, start_check, start_wave
 from models.member import take_lease
 from models.progress import wave_progress

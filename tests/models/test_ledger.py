@@ -14,7 +14,8 @@ from sqlmodel import select
 from models import ledger as ledger_module
 from models.database import reading
 from models.flag_sets import Flags
-from models.ledger import (
+from models.ledger import Ledger
+from models.ledger_rows import (
     Batch,
     BatchKind,
     BatchState,
@@ -26,7 +27,6 @@ from models.ledger import (
     FolderTally,
     GivenUp,
     Intended,
-    Ledger,
     MessageIssue,
     Settled,
 )

@@ -9,7 +9,8 @@ from sqlmodel import select
 from models import lifecycle
 from models.columns import now
 from models.database import writing
-from models.ledger import Entry, Finished, FolderTally, GivenUp, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import Entry, Finished, FolderTally, GivenUp
 from models.lifecycle import Due, NoSuchWave, finish_wave, needing_retry, spread_over_hosts, start_wave, wave_state
 from models.member import LeaseLost, release_lease, take_lease
 from models.receive_range import FolderAge

@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import Engine
 
-from models.ledger import Entry, GivenUp, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import Entry, GivenUp
 from models.lifecycle import NoSuchWave, start_wave
 from models.member import take_lease
 from models.progress import wave_progress

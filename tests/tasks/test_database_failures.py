@@ -17,7 +17,8 @@ from imapcopy import copy_mailbox
 from imapcopy.errors import MigrationError, ServerError
 from models import lifecycle
 from models.database import reading
-from models.ledger import Batch, Ledger
+from models.ledger import Ledger
+from models.ledger_rows import Batch
 from models.member import this_runner
 from models.states import MemberState
 from models.uid_sets import parse_uids

@@ -1,0 +1,58 @@
+"""A message on its way to the target, alone and in a batch that the ledger knows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imapcopy.distant import Distant
+from imapcopy.identity import digest_and_hazard
+from imapcopy.plan import Envelope
+from models.ledger_rows import Entry
+
+
+@dataclass(slots=True)
+class Letter:
+    """A message on its way; to be identified before it is sent."""
+
+    envelope: Envelope
+    raw: bytes | Distant
+    digest: bytes = b""
+    hazardous: bool = False
+    """Some server is known to alter such a message."""
+
+    def identify(self) -> None:
+        """Work out what it is known by: the dear part of copying a message."""
+        if isinstance(self.raw, bytes):
+            self.digest, self.hazardous = digest_and_hazard(self.raw)
+        else:
+            # Worth reading back in any case: there are few, and much is in them.
+            self.digest, self.hazardous = self.raw.identify()[0], True
+
+    @property
+    def uid(self) -> int:
+        return self.envelope.uid
+
+    def entry(self, target_uid: int = 0) -> Entry:
+        """What the ledger keeps of it."""
+        return Entry(self.envelope.uid, target_uid, self.digest, self.envelope.flags)
+
+
+@dataclass(slots=True)
+class Sent:
+    """A batch that the ledger knows as intended."""
+
+    id: int
+    letters: Sequence[Letter]
+    octets: int
+    held: int = 0
+    """Octets to be given back when it is settled."""
+    tag: bytes = b""
+    uids: Sequence[int] = ()
+    """What the server gave to its messages, if it said so."""
+    arrived: Sequence[Entry] = ()
+    """What is known to be there."""
+    certain: bool = False
+    """Nothing of it is there but what is known to be."""
+    heard: bool = False
+    """The server has answered: it is storing nothing of it any more."""
+    begun: float = 0.0
+    """When it went out."""

@@ -1,0 +1,192 @@
+"""What the target really holds of what was sent: looked up by digest, as a multiset, before anything is sent again."""
+
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+from imapcopy.connection import TargetConnection
+from imapcopy.distant import Distant, is_large
+from imapcopy.endpoint import Endpoint
+from imapcopy.errors import FolderError, MessageError
+from imapcopy.grammar import encode_mailbox
+from imapcopy.identity import Identification, core_digest, digest, tolerant_digest
+from imapcopy.plan import Envelope
+from models.ledger import Ledger
+from models.ledger_rows import BatchRecord, Doubt, Entry, FolderCopy
+
+SETTLE_SECONDS = 1.0
+"""How long to wait between two looks at what a server makes of what a broken connection had handed to it."""
+SETTLE_QUIET = 3
+"""So many of these after the loss, and after the last message that appeared, it gets at least."""
+SETTLE_TRIES = 20
+DOUBT_SECONDS = 3600.0
+"""How long passes look whether what was sent again was stored both times: no server keeps a session for so long."""
+
+
+class Fingerprint(NamedTuple):
+    """A message at the target as it is compared: its digests, the strictest first."""
+
+    uid: int
+    digests: tuple[bytes, ...]
+    size: int
+
+
+def looser_digests(raw: bytes | Distant) -> tuple[bytes, ...]:
+    """What still says that a message is the one that was sent, after a server has rewritten it."""
+    return (tolerant_digest(raw), core_digest(raw)) if isinstance(raw, bytes) else raw.identify()[1:]
+
+
+def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) -> list[Fingerprint]:
+    """Fingerprints of messages of the opened folder, one body in memory at a time, of a large one a piece."""
+    large: list[int] = []
+    small: list[int] = []
+    for envelope in envelopes:
+        (large if is_large(envelope) else small).append(envelope.uid)
+    found = [
+        Fingerprint(message.uid, (digest(message.raw), *looser_digests(message.raw)), len(message.raw))
+        for message in connection.read_back(small)
+        if message.raw is not None
+    ]
+    for uid in large:
+        # One that is gone meanwhile is no candidate.
+        with suppress(MessageError):
+            read = Identification(connection.pieces(uid))
+            found.append(Fingerprint(uid, read.digests(), read.size))
+    return found
+
+
+def match(
+    wanted: Iterable[Entry], looser: Mapping[int, Sequence[bytes]], candidates: Iterable[Fingerprint]
+) -> list[Entry]:
+    """Pair source messages with target UIDs as a multiset: exact digests first, then what a server makes of them.
+
+    `looser` has the digests that may be compared besides, by source UID.
+    """
+    found: list[Entry] = []
+    rest = list(wanted)
+    free = sorted(candidates, reverse=True)
+    for level in range(1 + max(map(len, looser.values()), default=0)):
+        uids: dict[bytes, list[int]] = defaultdict(list)
+        for candidate in free:
+            uids[candidate.digests[level]].append(candidate.uid)
+        unmatched: list[Entry] = []
+        for entry in rest:
+            digests = (entry.digest, *looser.get(entry.source_uid, ()))
+            if level < len(digests) and (there := uids.get(digests[level])):
+                found.append(replace(entry, target_uid=there.pop()))
+            else:
+                unmatched.append(entry)
+        rest = unmatched
+        used = {entry.target_uid for entry in found}
+        free = [candidate for candidate in free if candidate.uid not in used]
+    return found
+
+
+class LookUp:
+    """Looks into one folder of the target. `claimed` are the UIDs there that stand for a message of the ledger."""
+
+    def __init__(
+        self, target: Endpoint[TargetConnection], name: str, uidvalidity: int, claimed: Collection[int]
+    ) -> None:
+        self._target = target
+        self._name = name
+        self._uidvalidity = uidvalidity
+        self._claimed = claimed
+
+    def opened(self) -> TargetConnection:
+        """The connection, with this folder open in it."""
+        connection = self._target.connection
+        if connection.selected != encode_mailbox(self._name):
+            opened = connection.select(self._name)
+            if opened.uidvalidity != self._uidvalidity:
+                raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=self._name)
+        return connection
+
+    def candidates(self, uidnext: int, arrived: Collection[int]) -> list[Fingerprint]:
+        """What lies from a UID on and stands for no message of the ledger, and is not known to have arrived."""
+        connection = self.opened()
+        connection.refresh()
+        new = [e for e in connection.scan(uidnext) if e.uid not in self._claimed and e.uid not in arrived]
+        return fingerprints(connection, new)
+
+    def settled_candidates(
+        self,
+        wanted: Sequence[Entry],
+        looser: Mapping[int, Sequence[bytes]],
+        uidnext: int,
+        arrived: Collection[int] = (),
+    ) -> list[Fingerprint]:
+        """Candidates when no more of them appear, or all that is wanted is there.
+
+        The session of a broken connection may still be storing what it had received; what is sent again before it is
+        through arrives twice. So it gets as long as it has ever taken for an answer, and longer while more appears.
+        Nothing cuts this wait short: a pass that is asked to stop settles what it has sent all the same.
+        """
+        patience = max(SETTLE_QUIET * SETTLE_SECONDS, self._target.longest_wait if SETTLE_SECONDS else 0)
+        until = self._target.dropped_at + patience
+        candidates = self.candidates(uidnext, arrived)
+        for _ in range(SETTLE_TRIES):
+            if len(match(wanted, looser, candidates)) == len(wanted):
+                break
+            early = time.monotonic() < until
+            if early:
+                time.sleep(SETTLE_SECONDS)
+            known = {candidate.uid for candidate in candidates}
+            later = self.candidates(uidnext, known.union(arrived))
+            if later:
+                until = max(until, time.monotonic() + SETTLE_QUIET * SETTLE_SECONDS)
+            elif not early:
+                break
+            candidates += later
+        return candidates
+
+
+class SentAgain:
+    """What was sent again while its first sending might still be stored: it may be there twice one day."""
+
+    def __init__(self, look_up: LookUp, ledger: Ledger, folder: FolderCopy, recorded: Iterable[BatchRecord]) -> None:
+        self._look_up = look_up
+        self._ledger = ledger
+        self._folder_id = folder.id or 0
+        self._again: dict[int, tuple[Entry, Sequence[bytes]]] = {}
+        """By source UID, with looser digests."""
+        self._doubt = Doubt.read(folder.doubt)
+        if self._doubt:
+            entries = (entry for batch in recorded for entry in batch.entries)
+            self._again = {e.source_uid: (e, ()) for e in entries if e.target_uid >= self._doubt.uid}
+
+    def note_missing(
+        self, wanted: Iterable[Entry], found: Iterable[Entry], looser: Mapping[int, Sequence[bytes]], uidnext: int
+    ) -> None:
+        """Commit that what is not there will be sent again, and may yet be stored a first time."""
+        there = {entry.source_uid for entry in found}
+        missing = [entry for entry in wanted if entry.source_uid not in there]
+        if missing:
+            self._again.update((entry.source_uid, (entry, looser.get(entry.source_uid, ()))) for entry in missing)
+            first = min(uidnext, self._doubt.uid) if self._doubt else uidnext
+            self._doubt = Doubt(first, self.told, time.time())
+            self._ledger.doubt(self._folder_id, self._doubt)
+
+    @property
+    def told(self) -> int:
+        """How many of the messages that may be there twice an earlier pass has counted so."""
+        return self._doubt.told if self._doubt else 0
+
+    def stored_twice(self) -> int:
+        """How many of the messages that were sent again have arrived both times."""
+        if not self._doubt:
+            return 0
+        wanted = [entry for entry, _ in self._again.values()]
+        looser = {uid: digests for uid, (_, digests) in self._again.items() if digests}
+        found = len(match(wanted, looser, self._look_up.candidates(self._doubt.uid, ())))
+        self._doubt = self._doubt._replace(told=max(found, self._doubt.told))
+        return found
+
+    @property
+    def lasting(self) -> str:
+        """What the next pass has to look into; "" when it need not look once more."""
+        lasts = self._doubt is not None and abs(time.time() - self._doubt.since) < DOUBT_SECONDS
+        return self._doubt.written() if self._doubt and lasts else ""
