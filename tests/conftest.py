@@ -2,14 +2,17 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers.certificates import Authority
+from tests.servers.courier import Courier, StartCourier
+from tests.servers.cyrus import Cyrus, StartCyrus
 from tests.servers.databases import Databases
 from tests.servers.dovecot import Dovecot, StartDovecot
 from tests.servers.postgres import Postgres, running_postgres
@@ -38,16 +41,19 @@ def authority() -> Authority:
     return Authority()
 
 
+S = TypeVar("S", Dovecot, Cyrus, Courier)
+
+
 @contextmanager
-def _dovecots() -> Iterator[StartDovecot]:
+def _servers(kind: type[S]) -> Iterator[Callable[..., S]]:
     with ExitStack() as stack:
 
-        def start(**options: object) -> Dovecot:
-            # Not pytest's own tmp_path: too long for Unix sockets, and closed to the account that Dovecot runs under.
-            directory = Path(tempfile.mkdtemp(prefix="dovecot-"))
+        def start(**options: object) -> S:
+            # Not pytest's own tmp_path: too long for Unix sockets, and closed to the account that servers run under.
+            directory = Path(tempfile.mkdtemp(prefix=f"{kind.__name__.lower()}-"))
             directory.chmod(0o711)
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
-            server = Dovecot(directory, **options)  # type: ignore[arg-type]
+            server = kind(directory, **options)  # type: ignore[arg-type]
             stack.callback(server.stop)
             server.start()
             return server
@@ -58,14 +64,28 @@ def _dovecots() -> Iterator[StartDovecot]:
 @pytest.fixture
 def start_dovecot() -> Iterator[StartDovecot]:
     """Start Dovecots for one test: `server = start_dovecot(capability=..., certificate=...)`."""
-    with _dovecots() as start:
+    with _servers(Dovecot) as start:
+        yield start
+
+
+@pytest.fixture
+def start_cyrus() -> Iterator[StartCyrus]:
+    """Start Cyruses for one test: `server = start_cyrus(settings={"unixhierarchysep": "yes"})`."""
+    with _servers(Cyrus) as start:
+        yield start
+
+
+@pytest.fixture
+def start_courier() -> Iterator[StartCourier]:
+    """Start Couriers for one test: `server = start_courier(settings={"IMAP_EMPTYTRASH": ""})`."""
+    with _servers(Courier) as start:
         yield start
 
 
 @pytest.fixture(scope="session")
 def start_lasting_dovecot() -> Iterator[StartDovecot]:
     """Start Dovecots that several tests share."""
-    with _dovecots() as start:
+    with _servers(Dovecot) as start:
         yield start
 
 
