@@ -11,7 +11,7 @@ from deployments.demo.imap_store import Account
 
 def capability(session: Session, args: Arguments) -> str:
     args.end()
-    session.untagged(f"CAPABILITY {session.behaviour.announced()}")
+    session.untagged(f"CAPABILITY {session.behaviour.announced(logged_in=session.account is not None)}")
     return "That is all"
 
 
@@ -22,7 +22,8 @@ def noop(session: Session, args: Arguments) -> str:
 
 def logout(session: Session, args: Arguments) -> str:
     args.end()
-    session.untagged("BYE Good-bye")
+    for _ in range(session.behaviour.byes):
+        session.untagged("BYE Good-bye")
     session.leave()
     return "Logged out"
 
@@ -39,7 +40,7 @@ def client_id(session: Session, args: Arguments) -> str:
             first = False
     args.end()
     session.identified = True
-    session.untagged('ID ("name" "Banjia demo server")')
+    session.untagged(f"ID {session.behaviour.identity}")
     return "Pleased to meet you"
 
 
@@ -113,7 +114,9 @@ def _open_account(session: Session, account: Account) -> str:
         if limit is not None and others >= limit:
             raise Refused("[LIMIT] Too many connections")
         session.account = account
-    return f"[CAPABILITY {session.behaviour.announced()}] Logged in"
+    if not session.behaviour.login_tells_capabilities:
+        return "Logged in"
+    return f"[CAPABILITY {session.behaviour.announced(logged_in=True)}] Logged in"
 
 
 def text_of(octets: bytes) -> str:

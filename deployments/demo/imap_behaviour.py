@@ -104,6 +104,38 @@ class Behaviour:
     # "ignored": every criterion fits every message; "empty": nothing is ever found; "refused": BAD.
     search: Literal["right", "ignored", "empty", "refused"] = "right"
 
+    # How a service speaks, where that differs from the above; personalities.toml has whole services.
+    greeting: str = ""  # after "* OK", with the blank if there is one; may hold a CAPABILITY code
+    announced_before_login: str = ""  # the CAPABILITY answer word for word
+    announced_after_login: str = ""
+    login_tells_capabilities: bool = True
+    identity: str = '("name" "Banjia demo server")'
+    unknown_commands: frozenset[str] = frozenset()  # verbs that are answered with BAD
+    unknown_text: str = "Unknown command"
+    not_connected: frozenset[str] = frozenset()  # accounts that log in, and can do nothing then (Exchange)
+    longest_command: int | None = None  # octets of a command without its literals; BAD above
+    ascending_sets_only: bool = False
+    errors_before_bye: int | None = None  # so many NO and BAD end the session
+    byes: int = 1  # how often the goodbye is said
+    says_with: Mapping[str, str] = field(default_factory=dict)  # verb -> untagged line before its tagged answer
+    trailing_blanks: bool = False  # at the end of untagged answers
+    bare_continuation: bool = False  # "+" and nothing behind it
+
+    status_omits: frozenset[str] = frozenset()
+    select_omits: frozenset[str] = frozenset()
+    unknown_modseq: bool = False  # MODSEQ is -1 throughout
+    exponents: bool = False  # UIDVALIDITY is written as 1.700000000e+09
+    lists_twice: bool = False
+    marks_special_use: bool = False  # LIST shows special use though it is not announced
+    folds_case: bool = False  # folder names that differ in case only are one folder; read when an account is added
+    reserved_names: frozenset[str] = frozenset()  # cannot be created
+    uid_place: Literal["first", "last", "either"] = "first"  # of UID in an answer to FETCH
+    bodies: Literal["right", "refused", "omitted"] = "right"  # how FETCH answers for what is `unreadable`
+    demands_line_end: bool = False  # APPEND of a message without a final CRLF is BAD
+    stores_once: bool = False  # the same octets in the same folder are stored once, and no word is said of it
+    flags_lost_at_append: frozenset[str] = frozenset()
+    bare_copyuid: bool = False  # COPYUID in an untagged line of its own, without OK
+
     faults: list[Fault] = field(default_factory=list)
     # Called with every command before it is carried out: the place to change a folder in mid-run.
     before_command: Callable[[Received], None] | None = None
@@ -114,8 +146,10 @@ class Behaviour:
     def offers(self, capability: str) -> bool:
         return capability in self.capabilities
 
-    def announced(self) -> str:
+    def announced(self, *, logged_in: bool) -> str:
         """Return what the CAPABILITY answer lists."""
+        if words := self.announced_after_login if logged_in else self.announced_before_login:
+            return words
         names = sorted(self.capabilities, key=lambda name: (name != "IMAP4rev1", name))
         if self.max_message_bytes is not None:
             names = [f"APPENDLIMIT={self.max_message_bytes}" if name == "APPENDLIMIT" else name for name in names]

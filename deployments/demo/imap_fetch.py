@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from deployments.demo.imap_grammar import Arguments, Literal, Malformed, date_time_text
 from deployments.demo.imap_store import Message
@@ -67,7 +68,7 @@ def _item(args: Arguments) -> Item:
     if name in _OLD_NAMES:
         section, peek = _OLD_NAMES[name]
         return Body(name, section, peek)
-    if name in ("UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "MODSEQ"):
+    if name in ("UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "MODSEQ", "X-GM-MSGID", "X-GM-LABELS"):
         return name
     if name not in ("BODY", "BODY.PEEK") or not args.take(b"["):
         raise Malformed(f"Unknown FETCH item {name}")
@@ -97,17 +98,25 @@ def _item(args: Arguments) -> Item:
 
 
 def fetch_answer(
-    number: int, message: Message, items: Sequence[Item], *, unreadable: bool = False, size: int | None = None
+    number: int,
+    message: Message,
+    items: Sequence[Item],
+    *,
+    lost: str | None = None,
+    size: int | None = None,
+    labels: Sequence[str] = (),
 ) -> list[bytes]:
-    """Return the untagged answer in pieces; the octets of a body are a Literal, and NIL where it is unreadable.
+    """Return the untagged answer in pieces; the octets of a body are a Literal, or `lost` where it is unreadable.
 
     `size` is what RFC822.SIZE is to say instead of the truth.
     """
     pieces: list[bytes] = []
     text = f"* {number} FETCH ("
     for item in items:
-        if isinstance(item, Body) and unreadable:
-            text += f"{item.label} NIL "
+        if isinstance(item, Body) and lost is not None:
+            text += f"{item.label} {lost} " if lost else f"{item.label} "
+        elif item == "X-GM-LABELS":
+            text += f"X-GM-LABELS ({' '.join(labels)}) "
         elif isinstance(item, Body):
             body = item.text_of(message.raw)
             pieces += [f"{text}{item.label} {{{len(body)}}}\r\n".encode("latin-1"), Literal(body)]
@@ -125,6 +134,9 @@ def _value(message: Message, item: str) -> str:
         return f"({' '.join(sorted(message.flags))})"
     if item == "INTERNALDATE":
         return date_time_text(message.internal_date)
+    if item == "X-GM-MSGID":
+        # One number for one content, as at Gmail, whatever folder shows it.
+        return str(int.from_bytes(blake2b(message.raw, digest_size=7).digest(), "big"))
     if item == "MODSEQ":
         return f"({message.modseq})"
     return str(len(message.raw))

@@ -73,14 +73,24 @@ def _open_folder(session: Session, args: Arguments, *, read_only: bool) -> str:
     session.untagged(f"OK [PERMANENTFLAGS ({permanent})] Permanent flags")
     session.untagged(f"{len(uids)} EXISTS")
     session.untagged("0 RECENT")
+    omitted = session.behaviour.select_omits
     unseen = next((number for number, message in enumerate(messages, 1) if "\\Seen" not in message.flags), None)
-    if unseen:
+    if unseen and "UNSEEN" not in omitted:
         session.untagged(f"OK [UNSEEN {unseen}] First unseen")
-    session.untagged(f"OK [UIDVALIDITY {session.selected.uidvalidity}] UIDs valid")
-    session.untagged(f"OK [UIDNEXT {session.selected.uidnext}] Next UID")
+    session.untagged(f"OK [UIDVALIDITY {_uidvalidity(session, folder)}] UIDs valid")
+    if "UIDNEXT" not in omitted:
+        session.untagged(f"OK [UIDNEXT {session.selected.uidnext}] Next UID")
     if session.offers("CONDSTORE"):
-        session.untagged(f"OK [HIGHESTMODSEQ {session.selected.modseq}] Highest")
+        session.untagged(f"OK [HIGHESTMODSEQ {_modseq(session, folder)}] Highest")
     return "[READ-ONLY] Opened" if read_only else "[READ-WRITE] Opened"
+
+
+def _uidvalidity(session: Session, folder: Folder) -> str:
+    return f"{folder.uidvalidity:.9e}" if session.behaviour.exponents else str(folder.uidvalidity)
+
+
+def _modseq(session: Session, folder: Folder) -> int:
+    return -1 if session.behaviour.unknown_modseq else folder.highest_modseq
 
 
 def _new_name(session: Session, args: Arguments) -> str:
@@ -96,6 +106,8 @@ def create(session: Session, args: Arguments) -> str:
     args.space()
     name = _new_name(session, args)
     args.end()
+    if name in session.behaviour.reserved_names:
+        raise Refused("Folder name is reserved.")
     try:
         session.mail.create(name, noselect_parents=session.behaviour.noselect_parents)
     except ValueError:
@@ -229,11 +241,13 @@ def _write_folder(session: Session, answer: str, folder: Folder, more: Iterable[
     attributes = [] if folder.selectable else ["\\Noselect"]
     if session.offers("CHILDREN"):
         attributes.append("\\HasChildren" if session.mail.children(folder) else "\\HasNoChildren")
-    if folder.special_use and (session.offers("SPECIAL-USE") or answer == "XLIST"):
+    marked = session.offers("SPECIAL-USE") or session.behaviour.marks_special_use or answer == "XLIST"
+    if folder.special_use and marked:
         attributes.append(folder.special_use)
     if answer == "XLIST" and folder.name == "INBOX":
         attributes.append("\\Inbox")
-    session.untagged(f'{answer} ({" ".join([*attributes, *more])}) "{session.mail.separator}"', wire_name(folder))
+    for _ in range(2 if session.behaviour.lists_twice else 1):
+        session.untagged(f'{answer} ({" ".join([*attributes, *more])}) "{session.mail.separator}"', wire_name(folder))
 
 
 def lsub(session: Session, args: Arguments) -> str:
@@ -275,12 +289,12 @@ def _write_status(session: Session, folder: Folder, items: Iterable[str]) -> Non
             "MESSAGES": len(messages),
             "RECENT": 0,
             "UIDNEXT": folder.uidnext,
-            "UIDVALIDITY": folder.uidvalidity,
+            "UIDVALIDITY": _uidvalidity(session, folder),
             "UNSEEN": sum("\\Seen" not in message.flags for message in messages),
             "DELETED": sum("\\Deleted" in message.flags for message in messages),
         }
         if session.offers("CONDSTORE"):
-            known["HIGHESTMODSEQ"] = folder.highest_modseq
+            known["HIGHESTMODSEQ"] = _modseq(session, folder)
         if session.offers("STATUS=SIZE"):
             known["SIZE"] = sum(len(message.raw) for message in messages)
         if session.offers("APPENDLIMIT"):
@@ -289,9 +303,10 @@ def _write_status(session: Session, folder: Folder, items: Iterable[str]) -> Non
     for item in items:
         if item not in known:
             raise Malformed(f"Unknown STATUS item {item}")
-        values.append(f"{item} {known[item]}")
+        if item not in session.behaviour.status_omits:
+            values.append(f"{item} {known[item]}")
     name = quoted(wire_name(folder)).decode("latin-1")
-    session.line(f"* STATUS {name} ({' '.join(values)})")
+    session.line(f"* STATUS {name} ({' '.join(values)})" + (" " if session.behaviour.trailing_blanks else ""))
 
 
 def getquotaroot(session: Session, args: Arguments) -> str:

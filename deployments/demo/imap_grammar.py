@@ -20,7 +20,7 @@ _LIST_MAILBOX = re.compile(rb'[^\x00-\x20\x7f-\xff(){"\\]+')
 # Eight-bit octets are no IMAP, but old clients send folder names that way and servers let them through.
 _QUOTED = re.compile(rb'"((?:[^"\\\r\n]|\\["\\])*)"')
 _FLAG = re.compile(rb'\\?[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
-_ITEM = re.compile(rb"[A-Za-z0-9.]+")
+_ITEM = re.compile(rb"[A-Za-z0-9.-]+")
 _NUMBER = re.compile(rb"\d+")
 _SET = re.compile(rb"(?:\d+|\*)(?::(?:\d+|\*))?(?:,(?:\d+|\*)(?::(?:\d+|\*))?)*")
 _DATE_TIME = re.compile(rb'"([ \d]\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d\d)(\d\d)"')
@@ -229,6 +229,12 @@ def decode_name(wire: bytes) -> str:
     except (UnicodeError, binascii.Error):
         pass
     raise Refused("[CANNOT] Mailbox name is not valid modified UTF-7")
+
+
+def is_ascending(ranges: SequenceSet) -> bool:
+    """Tell whether a sequence set names nothing before what it named already."""
+    ends = [end or 1 << 32 for pair in ranges for end in pair]
+    return ends == sorted(ends)
 
 
 def chosen_indexes(ranges: SequenceSet, numbers: Sequence[int]) -> list[int]:

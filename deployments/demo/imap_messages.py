@@ -8,10 +8,19 @@ from typing import NoReturn
 
 from deployments.demo.imap_behaviour import Action
 from deployments.demo.imap_fetch import Body, Item, fetch_answer, fetch_items
-from deployments.demo.imap_grammar import Arguments, Literal, Malformed, Refused, chosen_indexes, known_flag, set_text
+from deployments.demo.imap_grammar import (
+    Arguments,
+    Literal,
+    Malformed,
+    Refused,
+    chosen_indexes,
+    is_ascending,
+    known_flag,
+    set_text,
+)
 from deployments.demo.imap_search import Criteria
 from deployments.demo.imap_session import FOLDER_OPEN, LOGGED_IN, Hangup, Session, Usage
-from deployments.demo.imap_store import Message
+from deployments.demo.imap_store import Folder, Message
 
 
 def append(session: Session, args: Arguments) -> str:
@@ -35,23 +44,27 @@ def append(session: Session, args: Arguments) -> str:
         raise Malformed("Message expected")
     with folder.account.lock:
         session.check_room(sum(len(raw) for raw, _, _ in drafts))
-        stored = [
-            folder.deliver(
-                raw,
-                None if session.behaviour.ignore_append_date else date,
-                () if session.behaviour.ignore_append_flags else flags,
-            )
-            for raw, date, flags in drafts
-        ]
+        stored = [_stored(session, folder, *draft) for draft in drafts]
     if not session.offers("UIDPLUS") or session.behaviour.appenduid == "absent":
         return "Stored"
     shift = 1 if session.behaviour.appenduid == "lying" else 0
     return f"[APPENDUID {folder.uidvalidity} {set_text(message.uid + shift for message in stored)}] Stored"
 
 
+def _stored(session: Session, folder: Folder, raw: bytes, date: datetime | None, flags: frozenset[str]) -> Message:
+    how = session.behaviour
+    there = (message for message in folder.messages if how.stores_once and message.raw == raw)
+    if (found := next(there, None)) is not None:
+        return found
+    kept = frozenset() if how.ignore_append_flags else flags - how.flags_lost_at_append
+    return folder.deliver(raw, None if how.ignore_append_date else date, kept)
+
+
 def _accepted(session: Session, raw: bytes) -> bytes:
     if not raw:
         raise Refused("Can't save a zero byte message")
+    if session.behaviour.demands_line_end and not raw.endswith(b"\r\n"):
+        raise Malformed("[CLIENTBUG] APPEND Additional arguments found after last expected argument")
     if session.behaviour.poison and session.behaviour.poison(raw):
         raise Hangup
     refusal = session.behaviour.refuse_message and session.behaviour.refuse_message(raw)
@@ -102,7 +115,10 @@ def _chosen(session: Session, args: Arguments) -> list[tuple[int, Message]]:
     """Read a sequence set and return the messages that it means and that are still there, with their numbers."""
     selected = session.opened
     numbers = selected.uids if args.by_uid else range(1, len(selected.uids) + 1)
-    indexes = chosen_indexes(args.sequence_set(), numbers)
+    ranges = args.sequence_set()
+    if session.behaviour.ascending_sets_only and not is_ascending(ranges):
+        raise Malformed("UID parameters!")
+    indexes = chosen_indexes(ranges, numbers)
     with selected.folder.account.lock:
         found = ((index + 1, selected.folder.get(selected.uids[index])) for index in indexes)
         return [(number, message) for number, message in found if message]
@@ -183,6 +199,8 @@ def fetch(session: Session, args: Arguments) -> str:
         chosen = [(number, message) for number, message in chosen if message.modseq > since]
         items += ["MODSEQ"] if "MODSEQ" not in items else []
     args.end()
+    if not session.offers("X-GM-EXT-1") and any(isinstance(item, str) and item.startswith("X-GM-") for item in items):
+        raise Malformed("Unknown FETCH item")
     if "MODSEQ" in items:
         if not session.offers("CONDSTORE"):
             raise Malformed("Unknown FETCH item MODSEQ")
@@ -200,9 +218,20 @@ def fetch(session: Session, args: Arguments) -> str:
             if how.poison and how.poison(message.raw) and any(isinstance(item, Body) for item in items):
                 raise Hangup
             unreadable = bool(how.unreadable and how.unreadable(message.raw))
+            if unreadable and how.bodies == "refused" and any(isinstance(item, Body) for item in items):
+                raise Refused("[UNAVAILABLE] UID FETCH Server error while fetching messages")
             size = how.told_size(message.raw) if how.told_size else None
-            session.out.writelines(fetch_answer(number, message, items, unreadable=unreadable, size=size))
+            lost = ("" if how.bodies == "omitted" else "NIL") if unreadable else None
+            labels = session.labels_of(message) if "X-GM-LABELS" in items else ()
+            told_items = _in_order(items, how.uid_place, number)
+            session.out.writelines(fetch_answer(number, message, told_items, lost=lost, size=size, labels=labels))
     return "That is all"
+
+
+def _in_order(items: list[Item], place: str, number: int) -> list[Item]:
+    """The items of an answer, with UID where the service puts it."""
+    last = place == "last" or (place == "either" and number % 2 == 0)
+    return [*(item for item in items if item != "UID"), "UID"] if last and "UID" in items else items
 
 
 def _modifier(session: Session, args: Arguments, name: bytes) -> int:
@@ -297,7 +326,7 @@ def move(session: Session, args: Arguments) -> str:
     _need_write(session)
     code, moved = _copied(session, args)
     if code:
-        session.untagged(f"OK {code}Moved")
+        session.untagged(code if session.behaviour.bare_copyuid else f"OK {code}Moved")
     session.opened.folder.expunge([message.uid for _, message in moved])
     return "Moved"
 

@@ -50,7 +50,7 @@ class ImapServer:
             self.add_account(address, password)
 
     def add_account(self, address: str, password: str) -> Account:
-        account = Account(address, password, self.behaviour.separator)
+        account = Account(address, password, self.behaviour.separator, folds_case=self.behaviour.folds_case)
         self._accounts[address] = account
         return account
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from deployments.demo.imap_behaviour import Action, Behaviour, Fault, Received
 from deployments.demo.imap_fetch import Item, fetch_answer
-from deployments.demo.imap_grammar import Arguments, Literal, Malformed, Refused, decode_name, quoted
+from deployments.demo.imap_grammar import Arguments, Literal, Malformed, Refused, decode_name, encode_name, quoted
 from deployments.demo.imap_store import Account, Folder, Message
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST_LINE = 65_536
 _LONGEST_STRING = 65_536  # of a literal that is no message
+_UNCONNECTED = ("CAPABILITY", "ID", "NOOP", "LOGOUT", "LOGIN", "AUTHENTICATE")
 _HEAD = re.compile(rb'([^\x00-\x20\x7f-\xff(){%*"\\+]+) (?:([Uu][Ii][Dd]) )?([A-Za-z]+)')
 _LITERAL = re.compile(rb"\{(\d{1,10})(\+?)\}$")
 
@@ -54,6 +55,12 @@ class _Command:
     @property
     def name(self) -> str:
         return f"UID {self.verb}" if self.by_uid else self.verb
+
+    @property
+    def octets_of_text(self) -> int:
+        """How long the command is without its literals, from the tag to the line end."""
+        text = sum(len(part) for part in self.parts if not isinstance(part, Literal))
+        return len(self.tag) + 1 + len(self.name) + text + 2
 
     @property
     def rest(self) -> str:
@@ -111,6 +118,7 @@ class Session:
         self.identified = False
         self.condstore = False
         self.idling = False
+        self._errors = 0
         self.striking: Fault | None = None  # meets the command that is being carried out
         self._late: list[_Command] = []  # of a client that is gone, still to be carried out
         self._serving: _Command | None = None
@@ -172,14 +180,16 @@ class Session:
 
     def untagged(self, text: str, *strings: bytes) -> None:
         """Write an untagged line; the strings are quoted and put behind it."""
-        self.out.write(b"* " + b" ".join([text.encode("ascii"), *map(quoted, strings)]) + b"\r\n")
+        end = b" \r\n" if self.behaviour.trailing_blanks else b"\r\n"
+        self.out.write(b"* " + b" ".join([text.encode("ascii"), *map(quoted, strings)]) + end)
 
     def ask(self, text: str) -> None:
-        self.line(f"+ {text}")
+        self.line("+" if self.behaviour.bare_continuation else f"+ {text}")
         self.out.flush()
 
     def bye(self, text: str) -> NoReturn:
-        self.untagged(f"BYE {text}")
+        for _ in range(self.behaviour.byes):
+            self.untagged(f"BYE {text}")
         raise Hangup
 
     def _greet(self) -> None:
@@ -187,7 +197,8 @@ class Session:
             self._meet_faults(Received("", "CONNECT", ""))
         except (Refused, Malformed) as refusal:
             self.bye(str(refusal))
-        self.untagged(f"OK [CAPABILITY {self.behaviour.announced()}] {self.server.name} is ready")
+        announced = self.behaviour.announced(logged_in=False)
+        self.line("* OK" + (self.behaviour.greeting or f" [CAPABILITY {announced}] {self.server.name} is ready"))
         self.out.flush()
 
     # -- reading a command
@@ -272,7 +283,12 @@ class Session:
             self.report_changes()
         if self.striking and self.striking.action is Action.DROP_AFTER:
             raise Hangup
+        if said := self.behaviour.says_with.get(command.verb):
+            self.line(said)
         self.line(f"{command.tag} {status} {text}")
+        self._errors += status != "OK"
+        if self._errors == self.behaviour.errors_before_bye:
+            self.bye("Connection closed. 14")
         self.out.flush()
         if command.verb == "LOGOUT":
             raise Hangup
@@ -354,6 +370,12 @@ class Session:
         usage = self._commands.get(command.name)
         if usage is None or not (usage.capability == "" or self.offers(usage.capability)):
             raise Malformed(f"Unknown command {command.name}")
+        if command.verb in self.behaviour.unknown_commands:
+            raise Malformed(self.behaviour.unknown_text)
+        if self.behaviour.longest_command is not None and command.octets_of_text > self.behaviour.longest_command:
+            raise Malformed("Command line too long")
+        if self.account and self.account.name in self.behaviour.not_connected and command.verb not in _UNCONNECTED:
+            raise Malformed("User is authenticated but not connected.")
         if command.refusal:
             raise Refused(command.refusal)
         state = "selected" if self.selected else "logged in" if self.account else "new"
@@ -414,6 +436,16 @@ class Session:
         """Return the messages of a folder that lie in the receive range."""
         since = self.behaviour.hidden_before
         return [message for message in folder.messages if since is None or message.internal_date >= since]
+
+    def labels_of(self, message: Message) -> list[str]:
+        """Spell the other folders that show the same content, as X-GM-LABELS does."""
+        assert self.selected
+        holding = (folder for folder in self.mail.folders if any(m.raw == message.raw for m in folder.messages))
+        return [
+            quoted(encode_name(folder.special_use or folder.name)).decode("ascii")
+            for folder in holding
+            if folder is not self.selected.folder
+        ]
 
     def check_room(self, octets: int, largest: int = 0) -> None:
         limit, quota = self.behaviour.max_message_bytes, self.behaviour.quota_of(self.mail.name)

@@ -98,8 +98,9 @@ class Folder:
 class Account:
     """One mailbox: a password and a tree of folders, named as on the wire but in Unicode."""
 
-    def __init__(self, name: str, password: str, separator: str = "/") -> None:
+    def __init__(self, name: str, password: str, separator: str = "/", *, folds_case: bool = False) -> None:
         self.name = name
+        self._folds_case = folds_case
         self.password = password
         self.separator = separator
         self.lock = threading.RLock()
@@ -127,7 +128,10 @@ class Account:
         return "INBOX" + separator + rest if root.upper() == "INBOX" else name
 
     def find(self, name: str) -> Folder | None:
-        return self._folders.get(self.canonical(name))
+        name = self.canonical(name)
+        if self._folds_case:
+            return next((folder for folder in self.folders if folder.name.casefold() == name.casefold()), None)
+        return self._folders.get(name)
 
     def folder(self, name: str) -> Folder:
         """Return a folder that must be there."""
@@ -143,9 +147,9 @@ class Account:
             words = name.split(self.separator)
             for depth in range(1, len(words)):
                 parent = self.separator.join(words[:depth])
-                if parent not in self._folders:
+                if self.find(parent) is None:
                     self._add(parent, None, selectable=not noselect_parents)
-            existing = self._folders.get(name)
+            existing = self.find(name)
             if existing is None:
                 return self._add(name, special_use, selectable=True)
             if existing.selectable:
