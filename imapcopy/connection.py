@@ -1,6 +1,7 @@
 """The one door to a mailbox: the commands that a copy needs. One connection serves one thread.
 
-`SourceConnection` has no command that changes anything: the source is opened with EXAMINE and read with BODY.PEEK.
+`SourceConnection` has no command that changes anything: the source is opened with EXAMINE, where the server knows it,
+and read with BODY.PEEK.
 """
 
 import contextlib
@@ -63,6 +64,8 @@ class Connection:
     """A signed-in connection; what both sides share. Every failure comes out as a MigrationError."""
 
     side: Side
+    opens_with = b"SELECT"
+    """How folders are opened here."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -317,13 +320,54 @@ class SourceConnection(Connection):
     """A connection that can only read."""
 
     side: Side = "source"
+    opens_with = b"EXAMINE"
+    _examines = False
+    """Whether a folder has been opened with EXAMINE here."""
 
     def examine(self, folder: Folder) -> Selected:
         """Open a folder read-only (EXAMINE): nothing that is read gets marked as seen."""
-        return self._open(b"EXAMINE", folder.raw)
+        try:
+            opened = self._open(self.opens_with, folder.raw)
+        except MigrationError as error:
+            if not self._may_be_unknown(error) or not self._selects(folder):
+                raise
+            return self._open(self.opens_with, folder.raw)
+        self._examines = True
+        return opened
 
     def survey(self, folders: Iterable[Folder]) -> Iterator[tuple[Folder, Surveyed | MigrationError]]:
         """EXAMINE and scan many folders in flight; a folder that fails comes with its error, the others go on."""
+        unknown: list[tuple[Folder, MigrationError]] = []
+        for folder, found in self._surveyed(folders):
+            if isinstance(found, MigrationError) and self._may_be_unknown(found):
+                unknown.append((folder, found))
+            else:
+                yield folder, found
+        if unknown and not self._examines and any(self._selects(folder) for folder, _ in unknown):
+            yield from self._surveyed(folder for folder, _ in unknown)
+        else:
+            yield from unknown
+
+    def _may_be_unknown(self, error: MigrationError) -> bool:
+        """Whether a failure may mean that the server knows no EXAMINE (Alibaba's list of commands has none)."""
+        return self.opens_with == b"EXAMINE" and not self._examines and error.server_text.startswith("BAD ")
+
+    def _selects(self, folder: Folder) -> bool:
+        """Whether a folder that EXAMINE did not open can be opened with SELECT; all are opened so from then on.
+
+        Nothing changes by that: there is no CLOSE, no EXPUNGE and no STORE here, and PEEK marks nothing as seen.
+        """
+        try:
+            self._dialogue.opened(self._dialogue.opening(b"SELECT", folder.raw), folder.raw)
+        except ConnectionLost:
+            raise
+        except MigrationError:
+            # Not the command was refused but the folder: what EXAMINE was told is its failure.
+            return False
+        self.opens_with = b"SELECT"
+        return True
+
+    def _surveyed(self, folders: Iterable[Folder]) -> Iterator[tuple[Folder, Surveyed | MigrationError]]:
         askable: list[Folder] = []
         for folder in folders:
             if can_quote(folder.raw):
@@ -333,12 +377,13 @@ class SourceConnection(Connection):
                 yield folder, FolderError(error.cause_id, self.side, error.server_text, where=folder.name)
 
         def ask(folder: Folder) -> tuple[bytes, bytes]:
-            opening = self._dialogue.opening(b"EXAMINE", folder.raw)
+            opening = self._dialogue.opening(self.opens_with, folder.raw)
             return opening, self._dialogue.send(b"UID FETCH 1:* " + SCAN_ITEMS)
 
         for folder, (opening, scanning) in self._dialogue.in_flight(askable, ask, at_once=COMMANDS_IN_FLIGHT // 2):
             try:
                 opened = self._dialogue.opened(opening, folder.raw)
+                self._examines = True
             except ConnectionLost:
                 raise
             except MigrationError as error:
@@ -358,7 +403,7 @@ class SourceConnection(Connection):
 
         A request that is None means that nothing more is to be asked for before the next one is through.
         """
-        return fetch_each(self._dialogue, b"EXAMINE", requests)
+        return fetch_each(self._dialogue, self.opens_with, requests)
 
 
 class TargetConnection(Connection):

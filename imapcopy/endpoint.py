@@ -69,7 +69,17 @@ class Endpoint(Generic[C]):
 
 
 def source_endpoint(account: Account) -> Endpoint[SourceConnection]:
-    return Endpoint(account, SourceConnection)
+    last: list[SourceConnection] = []
+
+    def open_connection(account: Account) -> SourceConnection:
+        connection = SourceConnection(account)
+        if last:
+            # That a server knows no EXAMINE is found out once.
+            connection.opens_with = last.pop().opens_with
+        last.append(connection)
+        return connection
+
+    return Endpoint(account, open_connection)
 
 
 def target_endpoint(account: Account) -> Endpoint[TargetConnection]:

@@ -533,3 +533,48 @@ def test_goodbye_is_said_and_not_waited_for() -> None:
 
     with Played(play) as server:
         SourceConnection(server.account).close()
+
+
+# A server without EXAMINE
+
+
+def refusing(answer: bytes) -> Scripted:
+    return Scripted({"EXAMINE": lambda rest: b"TAG " + answer + b"\r\n"})
+
+
+def test_a_server_that_knows_no_examine_is_opened_with_select() -> None:
+    with refusing(b"BAD invalid command or parameters") as server, SourceConnection(server.account) as connection:
+        assert connection.examine(INBOX).uidvalidity == 7
+        assert connection.examine(named("A")).uidvalidity == 7
+        assert server.verbs().count("EXAMINE") == 1
+
+
+def test_a_folder_that_is_refused_with_no_is_not_opened_in_another_way() -> None:
+    with refusing(b"NO [NOPERM] not yours") as server, SourceConnection(server.account) as connection:
+        with pytest.raises(MigrationError):
+            connection.examine(INBOX)
+        [(_, error)] = connection.survey([named("A")])
+        assert isinstance(error, MigrationError)
+        assert "SELECT" not in server.verbs()
+
+
+def test_a_bad_name_does_not_make_a_server_that_knows_examine_be_opened_otherwise() -> None:
+    def examine(rest: bytes) -> bytes:
+        good = b"* 0 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\nTAG OK open\r\n"
+        return b"TAG BAD Invalid characters in atom\r\n" if b"odd" in rest else good
+
+    with Scripted({"EXAMINE": examine}) as server, SourceConnection(server.account) as connection:
+        found = dict(connection.survey([named("odd"), named("A")]))
+        assert {folder.name: isinstance(survey, Surveyed) for folder, survey in found.items()} == {
+            "A": True,
+            "odd": False,
+        }
+        assert "SELECT" not in server.verbs()
+
+
+def test_a_folder_that_neither_command_opens_fails_with_what_examine_was_told() -> None:
+    refuse = lambda rest: b"TAG BAD Invalid characters in atom\r\n"  # noqa: E731
+    with Scripted({"EXAMINE": refuse, "SELECT": refuse}) as server, SourceConnection(server.account) as connection:
+        [(_, error)] = connection.survey([named("odd")])
+        assert isinstance(error, MigrationError)
+        assert (error.where, connection.opens_with) == ("odd", b"EXAMINE")
