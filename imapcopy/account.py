@@ -2,11 +2,12 @@
 
 import base64
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from imapcopy.errors import redact
+from imapcopy.errors import Side, redact
 
 Security = Literal["tls", "starttls", "plain"]
 DEFAULT_PORTS: dict[Security, int] = {"tls": 993, "starttls": 143, "plain": 143}
@@ -33,6 +34,10 @@ class Server:
             return False
 
 
+def _nobody_listens(side: Side, text: str) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """One mailbox on a server; the password never shows in a repr."""
@@ -40,6 +45,11 @@ class Account:
     server: Server
     user: str
     password: str = field(repr=False)
+    heard: Callable[[Side, str], None] = field(default=_nobody_listens, repr=False, compare=False)
+    """Called with what a server says to people, outside of any failure: warnings, and what it wants to be shown."""
+
+    def hear(self, side: Side, text: str) -> None:
+        self.heard(side, self.redacted(text))
 
     def redacted(self, text: str) -> str:
         """A server's words with the password taken out."""

@@ -5,7 +5,6 @@ and read with BODY.PEEK.
 """
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -21,14 +20,11 @@ from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Selected
 from imapcopy.sign_in import connect, sign_in
 from imapcopy.wire import Deadline
-from models.uid_sets import parse_uids
 
 PIECE_BYTES = 4 << 20
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
 
-_APPENDUID = re.compile(r"\[APPENDUID (\d+) (\d+(?::\d+)?(?:,\d+(?::\d+)?)*)\]", re.IGNORECASE)
-_COPYUID = re.compile(r"\[COPYUID (\d+) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE)
 _OF_THE_NAME = {"client_bug", "protocol_unsupported", "message_too_large", "unclassified"}
 """How a server's words read that chokes on the name of one folder (`BAD Invalid characters in atom`)."""
 
@@ -161,6 +157,8 @@ class Connection:
                 return self.listing()
             self._dialogue.unless_refused(special)
             raise self.failure(refused, "list") from None
+        for line in responses.unreadable_listings(listed):
+            self.account.hear(self.side, line)
         found: dict[bytes, Folder] = {}
         for folder in responses.listed_folders(listed):
             found.setdefault(folder.raw, folder)
@@ -283,15 +281,7 @@ class Connection:
         """Bytes used and allowed (RFC 9208), or None where the server does not tell."""
         if not self.has("QUOTA"):
             return None
-        with contextlib.suppress(grammar.GrammarError):
-            for response in self._dialogue.unless_refused(self._dialogue.send(b'GETQUOTAROOT "INBOX"')):
-                tokens = response.tokens()
-                if tokens[:1] == [b"QUOTA"] and isinstance(tokens[-1], list):
-                    items = tokens[-1]
-                    for name, used, limit in zip(items[::3], items[1::3], items[2::3], strict=False):
-                        if isinstance(name, bytes) and name.upper() == b"STORAGE":
-                            return grammar.number(used) * 1024, grammar.number(limit) * 1024
-        return None
+        return responses.quota(self._dialogue.unless_refused(self._dialogue.send(b'GETQUOTAROOT "INBOX"')))
 
     @contextlib.contextmanager
     def _of_the_folder(self) -> Iterator[None]:
@@ -486,13 +476,14 @@ class TargetConnection(Connection):
         0 and {} where the server does not tell. Raises Refused when a part of them may have been moved, or none.
         """
         uidvalidity, moved = 0, dict[int, int]()
-        for uid_set, _ in uid_sets(uids):
+        for uid_set, asked in uid_sets(uids):
             into = grammar.quote(grammar.encode_mailbox(name))
             text, untagged = self._dialogue.collect(self._dialogue.send(b"UID MOVE " + uid_set + b" " + into))
             for told in (*(response.text for response in untagged), text):
-                if match := _COPYUID.search(told):
-                    uidvalidity = int(match[1])
-                    moved.update(zip(parse_uids(match[2]), parse_uids(match[3]), strict=False))
+                there, copied = responses.copied_uids(told, len(asked))
+                if copied:
+                    uidvalidity = there
+                    moved.update(copied)
         return uidvalidity, moved
 
     def store(self, uids: Iterable[int], flags: frozenset[str], *, add: bool) -> None:
@@ -548,7 +539,7 @@ class TargetConnection(Connection):
         while True:
             text = self._dialogue.finish(self._dialogue.read(deadline), tag)
             if text is not None:
-                return _append_uids(text, count)
+                return responses.appended_uids(text, count)
 
     def append_each(self, name: str, messages: Iterable[Outgoing]) -> Iterator[tuple[int, list[int]] | Refused]:
         """Append messages one a command, the next one announced before the last is answered: one round trip each.
@@ -615,14 +606,3 @@ def _whole(raw: bytes | Pieces) -> bytes:
 def _append_arguments(message: Outgoing) -> bytes:
     flags = b" " + grammar.flag_list(message.flags) if message.flags else b""
     return flags + (b' "' + message.internal_date.encode("ascii") + b'"' if message.internal_date else b"")
-
-
-def _append_uids(text: str, count: int) -> tuple[int, list[int]]:
-    """UIDVALIDITY and UIDs of an APPENDUID (RFC 4315) for so many messages; 0 and [] where there is none that fits."""
-    match = _APPENDUID.search(text)
-    if not match:
-        return 0, []
-    ends = [[int(uid) for uid in part.split(":")] for part in match[2].split(",")]
-    # Counted before it is written out: 1:4294967295 is short to say.
-    fits = sum(abs(run[-1] - run[0]) + 1 for run in ends) == count
-    return (int(match[1]), parse_uids(match[2])) if fits else (0, [])

@@ -146,10 +146,11 @@ class Dialogue:
         """The text of the tagged OK, None while the command goes on; BYE and refusals raise."""
         line = response.segments[0]
         if line.startswith(b"* "):
-            if line[2:5].upper() == b"BYE":
-                response.segments[0] = line[2:]
+            response.segments[0] = line[2:].lstrip(b" ")
+            if response.segments[0][:3].upper() == b"BYE":
                 raise self.lost(response.text)
-            response.segments[0] = line[2:]
+            if responses.is_notice(response):
+                self.account.hear(self.side, response.text)
             return None
         if line.startswith(tag):
             match = _STATUS.match(line[len(tag) :])

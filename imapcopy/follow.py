@@ -159,9 +159,9 @@ def _known_there(target: TargetConnection, left: Sequence[Left]) -> list[Left]:
 
 def may_have_lost(settled: str, status: FolderStatus) -> bool:
     """Whether a message may have left a folder since its last pass: no more can have come than UIDs were given."""
-    if not settled:
+    before = json.loads(settled) if settled else {}
+    if not (status.uidnext and before.get("uidnext")):
         return True
-    before = json.loads(settled)
     return bool(status.messages - before["messages"] < status.uidnext - before["uidnext"])
 
 

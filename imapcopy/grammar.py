@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from functools import cache
 
 Token = bytes | None | list["Token"]
@@ -20,6 +21,7 @@ _TOKEN = re.compile(rb'\s*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|((?:\[[^\[\]\r\n]*\]|
 _ESCAPED = re.compile(rb"\\(.)")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DATE_TIME = re.compile(r"\s?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)\Z")
+_EXPONENT = re.compile(rb"\d(?:\.\d{1,18})?[eE]\+?(?:0?\d|1[0-7])\Z")
 _FLAG = re.compile(rb"\\?[^\s(){%*\"\\\]\x00-\x1f\x7f-\xff]+\Z")
 
 
@@ -73,10 +75,17 @@ def pairs(tokens: Token) -> dict[bytes, Token]:
 
 def number(token: Token) -> int:
     """A number, or GrammarError."""
-    # IMAP knows no number beyond 63 bits; Python refuses to read endless ones.
-    if isinstance(token, bytes) and token.isdigit() and len(token) < 20:
-        return int(token)
+    # IMAP knows no number beyond 63 bits, databases neither; Python refuses to read endless ones.
+    if isinstance(token, bytes) and token.isdigit() and len(token) < 20 and (found := int(token)) < 1 << 63:
+        return found
     raise GrammarError("expected a number")
+
+
+def rounded_number(token: Token) -> int:
+    """A number that may be written with an exponent, as home.pl does; for what is compared and never counted on."""
+    if isinstance(token, bytes) and _EXPONENT.match(token):
+        return int(Decimal(token.decode("ascii")))
+    return number(token)
 
 
 def quote(text: bytes) -> bytes:

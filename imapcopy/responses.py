@@ -11,21 +11,36 @@ from imapcopy.folders import Folder
 from imapcopy.grammar import Token
 from imapcopy.plan import Envelope
 from imapcopy.wire import Response
+from models.uid_sets import parse_uids
 
 _SYSTEM_FLAGS = {"\\seen": "\\Seen", "\\answered": "\\Answered", "\\flagged": "\\Flagged", "\\deleted": "\\Deleted"}
 _SYSTEM_FLAGS["\\draft"] = "\\Draft"
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)", re.IGNORECASE | re.MULTILINE)
 # The two answers that come by the thousand, as nearly every server writes them; any other order takes the long way.
 _SCANNED = re.compile(
-    rb'\d+ FETCH \(UID (\d{1,10}) FLAGS \(([^()"]*)\) INTERNALDATE "([^"\\]*)" RFC822\.SIZE (\d{1,18})\)\Z'
+    rb'\d+ FETCH \(UID ([1-9]\d{0,8}|[1-3]\d{9}) FLAGS \(([^()"]*)\) '
+    rb'INTERNALDATE "([^"\\]*)" RFC822\.SIZE (\d{1,12})\)\Z'
 )
 _FETCH = re.compile(rb"\d+\s+FETCH\b", re.IGNORECASE)
-_BODY = re.compile(rb"\d+ FETCH \(UID (\d{1,10}) BODY\[\] \Z")
+_BODY = re.compile(rb"\d+ FETCH \(UID ([1-9]\d{0,8}|[1-3]\d{9}) BODY\[\] \Z")
+_LARGEST_UID = (1 << 32) - 1
+_LARGEST_SIZE = 1 << 40
+"""No message has a terabyte; sums of sizes must fit into a database."""
+_EXISTS = re.compile(r"(\d{1,18})\s+EXISTS\b", re.IGNORECASE | re.ASCII)
+# Some servers leave the OK away.
+_CODE = re.compile(r"(?:OK\s*)?\[\s*(UIDVALIDITY|UIDNEXT)\s+([^\]\s]{1,30})\s*\]", re.IGNORECASE)
+_PERMANENT = re.compile(r"(?:OK\s*)?\[\s*PERMANENTFLAGS\s+\(([^)]*)\)", re.IGNORECASE)
+_LISTED = re.compile(rb'X?LIST\s+\(([^()"]*)\)\s+(?:"(.|\\.)"|""|NIL)\s+([^"\s].*)\Z', re.IGNORECASE | re.DOTALL)
+"""A listed folder whose name stands without quotes to the end of the line, whatever is in it."""
+_APPENDUID = re.compile(r"\[APPENDUID (\d{1,19}) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
+_COPYUID = re.compile(r"\[COPYUID (\d{1,19}) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
+_RUNS = re.compile(r"\d{1,10}(?::\d{1,10})?(?:,\d{1,10}(?::\d{1,10})?)*\Z", re.ASCII)
+_NOTICE = re.compile(r"(?:NO|BAD|OK\s*\[ALERT\])(?:\s|\Z)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class FolderStatus:
-    """STATUS of a folder; `highestmodseq` is 0 without CONDSTORE (RFC 7162)."""
+    """STATUS of a folder; 0 is a `uidnext` that is not told (Coremail), or no CONDSTORE (RFC 7162)."""
 
     messages: int
     uidnext: int
@@ -57,7 +72,33 @@ def fetched(response: Response) -> dict[bytes, Token] | None:
         return None
     tokens = response.tokens()
     verb = tokens[1] if len(tokens) == 3 else None
-    return grammar.pairs(tokens[2]) if isinstance(verb, bytes) and verb.upper() == b"FETCH" else None
+    if not isinstance(verb, bytes) or verb.upper() != b"FETCH":
+        return None
+    items = tokens[2]
+    if isinstance(items, list) and len(items) % 2:
+        # Yandex leaves the value of a body away that it cannot read.
+        bodies = (at for at, key in enumerate(items) if at % 2 == 0 and isinstance(key, bytes) and _is_body(key))
+        if (at := next(bodies, None)) is not None:
+            items = [*items[: at + 1], None, *items[at + 1 :]]
+    return grammar.pairs(items)
+
+
+def _is_body(key: bytes) -> bool:
+    return key[:5].upper() == b"BODY["
+
+
+def _uid(token: Token) -> int:
+    uid = grammar.number(token)
+    if not 0 < uid <= _LARGEST_UID:
+        raise grammar.GrammarError("expected a UID")
+    return uid
+
+
+def _size(token: Token) -> int:
+    size = grammar.rounded_number(token)
+    if size > _LARGEST_SIZE:
+        raise grammar.GrammarError("expected the size of a message")
+    return size
 
 
 def envelope(response: Response) -> Envelope | None:
@@ -73,11 +114,11 @@ def envelope(response: Response) -> Envelope | None:
     text = date.decode("latin-1") if isinstance(date, bytes) else ""
     arrived = grammar.parse_date_time(text)
     return Envelope(
-        uid=grammar.number(values[b"UID"]),
+        uid=_uid(values[b"UID"]),
         flags=_flags(values.get(b"FLAGS")),
         internal_date="" if arrived else text,
         arrived=arrived,
-        size=grammar.number(values[b"RFC822.SIZE"]),
+        size=_size(values[b"RFC822.SIZE"]),
     )
 
 
@@ -90,7 +131,7 @@ def message(response: Response) -> Message | None:
     if values is None or b"UID" not in values or b"BODY[]" not in values:
         return None
     raw = values[b"BODY[]"]
-    return Message(grammar.number(values[b"UID"]), raw if isinstance(raw, bytes) else None)
+    return Message(_uid(values[b"UID"]), raw if isinstance(raw, bytes) else None)
 
 
 def piece(response: Response) -> Message | None:
@@ -100,7 +141,7 @@ def piece(response: Response) -> Message | None:
     if values is None or name is None or b"UID" not in values:
         return None
     raw = values[name]
-    return Message(grammar.number(values[b"UID"]), raw if isinstance(raw, bytes) else None)
+    return Message(_uid(values[b"UID"]), raw if isinstance(raw, bytes) else None)
 
 
 def message_id(response: Response) -> tuple[int, str] | None:
@@ -112,7 +153,7 @@ def message_id(response: Response) -> tuple[int, str] | None:
     header = values[name]
     # Some servers answer with the whole header, some with NIL where there is none.
     match = _MESSAGE_ID.search(header) if isinstance(header, bytes) else None
-    return grammar.number(values[b"UID"]), match[1].decode("latin-1") if match else ""
+    return _uid(values[b"UID"]), match[1].decode("latin-1") if match else ""
 
 
 def selected(responses: Iterable[Response]) -> Selected:
@@ -121,13 +162,17 @@ def selected(responses: Iterable[Response]) -> Selected:
     keywords: frozenset[str] | None = frozenset()
     for response in responses:
         text = response.text
-        if match := re.match(r"(\d+) EXISTS", text, re.IGNORECASE):
+        if match := _EXISTS.match(text):
             messages = int(match[1])
-        elif match := re.match(r"OK \[UIDVALIDITY (\d+)", text, re.IGNORECASE):
-            uidvalidity = int(match[1])
-        elif match := re.match(r"OK \[UIDNEXT (\d+)", text, re.IGNORECASE):
-            uidnext = int(match[1])
-        elif match := re.match(r"OK \[PERMANENTFLAGS \(([^)]*)\)", text, re.IGNORECASE):
+        elif match := _CODE.match(text):
+            with contextlib.suppress(grammar.GrammarError):
+                told = match[2].encode()
+                if match[1].upper() == "UIDVALIDITY":
+                    uidvalidity = grammar.rounded_number(told)
+                else:
+                    # Where a look-up begins: one that is rounded up would pass over what has arrived.
+                    uidnext = grammar.number(told)
+        elif match := _PERMANENT.match(text):
             flags = match[1].split()
             keywords = None if "\\*" in flags else frozenset(f.lower() for f in flags if not f.startswith("\\"))
     return Selected(uidvalidity, uidnext, messages, keywords)
@@ -139,15 +184,29 @@ def statuses(responses: Iterable[Response]) -> dict[bytes, FolderStatus]:
     for response in responses:
         with contextlib.suppress(grammar.GrammarError):
             tokens = response.tokens()
-            if len(tokens) > 2 and tokens[0] == b"STATUS" and isinstance(tokens[1], bytes):
+            if len(tokens) > 2 and _is_word(tokens[0], b"STATUS"):
                 values = grammar.pairs(tokens[-1])
-                found[_inbox_or(tokens[1])] = FolderStatus(
-                    messages=grammar.number(values.get(b"MESSAGES")),
-                    uidnext=grammar.number(values.get(b"UIDNEXT")),
-                    uidvalidity=grammar.number(values.get(b"UIDVALIDITY")),
-                    highestmodseq=grammar.number(values.get(b"HIGHESTMODSEQ", b"0")),
-                )
+                raw = b"NIL" if tokens[1] is None else tokens[1]
+                if isinstance(raw, bytes):
+                    found[_inbox_or(raw)] = FolderStatus(
+                        messages=grammar.rounded_number(values.get(b"MESSAGES")),
+                        uidnext=_number_or_0(values.get(b"UIDNEXT")),
+                        uidvalidity=grammar.rounded_number(values.get(b"UIDVALIDITY")),
+                        highestmodseq=_number_or_0(values.get(b"HIGHESTMODSEQ")),
+                    )
     return found
+
+
+def _number_or_0(token: Token) -> int:
+    """What a server does not tell, or tells as a thing that it cannot be: Zoho's MODSEQ is -1."""
+    try:
+        return grammar.number(token)
+    except grammar.GrammarError:
+        return 0
+
+
+def _is_word(token: Token, *words: bytes) -> bool:
+    return isinstance(token, bytes) and token.upper() in words
 
 
 def personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:
@@ -155,7 +214,7 @@ def personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:
     for response in responses:
         with contextlib.suppress(grammar.GrammarError):
             tokens = response.tokens()
-            personal = tokens[1] if tokens[:1] == [b"NAMESPACE"] and len(tokens) > 1 else None
+            personal = tokens[1] if len(tokens) > 1 and _is_word(tokens[0], b"NAMESPACE") else None
             first = personal[0] if isinstance(personal, list) and personal else None
             if isinstance(first, list) and len(first) > 1 and isinstance(first[0], bytes):
                 separator = first[1] if isinstance(first[1], bytes) else b""
@@ -167,26 +226,94 @@ def listed_folders(responses: Iterable[Response]) -> list[Folder]:
     """The folders of LIST answers; one that cannot be read never costs the others."""
     folders = []
     for response in responses:
-        try:
-            tokens = response.tokens()
-        except grammar.GrammarError:
-            continue
-        if len(tokens) < 4 or tokens[0] not in (b"LIST", b"XLIST"):
-            continue
-        attributes, separator, raw = tokens[1:4]
-        # An unquoted name may look like NIL; there is no other way to write the folder named so.
-        raw = b"NIL" if raw is None else raw
-        if isinstance(attributes, list) and isinstance(raw, bytes):
-            raw = _inbox_or(raw)
-            folders.append(
-                Folder(
-                    raw=raw,
-                    name=grammar.decode_mailbox(raw),
-                    separator=separator.decode("latin-1") if isinstance(separator, bytes) else "",
-                    attributes=frozenset(a.decode("latin-1").lower() for a in attributes if isinstance(a, bytes)),
-                )
-            )
+        folder = _listed(response)
+        if folder:
+            folders.append(folder)
     return folders
+
+
+def unreadable_listings(responses: Iterable[Response]) -> list[str]:
+    """The LIST answers that name no folder that can be read, for people."""
+    lists = (response for response in responses if re.match(rb"X?LIST\b", response.segments[0], re.IGNORECASE))
+    return [response.text for response in lists if _listed(response) is None]
+
+
+def _listed(response: Response) -> Folder | None:
+    try:
+        tokens = response.tokens()
+    except grammar.GrammarError:
+        tokens = []
+    quoteless = None if response.literals else _LISTED.match(response.segments[0])
+    # Exchange was seen to list names with blanks and tabs in them as if they were one word; what LIST may say behind
+    # a name (RFC 5258) stands in parentheses.
+    if quoteless and (not tokens or any(not isinstance(more, list) for more in tokens[4:])):
+        attributes: Token = list(quoteless[1].split())
+        separator: Token = quoteless[2][-1:] if quoteless[2] else None
+        raw: Token = quoteless[3].rstrip()
+    elif len(tokens) >= 4 and _is_word(tokens[0], b"LIST", b"XLIST"):
+        attributes, separator, raw = tokens[1:4]
+    else:
+        return None
+    # An unquoted name may look like NIL; there is no other way to write the folder named so.
+    raw = b"NIL" if raw is None else raw
+    if not isinstance(attributes, list) or not isinstance(raw, bytes):
+        return None
+    raw = _inbox_or(raw)
+    return Folder(
+        raw=raw,
+        name=grammar.decode_mailbox(raw),
+        separator=separator.decode("latin-1") if isinstance(separator, bytes) else "",
+        attributes=frozenset(a.decode("latin-1").lower() for a in attributes if isinstance(a, bytes)),
+    )
+
+
+def quota(responses: Iterable[Response]) -> tuple[int, int] | None:
+    """Bytes used and allowed (RFC 9208); None where no answer tells."""
+    for response in responses:
+        with contextlib.suppress(grammar.GrammarError):
+            tokens = response.tokens()
+            items = tokens[-1] if tokens and _is_word(tokens[0], b"QUOTA") else None
+            if isinstance(items, list):
+                for name, used, limit in zip(items[::3], items[1::3], items[2::3], strict=False):
+                    if _is_word(name, b"STORAGE"):
+                        return grammar.number(used) * 1024, grammar.number(limit) * 1024
+    return None
+
+
+def capabilities(text: str) -> frozenset[str]:
+    """What `CAPABILITY IMAP4rev1 ...` offers, in upper case; one service writes `LITERAL +`."""
+    words = text.upper().replace(" LITERAL + ", " LITERAL+ ").split()
+    return frozenset(words[1:]) if words[:1] == ["CAPABILITY"] else frozenset()
+
+
+def appended_uids(text: str, count: int) -> tuple[int, list[int]]:
+    """UIDVALIDITY and UIDs of an APPENDUID (RFC 4315) for so many messages; 0 and [] where there is none that fits."""
+    match = _APPENDUID.search(text)
+    uids = _uids(match[2], count) if match else []
+    return (int(match[1]), uids) if match and len(uids) == count else (0, [])
+
+
+def copied_uids(text: str, count: int) -> tuple[int, dict[int, int]]:
+    """UIDVALIDITY and new UIDs by old ones of a COPYUID (RFC 4315) for at most so many messages; 0 and {} for none."""
+    match = _COPYUID.search(text)
+    if not match:
+        return 0, {}
+    before, after = _uids(match[2], count), _uids(match[3], count)
+    return (int(match[1]), dict(zip(before, after, strict=True))) if before and len(before) == len(after) else (0, {})
+
+
+def _uids(text: str, most: int) -> list[int]:
+    """A set that a server wrote, in its own order; [] if it is none, or names more than that."""
+    if not _RUNS.match(text):
+        return []
+    ends = [[int(uid) for uid in run.split(":")] for run in text.split(",")]
+    # Counted before it is written out: 1:4294967295 is short to say.
+    return parse_uids(text) if sum(abs(run[-1] - run[0]) + 1 for run in ends) <= most else []
+
+
+def is_notice(response: Response) -> bool:
+    """Whether an untagged answer is for people: a warning, or what must be shown to them (ALERT, RFC 9051 7.1)."""
+    return bool(_NOTICE.match(response.text))
 
 
 def told_apart(folders: Iterable[Folder]) -> list[Folder]:

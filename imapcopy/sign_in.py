@@ -18,6 +18,7 @@ from typing import Any
 import imapclient
 from imapclient.exceptions import CapabilityError, IMAPClientError, LoginError
 
+from imapcopy import responses
 from imapcopy.account import Account, Server
 from imapcopy.answers import classify, classify_exception
 from imapcopy.dialogue import THROW_AWAY, Dialogue
@@ -81,6 +82,11 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
     user, password = account.user, account.password
     if any(c in "\r\n\0" for c in user + password):
         raise MemberError("bad_credentials", side, "user name or password contains a control character")
+    if client._imap.state == "AUTH":
+        # It gives one mailbox to whoever connects, so all members would be brought the same one.
+        raise MemberError(
+            "no_sign_in", side, account.redacted(_library_text(client.welcome)), where=account.server.host
+        )
     # The library has asked when it connected, and once more after STARTTLS.
     offered = frozenset(str(name).upper() for name in client._imap.capabilities)
     plain = partial(_plain_at_once, dialogue) if "SASL-IR" in offered else partial(client.plain_login, user, password)
@@ -154,9 +160,7 @@ def _introduced(dialogue: Dialogue, offered: frozenset[str], told: frozenset[str
     asked = dialogue.send(b"CAPABILITY")
     introduced = dialogue.send(IDENTITY) if "ID" in offered else None
     for response in dialogue.unless_refused(asked):
-        words = response.text.upper().split()
-        if words[:1] == ["CAPABILITY"]:
-            offered = frozenset(words[1:])
+        offered = responses.capabilities(response.text) or offered
     if introduced is None and "ID" in offered:
         introduced = dialogue.send(IDENTITY)
     dialogue.unless_refused(introduced)
@@ -166,8 +170,8 @@ def _introduced(dialogue: Dialogue, offered: frozenset[str], told: frozenset[str
 def _told_capabilities(login: object) -> frozenset[str] | None:
     """The capabilities that an answer to a login tells: `OK [CAPABILITY IMAP4rev1 ...] Logged in` (RFC 9051 7.1)."""
     text = login.decode("latin-1") if isinstance(login, bytes) else str(login)
-    match = re.match(r"\[CAPABILITY ([^\]]*)\]", text, re.IGNORECASE)
-    return frozenset(match[1].upper().split()) if match else None
+    match = re.match(r"\[(CAPABILITY [^\]]*)\]", text, re.IGNORECASE)
+    return responses.capabilities(match[1]) if match else None
 
 
 def _tls_context(server: Server) -> ssl.SSLContext:
@@ -177,7 +181,7 @@ def _tls_context(server: Server) -> ssl.SSLContext:
     return context
 
 
-def _library_text(error: BaseException) -> str:
+def _library_text(error: BaseException | bytes) -> str:
     """The server's words out of the library's wrapping: `b'[AUTHENTICATIONFAILED] ...'`, `LOGIN command error: ...`."""
     text = str(error)
     match = re.search(r"b(['\"])(.*)\1", text, re.DOTALL)

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, ImapServer
-from imapcopy import connection as connection_module
-from imapcopy import dialogue, sign_in, wire
+from imapcopy import dialogue, responses, sign_in, wire
 from imapcopy.connection import Outgoing, SourceConnection, Surveyed, TargetConnection
 from imapcopy.errors import ConnectionLost, FolderError, MigrationError, Refused, ServerError
 from imapcopy.folders import Folder
@@ -282,7 +281,7 @@ def test_a_silent_server_is_left(old: ImapServer, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_only_an_appenduid_that_fits_is_taken(code: bytes, uids: list[int]) -> None:
-    assert connection_module._append_uids(code.decode() + " done", 2) == (7 if uids else 0, uids)
+    assert responses.appended_uids(code.decode() + " done", 2) == (7 if uids else 0, uids)
 
 
 def test_the_source_has_no_command_that_changes_anything() -> None:

@@ -1,5 +1,6 @@
 """Opening a connection: certificates, passwords, what servers say of both, and the round trips it takes."""
 
+import socket
 import ssl
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
+from imapcopy import sign_in
 from imapcopy.account import Account, Server
 from imapcopy.connection import SourceConnection
 from imapcopy.errors import MemberError, MigrationError, Refused, ServerError
@@ -287,3 +289,35 @@ def test_without_sasl_ir_the_password_goes_when_it_is_asked_for() -> None:
     with Played(play, b"") as server, SourceConnection(server.account) as connection:
         assert connection.has("X-AFTER")
         connection.refresh()
+
+
+def test_an_address_that_nobody_answers_at_gives_way_to_the_next_one(
+    old: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names often have an IPv6 address too, and many networks lead nowhere with it (imapsync's FAQ on Gmail)."""
+    asked: list[Any] = []
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = closed.getsockname()
+
+    def found(host: str, port: int, *rest: object, **more: object) -> list[Any]:
+        asked.append(host)
+        stream = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*stream, nobody), (*stream, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    with SourceConnection(account_at(old, LIN)) as connection:
+        assert connection.examine(INBOX).messages == 0
+    assert asked == ["127.0.0.1"]
+
+
+def test_a_login_that_hangs_is_a_matter_of_waiting_and_the_next_one_may_succeed(
+    old: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tencent's servers were seen to keep a login waiting for 45 seconds, and to take the next one at once."""
+    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 0.3)
+    old.behaviour.faults.append(Fault("AUTHENTICATE", Action.HANG))
+    with pytest.raises(ServerError) as caught:
+        SourceConnection(account_at(old, LIN))
+    assert caught.value.retryable
+    SourceConnection(account_at(old, LIN)).close()
+    assert len(old.commands("AUTHENTICATE")) == 2
