@@ -167,6 +167,15 @@ def member_found(engine: Engine, member_id: int, token: int, messages: int) -> N
         note_under_lease(session, member_id, token, messages_found=messages)
 
 
+def member_heard(engine: Engine, member_id: int, side: str, text: str) -> None:
+    """Put what a server says to people into the member's timeline, once for each text."""
+    with writing(engine, alone=False) as session:
+        member = session.get(Member, member_id, with_for_update=True)
+        same = Event.member_id == member_id, Event.who == side, Event.what == "says", Event.why == text
+        if member and session.exec(select(Event.id).where(*same).limit(1)).first() is None:
+            session.add(Event(wave_id=member.wave_id, member_id=member_id, who=side, what="says", why=text))
+
+
 def member_checked(
     engine: Engine, member_id: int, token: int, folders: Sequence[FolderAge], size: int, quota_used: int = 0
 ) -> None:

@@ -1,17 +1,20 @@
 """Opens what this process remembers: the database, the vault and the log under BANJIA_HOME."""
 
 import logging
+import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from imapcopy.account import DEFAULT_PORTS, Account, Security, Server
 from imapcopy.errors import MemberError, Side
+from models import lifecycle
 from models.database import open_database
 from models.enrol import DefaultServers
 from models.member import Member, let_leases_last
@@ -19,6 +22,9 @@ from models.vault import Vault
 from tasks.settings import Settings, settings
 
 log = logging.getLogger("banjia")
+
+MOST_NOTICES = 20
+"""So many of a server's sayings are kept of one run of a member; one that says something new each time ends here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,9 @@ class Store:
     def accounts(self, member: Member) -> tuple[Account, Account]:
         """The old and the new mailbox of a member; MemberError when a server or a password is missing."""
         passwords = self.vault.get_sides(member.id or 0)
-        return self._source(member, passwords), self._target(member, passwords)
+        heard = _Hearing(self.engine, member.id or 0).hear
+        source, target = self._source(member, passwords), self._target(member, passwords)
+        return replace(source, heard=heard), replace(target, heard=heard)
 
     def _source(self, member: Member, passwords: Mapping[Side, str]) -> Account:
         server = self._server(
@@ -69,6 +77,28 @@ class Store:
             self.settings.ca_file,
             plain_allowed=host.lower() in {name.lower() for name in self.settings.plain_hosts},
         )
+
+
+class _Hearing:
+    """Writes down what servers say to people while a member is moved; several threads may hear something."""
+
+    def __init__(self, engine: Engine, member_id: int) -> None:
+        self._engine = engine
+        self._member_id = member_id
+        self._lock = threading.Lock()
+        self._heard: set[tuple[Side, str]] = set()
+
+    def hear(self, side: Side, text: str) -> None:
+        with self._lock:
+            if (side, text) in self._heard or len(self._heard) >= MOST_NOTICES:
+                return
+            self._heard.add((side, text))
+        log.info("%s says: %s", side, text)
+        try:
+            lifecycle.member_heard(self._engine, self._member_id, side, text)
+        except SQLAlchemyError as error:
+            # The log has it, and a copy that goes on is worth more than the notice.
+            log.error("member %d: %s", self._member_id, places(error))
 
 
 def _password(passwords: Mapping[Side, str], side: Side) -> str:

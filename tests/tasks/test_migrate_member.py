@@ -22,6 +22,7 @@ from reports.read import read_wave
 from reports.summary import Followed, Grade
 from tasks import policy
 from tasks.migrate_member import check_member, migrate_member
+from tasks.store import MOST_NOTICES
 from tests.models.counting import counted
 from tests.servers.secrets_scan import find_secrets
 from tests.tasks.office import Enrolled, Office, old_password, written
@@ -381,3 +382,25 @@ def test_the_words_of_a_hostile_server_are_made_harmless(li: Enrolled, office: O
     assert "canary" not in str(error)
     assert "\x1b" not in li.member("li").server_text
     assert "canary" not in li.member("li").server_text
+
+
+def test_what_servers_say_to_people_is_in_the_timeline_once(li: Enrolled, office: Office) -> None:
+    office.old.behaviour.says_with = {"EXAMINE": "* OK [ALERT] We move house", "NAMESPACE": "* OK nothing special"}
+    office.new.behaviour.says_with = {
+        "APPEND": "* NO Mailbox is almost full",
+        "NAMESPACE": "* NO Mailbox is almost full",
+    }
+    for _ in range(2):
+        assert move(li) == M.SYNCED
+        office.old.account("li@old.example").folder("INBOX").deliver(b"Subject: new\r\n\r\nnew\r\n")
+    [member] = read_wave(li.store.engine, "first").members
+    said = [(event.who, event.why) for event in member.events if event.what == "says"]
+    assert sorted(said) == [("source", "OK [ALERT] We move house"), ("target", "NO Mailbox is almost full")]
+
+
+def test_a_server_that_says_something_new_each_time_does_not_fill_the_timeline(li: Enrolled) -> None:
+    source, _ = li.store.accounts(li.member("li"))
+    for number in range(100):
+        source.hear("source", f"OK [ALERT] {number}")
+    [member] = read_wave(li.store.engine, "first").members
+    assert sum(event.what == "says" for event in member.events) == MOST_NOTICES
