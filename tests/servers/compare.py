@@ -142,15 +142,17 @@ def _mails(folder: str, answers: Sequence[object]) -> Iterator[Mail]:
         before, raw = answer
         after = answers[position + 1] if position + 1 < len(answers) else b""
         text = (before + (after if isinstance(after, bytes) else b"")).decode("ascii", "replace")
-        flags = _FLAGS.search(text)
-        if flags is None or not _UID.search(text):
+        if not _FLAGS.search(text) or not _UID.search(text):
             continue  # an unsolicited answer
-        yield Mail(
-            folder,
-            hashlib.sha256(raw).hexdigest(),
-            _arrival(text),
-            frozenset(_flag(flag) for flag in flags[1].split()) - {r"\recent"},
-        )
+        yield Mail(folder, hashlib.sha256(raw).hexdigest(), arrival(text), flags_of(text))
+
+
+def flags_of(text: str) -> frozenset[str]:
+    """The flags in the text of a FETCH, without `\\Recent`."""
+    flags = _FLAGS.search(text)
+    if flags is None:
+        raise AssertionError(f"no FLAGS in {text!r}")
+    return frozenset(_flag(flag) for flag in flags[1].split()) - {r"\recent"}
 
 
 def _flag(flag: str) -> str:
@@ -158,7 +160,7 @@ def _flag(flag: str) -> str:
     return flag.lower() if flag.startswith("\\") else flag
 
 
-def _arrival(text: str) -> datetime:
+def arrival(text: str) -> datetime:
     """The instant of INTERNALDATE: servers may write it in another zone than they were told."""
     parts = _DATE.search(text)
     if parts is None:

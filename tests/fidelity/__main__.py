@@ -1,0 +1,149 @@
+"""The table of `make fidelity`: mail moved through every pair of Dovecot, Cyrus and Courier, compared octet by octet.
+
+    python -m tests.fidelity [--corpus DIRECTORY] [--pair NAME-NAME] [--details] [--json FILE]
+
+Exits with 1 when anything differs of which the report has no word, or has no name for.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.fidelity.corpus import corpus
+from tests.fidelity.hazards import hazards
+from tests.fidelity.moves import OF_THE_REST, OF_THE_TEXT, Loading, Move, RealServer, load, move
+from tests.servers.courier import Courier
+from tests.servers.cyrus import Cyrus
+from tests.servers.dovecot import Dovecot
+
+KINDS: tuple[type[Any], ...] = (Dovecot, Cyrus, Courier)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fidelity")
+    parser.add_argument("--corpus", type=Path, help="a directory of .eml and .mbox files; also BANJIA_CORPUS")
+    parser.add_argument("--pair", default="", help="only this one: Cyrus-Courier")
+    parser.add_argument("--details", action="store_true", help="name each message that is not identical")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    given = parser.parse_args()
+    directory = given.corpus or (Path(found) if (found := os.environ.get("BANJIA_CORPUS")) else None)
+    mail = corpus(directory) if directory else hazards()
+    if not mail:
+        parser.error(f"no .eml and no .mbox file below {directory}")
+    wanted = given.pair.split("-") if given.pair else None
+    begun = time.monotonic()
+    with running(KINDS) as servers, tempfile.TemporaryDirectory() as state:
+        sources = [server for server in servers if not wanted or wanted[0] == type(server).__name__]
+        loadings = [(source, load(source, mail)) for source in sources]
+        print(loading_table(len(mail), loadings), end="\n\n", flush=True)
+        moves = []
+        for source, loading in loadings:
+            for target in servers:
+                if not wanted or wanted[1] == type(target).__name__:
+                    user = f"from_{type(source).__name__.lower()}"
+                    moves.append(move(source, loading, target, user, Path(tempfile.mkdtemp(dir=state))))
+    print(table(moves))
+    if given.details:
+        print("", *details(moves), sep="\n")
+    print(f"\n{time.monotonic() - begun:.0f} s")
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(figures(loadings, moves), indent=1, ensure_ascii=False))
+    return 0 if all(each.is_right for each in moves) else 1
+
+
+@contextmanager
+def running(kinds: Iterable[type[Any]]) -> Iterator[list[RealServer]]:
+    """A server of each kind, under a directory of its own."""
+    with ExitStack() as stack:
+        servers: list[RealServer] = []
+        for kind in kinds:
+            directory = Path(tempfile.mkdtemp(prefix=f"{kind.__name__.lower()}-"))
+            directory.chmod(0o711)
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            servers.append(stack.enter_context(kind(directory)))
+        yield servers
+
+
+def loading_table(messages: int, loadings: Sequence[tuple[RealServer, Loading]]) -> str:
+    """What the servers did to the mail while it was stored, before anything was moved."""
+    rows = [("loaded into", "messages", "altered while stored", "refused")]
+    for server, loading in loadings:
+        refused = Counter(loading.refused.values())
+        rows.append(
+            (type(server).__name__, str(messages), _counted(Counter(loading.altered.values())), _counted(refused))
+        )
+    return _aligned(rows)
+
+
+def table(moves: Sequence[Move]) -> str:
+    rows = [
+        (
+            *("pair", "messages", "identical", "text altered", "date, flags", "issues"),
+            *("unexplained", "silent", "false alarms", "failure"),
+        )
+    ]
+    for each in moves:
+        found = each.found
+        rows.append(
+            (
+                f"{each.source}-{each.target}",
+                *(str(each.messages), str(each.identical)),
+                _counted({name: found[name] for name in OF_THE_TEXT}),
+                _counted({name: found[name] for name in OF_THE_REST}),
+                _counted(each.issues),
+                *(str(each.unexplained), str(each.silent), str(each.false_alarms), each.failure),
+            )
+        )
+    return _aligned(rows)
+
+
+def details(moves: Sequence[Move]) -> Iterator[str]:
+    for each in moves:
+        for name, outcome in sorted(each.outcomes.items()):
+            if outcome:
+                yield f"{each.source}-{each.target}: {name}: {', '.join(sorted(outcome))}"
+
+
+def figures(loadings: Sequence[tuple[RealServer, Loading]], moves: Sequence[Move]) -> dict[str, Any]:
+    return {
+        "loaded": [
+            {"server": type(server).__name__, "altered": loading.altered, "refused": loading.refused}
+            for server, loading in loadings
+        ],
+        "moves": [
+            {
+                **{name: getattr(each, name) for name in ("source", "target", "messages", "identical")},
+                "differences": {name: each.found[name] for name in (*OF_THE_TEXT, *OF_THE_REST) if each.found[name]},
+                "issues": dict(each.issues),
+                "told": dict(each.told),
+                **{name: getattr(each, name) for name in ("unexplained", "silent", "false_alarms", "failure")},
+                "outcomes": {name: sorted(outcome) for name, outcome in each.outcomes.items() if outcome},
+            }
+            for each in moves
+        ],
+    }
+
+
+def _counted(counts: "Counter[str] | dict[str, int]") -> str:
+    return ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "-"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
