@@ -193,35 +193,37 @@ def member_checked(
 def member_moved(engine: Engine, member_id: int, token: int) -> MemberState:
     """Note that a pass went through, and give the lease back; returns the state that the ledger gives."""
     with _last_of(engine, member_id, token) as (session, member):
-        issues = _issues(session, member_id)
+        own = select(FolderCopy.issues, FolderCopy.source_messages, FolderCopy.oldest).where(
+            FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
+        )
+        rows = session.exec(own).all()
+        issues = sum(row[0] for row in rows)
+        issues -= _harmless_issues(session, member_id) if issues else 0
         state = MemberState.SYNCED_WITH_ISSUES if issues else MemberState.SYNCED
         member.finished_at = now()
-        member.limited_range = _limited_range(session, member)
+        member.limited_range = _limited_range(member, [FolderAge(*row[1:]) for row in rows])
         change_state(session, member, state, who="runner", why=f"{issues} not moved" if issues else "")
         return state
 
 
-def _limited_range(session: Session, member: Member) -> str:
+def _limited_range(member: Member, folders: Sequence[FolderAge]) -> str:
     """The suspicion that the folders give as the pass saw them; what only a check sees of the quota stays."""
-    own = FolderCopy.member_id == member.id, col(FolderCopy.superseded).is_(False)
-    rows = session.exec(select(FolderCopy.source_messages, FolderCopy.oldest).where(*own)).all()
-    found = limited_range([FolderAge(*row) for row in rows], now(), since=member.since)
+    found = limited_range(folders, now(), since=member.since)
     before = LimitedRange.read(member.limited_range)
     return str(found or (before if before and before.sign == Sign.QUOTA else ""))
 
 
-def _issues(session: Session, member_id: int) -> int:
-    """Messages that were not moved and have no copy either."""
-    own = FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
-    issues = session.exec(select(func.coalesce(func.sum(FolderCopy.issues), 0)).where(*own)).one()
-    if not issues:
-        return 0
-    harmless = (
+def _harmless_issues(session: Session, member_id: int) -> int:
+    """Messages that were not moved and have their copy, or were done away with."""
+    return session.exec(
         select(func.count(col(MessageIssue.id)))
         .join(FolderCopy, col(FolderCopy.id) == col(MessageIssue.folder_copy_id))
-        .where(*own, col(MessageIssue.cause).in_(harmless_causes()))
-    )
-    return int(issues) - session.exec(harmless).one()
+        .where(
+            FolderCopy.member_id == member_id,
+            col(FolderCopy.superseded).is_(False),
+            col(MessageIssue.cause).in_(harmless_causes()),
+        )
+    ).one()
 
 
 def member_failed(

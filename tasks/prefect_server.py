@@ -17,6 +17,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 START_SECONDS = 90.0
@@ -81,13 +82,21 @@ def ensure_server(home: Path) -> RunningServer:
     directory = _directory(home)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(directory / "server.lock"):
-        return running_server(home) or _start(directory)
+        return running_server(home) or _late_server(home) or _start(directory)
 
 
 def running_server(home: Path) -> RunningServer | None:
     """Our own server if it answers."""
     server = _noted_server(home)
     return server if server and _serves(server) else None
+
+
+def _late_server(home: Path) -> RunningServer | None:
+    """Our own server when it only answers late: started beside it, a second would write to the same database."""
+    server = _noted_server(home)
+    if server:
+        _wait_until(partial(_answers_or_ended, server), START_SECONDS)
+    return running_server(home)
 
 
 def stop_server(home: Path) -> bool:
@@ -172,7 +181,15 @@ def _start_on(port: int, directory: Path) -> RunningServer | None:
 
 def _serves(server: RunningServer) -> bool:
     """Whether that very process answers: on its port there may be the server of another BANJIA_HOME."""
-    return _lives(server.pid) and _listens(server) and _answers(server.url)
+    return _is_there(server) and _answers(server.url)
+
+
+def _answers_or_ended(server: RunningServer) -> bool:
+    return not _is_there(server) or _answers(server.url)
+
+
+def _is_there(server: RunningServer) -> bool:
+    return _lives(server.pid) and _listens(server)
 
 
 def _listens(server: RunningServer) -> bool:

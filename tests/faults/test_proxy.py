@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from imapcopy import copy_mailbox as copy_module
-from imapcopy import deliver, dialogue, send, sign_in, wire
+from imapcopy import dialogue, look_up, send, sign_in, wire
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import MigrationError, ServerError
@@ -121,7 +121,7 @@ def line(
     """Before a target with all extensions, where no other is asked for."""
     monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
     monkeypatch.setattr(send, "FLEET_BATCH_MESSAGES", 2)
-    monkeypatch.setattr(deliver, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(look_up, "SETTLE_SECONDS", 0.2)
     target = servers.targets[getattr(request, "param", "full")]
     before = mail_of(servers.source, SOURCE)
     with FaultProxy(servers.source.port) as source_side, FaultProxy(target.port) as target_side:

@@ -201,7 +201,7 @@ class Meter:
             self._now -= response.segments[0].startswith(b"B")
             return response
 
-        monkeypatch.setattr(wire.Wire, "send", lambda _, data: sending(data))
+        monkeypatch.setattr(wire.Wire, "send", lambda _, data, fence: sending(data))
         monkeypatch.setattr(wire.Wire, "read", lambda _, deadline: reading(deadline))
 
 

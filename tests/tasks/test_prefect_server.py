@@ -92,3 +92,14 @@ def test_no_process_of_ours_calls_home_or_runs_a_server_that_forgets() -> None:
     assert prefect_server.CLIENT_ENVIRONMENT["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert prefect_server.CLIENT_ENVIRONMENT["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "false"
     assert RunningServer(1, "http://127.0.0.1:4210/api").ui == "http://127.0.0.1:4210"
+
+
+def test_a_server_that_answers_late_is_waited_for_and_not_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = iter([False, False, True, True])
+    monkeypatch.setattr(prefect_server, "_noted_server", lambda home: RunningServer(1, "http://127.0.0.1:1/api"))
+    monkeypatch.setattr(prefect_server, "_is_there", lambda server: True)
+    monkeypatch.setattr(prefect_server, "_answers", lambda url: next(late))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert ensure_server(tmp_path).pid == 1
