@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from imapcopy.account import Account
 from imapcopy.connection import SourceConnection, TargetConnection
-from imapcopy.copy_mailbox import CopyOptions, pair_folders
-from imapcopy.errors import MemberError
+from imapcopy.copy_mailbox import CopyOptions, plan_folders
+from imapcopy.errors import MemberError, MigrationError
 from imapcopy.plan import wanted
 from models.receive_range import FolderAge
 
@@ -25,11 +25,13 @@ class MailboxCheck:
 def check_mailbox(source: Account, target: Account, options: CopyOptions) -> MailboxCheck:
     """Check one member; raise the MigrationError that the copy would meet."""
     with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
+        plan = plan_folders(from_source, from_source.listing(), to_target, to_target.listing(), options)
         folders, need = [], 0
-        for pair in pair_folders(from_source, to_target, options):
+        for _, survey in from_source.survey(pair.source for pair in plan.pairs):
             # EXAMINE, because on NetEase a LIST succeeds where nothing can be read.
-            from_source.examine(pair.source)
-            found = wanted(from_source.scan(), options.since)
+            if isinstance(survey, MigrationError):
+                raise survey
+            found = wanted(survey.scan, options.since)
             folders.append(FolderAge(len(found), min((e.arrived for e in found if e.arrived), default=None)))
             need += sum(envelope.size for envelope in found)
         quota = to_target.quota()

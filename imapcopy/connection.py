@@ -5,7 +5,7 @@ and read with BODY.PEEK.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -19,9 +19,10 @@ from imapcopy.folders import Folder
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Selected
 from imapcopy.sign_in import connect, sign_in
-from imapcopy.wire import Deadline
+from imapcopy.wire import Deadline, Response
 
 PIECE_BYTES = 4 << 20
+LABELLED_SCAN_ITEMS = SCAN_ITEMS[:-1] + b" X-GM-LABELS)"
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
 
@@ -66,6 +67,7 @@ class Connection:
     def __init__(self, account: Account) -> None:
         self.account = account
         client = connect(account, self.side)
+        self.greeting = bytes(client.welcome or b"").decode("latin-1")
         self._dialogue = Dialogue(account, self.side, client)
         self._compressible = True
         try:
@@ -136,23 +138,33 @@ class Connection:
     def listing(self, *, statuses: bool = False) -> Listing:
         """The namespace and every folder, each name once, asked for in one flight.
 
-        Special use is asked for where it is offered (RFC 6154), `statuses` where they come with the folders (RFC
-        5819); some servers offer what they refuse.
+        Special use is asked for where it is offered (RFC 6154, before that XLIST), `statuses` where they come with the
+        folders (RFC 5819); some servers offer what they refuse. What is subscribed has the attribute `\\subscribed`.
         """
         namespace = self._dialogue.send(b"NAMESPACE") if self.has("NAMESPACE") else None
         marked = self.has("SPECIAL-USE") and self.has("LIST-EXTENDED")
-        special = None
+        special = subscribed = None
         statuses = statuses and self.has("LIST-STATUS")
         if statuses:
             uses = b"SPECIAL-USE " if marked else b""
-            everything = self._dialogue.send(b'LIST "" "*" RETURN (' + uses + b"STATUS (" + self._status_items + b"))")
+            chosen = b"SUBSCRIBED " if self.has("LIST-EXTENDED") else b""
+            status = b"STATUS (" + self._status_items + b")"
+            everything = self._dialogue.send(b'LIST "" "*" RETURN (' + chosen + uses + status + b")")
         else:
+            chosen = b""
             everything = self._dialogue.send(b'LIST "" "*"')
-            special = self._dialogue.send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)') if marked else None
+        if not chosen:
+            subscribed = self._dialogue.send(b'LSUB "" "*"')
+        if not statuses:
+            if marked:
+                special = self._dialogue.send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)')
+            elif self.has("XLIST"):
+                special = self._dialogue.send(b'XLIST "" "*"')
         personal = responses.personal_namespace(self._dialogue.unless_refused(namespace))
         try:
             listed = self._dialogue.collect(everything)[1]
         except Refused as refused:
+            self._dialogue.unless_refused(subscribed)
             if statuses:
                 return self.listing()
             self._dialogue.unless_refused(special)
@@ -161,10 +173,17 @@ class Connection:
             self.account.hear(self.side, line)
         found: dict[bytes, Folder] = {}
         for folder in responses.listed_folders(listed):
-            found.setdefault(folder.raw, folder)
-        for folder in responses.listed_folders(self._dialogue.unless_refused(special)):
             known = found.get(folder.raw, folder)
             found[folder.raw] = replace(known, attributes=known.attributes | folder.attributes)
+        for folder in responses.listed_folders(self._dialogue.unless_refused(subscribed), [b"LSUB"]):
+            if folder.raw in found:
+                known = found[folder.raw]
+                found[folder.raw] = replace(known, attributes=known.attributes | {"\\subscribed"})
+        # XLIST may name folders in the user's language: those that LIST does not know cannot be opened so.
+        for folder in responses.listed_folders(self._dialogue.unless_refused(special)):
+            if folder.raw in found:
+                known = found[folder.raw]
+                found[folder.raw] = replace(known, attributes=known.attributes | folder.attributes)
         prefix, separator = personal or ("", self._root_separator())
         folders = tuple(responses.told_apart(found.values()))
         return Listing(prefix, separator, folders, responses.statuses(listed) if statuses else None)
@@ -223,11 +242,11 @@ class Connection:
     def _scan_set(self, uid_set: bytes) -> list[Envelope]:
         return self._scanned(self._dialogue.send(b"UID FETCH " + uid_set + b" " + SCAN_ITEMS))
 
-    def _scanned(self, tag: bytes) -> list[Envelope]:
+    def _scanned(self, tag: bytes, read: Callable[[Response], Envelope | None] = responses.envelope) -> list[Envelope]:
         """The answers to a scan by ascending UID; a refusal means the folder."""
         found: dict[int, Envelope] = {}
         with self._of_the_folder():
-            for envelope in self._dialogue.answers(tag, responses.envelope):
+            for envelope in self._dialogue.answers(tag, read):
                 found[envelope.uid] = envelope
         return sorted(found.values(), key=lambda e: e.uid)
 
@@ -304,6 +323,8 @@ class Surveyed:
 
     opened: Selected
     scan: Sequence[Envelope]
+    elsewhere: int = 0
+    """Messages that have a label of another folder: they are not in the scan."""
 
 
 class SourceConnection(Connection):
@@ -368,7 +389,8 @@ class SourceConnection(Connection):
 
         def ask(folder: Folder) -> tuple[bytes, bytes]:
             opening = self._dialogue.opening(self.opens_with, folder.raw)
-            return opening, self._dialogue.send(b"UID FETCH 1:* " + SCAN_ITEMS)
+            items = LABELLED_SCAN_ITEMS if folder.elsewhere else SCAN_ITEMS
+            return opening, self._dialogue.send(b"UID FETCH 1:* " + items)
 
         for folder, (opening, scanning) in self._dialogue.in_flight(askable, ask, at_once=COMMANDS_IN_FLIGHT // 2):
             try:
@@ -382,11 +404,25 @@ class SourceConnection(Connection):
                 yield folder, error
                 continue
             try:
-                yield folder, Surveyed(opened, self._scanned(scanning))
+                yield folder, self._unlabelled(folder, opened, scanning)
             except ConnectionLost:
                 raise
             except MigrationError as error:
                 yield folder, error
+
+    def _unlabelled(self, folder: Folder, opened: Selected, scanning: bytes) -> Surveyed:
+        """The messages of a folder but for those that are to be moved from elsewhere."""
+        elsewhere = set[int]()
+
+        def read(response: Response) -> Envelope | None:
+            envelope = responses.envelope(response)
+            if envelope and responses.labels(response) & folder.elsewhere:
+                elsewhere.add(envelope.uid)
+                return None
+            return envelope
+
+        scan = self._scanned(scanning, read if folder.elsewhere else responses.envelope)
+        return Surveyed(opened, scan, len(elsewhere))
 
     def stream(self, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:
         """Fetch from folder after folder, in the order of the requests, with the next ones already under way.
@@ -434,15 +470,30 @@ class TargetConnection(Connection):
         """Re-read parts of many folders, in the order of the requests, with the next ones already under way."""
         return fetch_each(self._dialogue, b"SELECT", requests)
 
-    def create(self, names: Iterable[str]) -> Mapping[str, FolderError]:
-        """Create and subscribe to folders; one that exists already is fine. Returns those that were refused."""
+    def create(
+        self, names: Iterable[str], uses: Mapping[str, str] | None = None, subscribe: Collection[str] | None = None
+    ) -> Mapping[str, FolderError]:
+        """Create folders and subscribe to them; one that exists already is fine. Returns those that were refused.
+
+        `uses` has the special use of some (RFC 6154 section 3), `subscribe` names what to subscribe to, if not all.
+        """
+        names = list(names)
+        marks = dict(uses or {}) if self.has("CREATE-SPECIAL-USE") else {}
+        wanted = list(names if subscribe is None else subscribe)
         refused: dict[str, FolderError] = {}
         stopped: MigrationError | None = None
-        commands = [(verb, name) for name in names for verb in (b"CREATE", b"SUBSCRIBE")]
+        commands: list[tuple[bytes, str]] = []
+        for name in names:
+            commands.append((b"CREATE", name))
+            if name in wanted:
+                commands.append((b"SUBSCRIBE", name))
+        commands += [(b"SUBSCRIBE", name) for name in wanted if name not in names]
 
         def ask(command: tuple[bytes, str]) -> bytes:
             verb, name = command
-            return self._dialogue.send(verb + b" " + grammar.quote(grammar.encode_mailbox(name)))
+            use = marks.get(name) if verb == b"CREATE" else None
+            mark = b" (USE (" + use.encode("ascii") + b"))" if use else b""
+            return self._dialogue.send(verb + b" " + grammar.quote(grammar.encode_mailbox(name)) + mark)
 
         for (verb, name), tag in self._dialogue.in_flight(commands, ask):
             try:
@@ -458,6 +509,10 @@ class TargetConnection(Connection):
                     stopped = stopped or error
         if stopped:
             raise stopped
+        if again := [name for name in refused if name in marks]:
+            # The mark may be what is refused, not the name.
+            found = self.create(again, None, [name for name in again if name in wanted])
+            refused = {name: error for name, error in refused.items() if name not in again or name in found}
         return refused
 
     @property

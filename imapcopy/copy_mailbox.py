@@ -8,7 +8,7 @@ the ledger; running again does only what is still missing.
 import contextlib
 import json
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -25,23 +25,28 @@ from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
 from imapcopy.errors import (
     HOST_BUSY,
     ConnectionLost,
+    FolderError,
     MessageError,
     MigrationError,
     Stopped,
     is_of_the_folder,
 )
 from imapcopy.folder_pass import FolderPass
-from imapcopy.folders import Folder, FolderPair, map_folders
+from imapcopy.folders import Folder, FolderPair, FolderPlan, Place, map_folders
 from imapcopy.follow import Departed, Following, find_departed
 from imapcopy.grammar import encode_mailbox
+from imapcopy.identity import digest
 from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, Existing, batches, groups
+from imapcopy.providers import traits_of
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
 from models.ledger_rows import BatchState, FolderCopy, GivenUp
+from models.places import FolderPlace
+from models.rules import FolderRules, Repair
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20
@@ -64,6 +69,8 @@ class CopyOptions:
     deep: bool = False
     """Read every byte back, not only the risky ones and a sample."""
     existing: Existing = "adopt"
+    folders: FolderRules = field(default_factory=FolderRules)
+    repair: Repair = "never"
     capacity: Capacity = field(default_factory=Capacity)
 
 
@@ -89,25 +96,37 @@ def copy_mailbox(
         old, new = _both(
             lambda: from_source.connection.listing(statuses=True), lambda: to_target.connection.listing(statuses=True)
         )
-        pairs = _paired(old, new, options)
+        rows = ledger.folders()
+        before = ledger.places()
+        plan = plan_folders(from_source.connection, old, to_target.connection, new, options, known_places(rows, before))
+        pairs = plan.pairs
         statuses = old.statuses
         if statuses is None:
             statuses = from_source.connection.statuses([pair.source.raw for pair in pairs])
-        watch.found(sum(statuses[pair.source.raw].messages for pair in pairs if pair.source.raw in statuses))
-        refused = to_target.connection.create([pair.target_name for pair in pairs if pair.create])
+        # How many a view contributes is known only when it has been scanned.
+        counted = [pair.source.raw for pair in pairs if not pair.source.elsewhere]
+        watch.found(sum(statuses[raw].messages for raw in counted if raw in statuses))
+        plan, refused = _created(to_target.connection, plan)
+        pairs = plan.pairs
+        places = _Places(ledger, before)
+        places.note(plan, statuses)
         failures: list[MigrationError] = list(refused.values())
-        unchanged = _unchanged(pairs, statuses, to_target.connection, new.statuses, ledger, options)
+        unchanged = _unchanged(pairs, statuses, to_target.connection, new.statuses, rows, options)
         seen: list[int] = list(unchanged.values())
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
         _recover_elsewhere(pairs, statuses, to_target, ledger)
-        surroundings = _Surroundings({folder.name: folder for folder in old.folders}, statuses)
+        listed = {folder.name: folder for folder in (*old.folders, *(pair.source for pair in pairs))}
+        surroundings = _Surroundings(listed, statuses)
         counts = {raw: status.messages for raw, status in statuses.items()}
-        for group in groups(changed, lambda pair: counts.get(pair.source.raw, 0)):
-            for folder in _Group(group, surroundings, from_source, to_target, ledger, options, watch).run():
-                if folder.failed:
-                    failures.append(folder.failed)
-                else:
-                    seen.append(folder.id)
+        for apart in _apart(changed):
+            for group in groups(apart, lambda pair: counts.get(pair.source.raw, 0)):
+                for folder in _Group(group, surroundings, from_source, to_target, ledger, options, watch).run():
+                    if folder.failed:
+                        failures.append(folder.failed)
+                    else:
+                        seen.append(folder.id)
+                        places.count(folder.source, folder.elsewhere)
+        places.note(plan, statuses)
         if failures:
             raise _all_of(failures)
         if len(seen) != len(unchanged) or len(seen) != len(ledger.folders()):
@@ -115,12 +134,15 @@ def copy_mailbox(
             ledger.supersede_all_but(seen, {row.source_name for row in ledger.folders()} - there)
 
 
-def pair_folders(source: SourceConnection, target: TargetConnection, options: CopyOptions) -> list[FolderPair]:
-    """List both sides and decide which folder goes where."""
-    return _paired(source.listing(), target.listing(), options)
-
-
-def _paired(old: Listing, new: Listing, options: CopyOptions) -> list[FolderPair]:
+def plan_folders(
+    source: SourceConnection,
+    old: Listing,
+    target: TargetConnection,
+    new: Listing,
+    options: CopyOptions,
+    known: Mapping[str, Place] | None = None,
+) -> FolderPlan:
+    """Decide which folder goes where, from what both sides list and where folders went before."""
     return map_folders(
         old.folders,
         new.folders,
@@ -129,7 +151,80 @@ def _paired(old: Listing, new: Listing, options: CopyOptions) -> list[FolderPair
         target_separator=new.separator,
         root=options.root,
         exclude=options.exclude,
+        rules=options.folders,
+        traits=traits_of(source.server.host, source.greeting, source.capabilities),
+        known=known,
     )
+
+
+def known_places(rows: Iterable[FolderCopy], places: Mapping[str, FolderPlace]) -> dict[str, Place]:
+    """Where folders went before. Of a folder that a run made before it died, only the place may tell."""
+    known = {name: Place(place.target_name, place.why) for name, place in places.items() if place.target_name}
+    for row in rows:
+        why = known[row.source_name].why if row.source_name in known else ""
+        known[row.source_name] = Place(row.target_name, why)
+    return known
+
+
+def _created(target: TargetConnection, plan: FolderPlan) -> tuple[FolderPlan, dict[str, FolderError]]:
+    """Create what the target lacks, under other names where it refuses the first; returns what it refuses for good."""
+    refused: dict[str, FolderError] = {}
+    first: dict[str, FolderError] = {}
+    """By source folder: the answer to the name that it should have had."""
+    asked: set[str] = set()
+    while True:
+        names = dict.fromkeys(p.target_name for p in plan.pairs if p.create and p.target_name not in asked)
+        uses = {pair.target_name: pair.special_use for pair in plan.pairs if pair.special_use}
+        subscribe = {pair.target_name for pair in plan.pairs if pair.subscribe} - asked
+        asked.update(names, subscribe)
+        if names or subscribe:
+            refused.update(target.create(names, uses, sorted(subscribe)))
+        for pair in plan.pairs:
+            if pair.target_name in refused:
+                first.setdefault(pair.source.name, refused[pair.target_name])
+        again = plan.renamed(refused) if refused else plan
+        if again == plan:
+            return plan, {p.target_name: first[p.source.name] for p in plan.pairs if p.target_name in refused}
+        plan = again
+
+
+class _Places:
+    """What the report says about the places of folders; written down when it has changed."""
+
+    def __init__(self, ledger: Ledger, before: Mapping[str, FolderPlace]) -> None:
+        self._ledger = ledger
+        self._before = {name: (row.target_name, row.why, row.messages) for name, row in before.items()}
+        self._elsewhere = {name: row.messages for name, row in before.items() if row.target_name}
+
+    def count(self, folder: Folder, elsewhere: int) -> None:
+        """So many messages of a view are in other folders."""
+        if folder.elsewhere:
+            self._elsewhere[folder.name] = elsewhere
+
+    def note(self, plan: FolderPlan, statuses: Mapping[bytes, FolderStatus]) -> None:
+        now = {
+            pair.source.name: (pair.target_name, pair.why, self._elsewhere.get(pair.source.name, 0))
+            for pair in plan.pairs
+            if pair.why
+        }
+        for each in plan.left_out:
+            status = statuses.get(each.source.raw)
+            now[each.source.name] = "", each.why, status.messages if status else 0
+        if now != self._before:
+            self._ledger.note_places([self._ledger.place(name, *place) for name, place in now.items()])
+            self._before = now
+
+
+def _apart(pairs: Iterable[FolderPair]) -> list[list[FolderPair]]:
+    """Folders that share a target, one after the other: each has to know what the one before has brought there."""
+    rounds: list[list[FolderPair]] = []
+    met: Counter[str] = Counter()
+    for pair in pairs:
+        if met[pair.target_name] == len(rounds):
+            rounds.append([])
+        rounds[met[pair.target_name]].append(pair)
+        met[pair.target_name] += 1
+    return rounds
 
 
 def _both(at_source: Callable[[], A], at_target: Callable[[], B]) -> tuple[A, B]:
@@ -145,20 +240,20 @@ def _unchanged(
     statuses: Mapping[bytes, FolderStatus],
     target: TargetConnection,
     told: Mapping[bytes, FolderStatus] | None,
-    ledger: Ledger,
+    rows: Iterable[FolderCopy],
     options: CopyOptions,
 ) -> dict[bytes, int]:
     """Ledger ids of the folders in which nothing has happened since a pass left nothing to do, by raw name."""
     if options.deep:
         return {}
-    known = {(folder.source_name, folder.target_name): folder for folder in ledger.folders()}
+    known = {(folder.source_name, folder.target_name): folder for folder in rows}
     candidates: list[tuple[FolderPair, FolderCopy]] = []
     for pair in pairs:
         folder = known.get((pair.source.name, pair.target_name))
         status = statuses.get(pair.source.raw)
         # Without CONDSTORE nothing tells whether flags have changed but the flags.
         tells_flags = status is not None and status.highestmodseq
-        if folder and folder.settled and tells_flags and folder.settled == _settled(status, options):
+        if folder and folder.settled and tells_flags and folder.settled == _settled(status, options, pair.source):
             candidates.append((pair, folder))
     names = [encode_mailbox(pair.target_name) for pair, _ in candidates]
     targets = target.statuses(names) if told is None else told
@@ -199,11 +294,15 @@ def _recover_elsewhere(
                 raise
 
 
-def _settled(status: FolderStatus | None, options: CopyOptions) -> str:
+def _settled(status: FolderStatus | None, options: CopyOptions, folder: Folder) -> str:
     """What must stay equal for a folder to need no second look."""
     if status is None:
         return ""
-    return json.dumps(asdict(status) | {"since": str(options.since)}, sort_keys=True)
+    told = asdict(status) | {"since": str(options.since)}
+    if folder.elsewhere:
+        # A folder that is not listed any more leaves its messages to the view.
+        told["elsewhere"] = digest(b"\n".join(sorted(folder.elsewhere))).hex()
+    return json.dumps(told, sort_keys=True)
 
 
 def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
@@ -308,7 +407,7 @@ class _Group:
             pair = pairs[listed.raw]
             found = FolderPass(
                 pair,
-                _settled(self._surroundings.statuses.get(listed.raw), self._options),
+                _settled(self._surroundings.statuses.get(listed.raw), self._options, listed),
                 self._options.since,
                 deep=self._options.deep,
                 existing=self._options.existing,

@@ -53,6 +53,8 @@ class FolderPass:
         self._everything: dict[int, Envelope] = {}
         self.scan: dict[int, Envelope] = {}
         """The messages that are to be moved, by source UID."""
+        self.elsewhere = 0
+        """Messages that are shown here and moved from other folders."""
         self.issues: set[int] = set()
         """Source UIDs that stay behind."""
         self._gone: set[int] = set()
@@ -101,6 +103,7 @@ class FolderPass:
             raise landed
         self._landed = landed if landed.uidnext else target.connection.select(self._pair.target_name)
         self._everything = {envelope.uid: envelope for envelope in survey.scan}
+        self.elsewhere = survey.elsewhere
         self.scan = self._everything
         if self._since:
             self.scan = {envelope.uid: envelope for envelope in wanted(survey.scan, self._since)}

@@ -1,12 +1,20 @@
-"""Which source folder goes into which target folder. Pure: two listings in, a list of pairs out."""
+"""Which source folder goes into which target folder, and under which name. Pure: two listings in, a plan out."""
 
 import re
 import tomllib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
+from itertools import count
+
+from imapcopy.grammar import encode_mailbox
+from imapcopy.providers import Traits
+from models.rules import ROLES, FolderRules, fits
+
+Path = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +26,8 @@ class Folder:
     separator: str
     attributes: frozenset[str]
     """Lower case, with the backslash: `\\sent`."""
+    elsewhere: frozenset[bytes] = frozenset()
+    """Labels: a message here that has one of them is in the folder of that label, and is moved from there."""
 
     @property
     def selectable(self) -> bool:
@@ -26,13 +36,56 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class FolderPair:
-    """One folder to be copied."""
+    """One folder to be copied; several may share a target."""
 
     source: Folder
     target_name: str
     create: bool
-    role: str
+    role: str = ""
     """`sent`, `drafts`, ... or ""."""
+    why: str = ""
+    """What decided about the target, or why its name is another one: see `reports/texts.toml`."""
+    subscribe: bool = True
+    above: str = ""
+    """The source's name of the folder above that is moved too."""
+    parts: Path = ()
+    """What it would be called below that one, or at the top."""
+    step: int = 0
+    """How far its name had to be changed: an index of `_STEPS`."""
+
+    @property
+    def special_use(self) -> str:
+        """What the folder is to be marked as when it is created (RFC 6154)."""
+        return f"\\{self.role.title()}" if self.role and self.parts == (self.role.title(),) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A folder that is not moved, and why."""
+
+    source: Folder
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPlan:
+    """Where the folders of a mailbox go. `naming` is what names at the target are made with."""
+
+    pairs: tuple[FolderPair, ...]
+    left_out: tuple[LeftOut, ...]
+    naming: "Naming"
+
+    def renamed(self, refused: Collection[str]) -> "FolderPlan":
+        """Other names for the folders whose names the target refused; a folder that has none left keeps its name."""
+        return replace(self, pairs=self.naming.renamed(self.pairs, refused))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a folder went before, and why."""
+
+    target_name: str
+    why: str = ""
 
 
 _ROLE_ATTRIBUTES = {
@@ -43,6 +96,7 @@ _ROLE_ATTRIBUTES = {
     "\\spam": "junk",
     "\\archive": "archive",
 }
+_INBOX: Path = ("INBOX",)
 
 
 def map_folders(
@@ -54,41 +108,48 @@ def map_folders(
     target_separator: str = "/",
     root: str = "",
     exclude: Collection[str] = (),
-) -> list[FolderPair]:
-    """Pair every selectable source folder with a target name; INBOX first, then in the source's order.
+    rules: FolderRules | None = None,
+    traits: Traits | None = None,
+    known: Mapping[str, Place] | None = None,
+) -> FolderPlan:
+    """Give every selectable source folder a target name, or a reason why it stays; INBOX first, then by the listing.
 
     `root` copies only what lies under that source folder (Exchange's UserRoot). `exclude` are names or patterns
-    (`*` and `?`) or roles (`\\Junk`). A special folder goes into the target's folder of the same role, whatever its
-    name; two source folders never share a target.
+    (`*` and `?`) or roles (`\\Junk`). Special folders of one role go together into the target's folder of that role,
+    whatever its name. Other folders share a target only where a rule says so. `known` is where folders went in an
+    earlier pass, by source name: they stay there as long as that folder exists.
     """
-    source_roles = _folders_by_role(source)
-    target_roles = {role: folder.name for role, folder in _folders_by_role(target).items()}
-    names = {folder.name for folder in target if folder.selectable}
-    existing = {_folded(name): name for name in names}
-    pairs: list[FolderPair] = []
-    taken: set[str] = set()
-    for folder in sorted(source, key=lambda f: not is_inbox(f.name)):
-        if not folder.selectable:
-            continue
-        path = _path(folder, source_prefix, root)
-        if path is None:
-            continue
-        role = next((role for role, found in source_roles.items() if found is folder), "")
-        if _excluded(folder, path, role, exclude):
-            continue
-        if [part.upper() for part in path] == ["INBOX"]:
-            name = "INBOX"
-        elif role in target_roles and _folded(target_roles[role]) not in taken:
-            name = target_roles[role]
+    rules, traits, known = rules or FolderRules(), traits or Traits(), known or {}
+    # What is spelled in another way on the wire than we would spell it cannot be opened by its name.
+    addressable = [folder for folder in target if encode_mailbox(folder.name) == folder.raw]
+    naming = Naming(
+        target_prefix,
+        target_separator,
+        frozenset(folder.name for folder in addressable if folder.selectable),
+        _roles_at_target(addressable, target_prefix),
+    )
+    moved: list[_Known] = []
+    left_out: list[LeftOut] = []
+    all_seen = _kinds(source, source_prefix, root, rules, traits)
+    widest = _widest_view(all_seen, traits)
+    for each in all_seen:
+        why, included = _why_left_out(each, exclude, rules, traits, widest)
+        if why:
+            left_out.append(LeftOut(each.folder, why))
+        elif not each.view:
+            moved.append(each)
+        elif included:
+            moved.append(replace(each, kind="", why="rule"))
         else:
-            name = _target_name(path, target_prefix, target_separator)
-        # As the target spells it: for some servers `Trash` and `trash` are one folder, for others two.
-        name = name if name in names else existing.get(_folded(name), name)
-        name = _untaken(name, taken)
-        name = name if name in names else existing.get(_folded(name), name)
-        taken.add(_folded(name))
-        pairs.append(FolderPair(folder, name, create=_folded(name) not in existing and name != "INBOX", role=role))
-    return pairs
+            moved.append(replace(each, folder=replace(each.folder, elsewhere=_labels(all_seen, traits))))
+    subscribed = any("\\subscribed" in each.folder.attributes and each.path != _INBOX for each in all_seen)
+    listed = {folder.name: folder for folder in target}
+    pairs = naming.named(moved, rules, known)
+    return FolderPlan(
+        tuple(replace(pair, subscribe=_is_subscribed(pair, subscribed, listed, known)) for pair in pairs),
+        tuple(left_out),
+        naming,
+    )
 
 
 def is_inbox(name: str) -> bool:
@@ -96,46 +157,314 @@ def is_inbox(name: str) -> bool:
     return name.upper() == "INBOX"
 
 
-def _path(folder: Folder, prefix: str, root: str) -> list[str] | None:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a source folder before it is placed."""
+
+    folder: Folder
+    path: Path
+    kind: str = ""
+    why: str = ""
+    view: str = ""
+    """The attribute by which it shows mail of other folders."""
+
+
+def _kinds(source: Sequence[Folder], prefix: str, root: str, rules: FolderRules, traits: Traits) -> list[_Known]:
+    """The folders below the root, with their kinds: a rule counts more than a mark, a mark more than a name."""
+    found = []
+    for folder in sorted(source, key=lambda f: not is_inbox(f.name)):
+        path = _path(folder, prefix, root) if folder.selectable else None
+        if path is None:
+            continue
+        contained = len(path) > 1 and path[0].casefold() in traits.containers
+        path = path[1:] if contained else path
+        marked = next((_ROLE_ATTRIBUTES[a] for a in sorted(folder.attributes) if a in _ROLE_ATTRIBUTES), "")
+        view = next((attribute for attribute in traits.views if attribute in folder.attributes), "")
+        if chosen := rules.roles.get("/".join(path)) or rules.roles.get(folder.name):
+            found.append(_Known(folder, path, chosen, "rule"))
+        elif path == _INBOX:
+            found.append(_Known(folder, path, "inbox"))
+        elif view and not marked:
+            found.append(_Known(folder, path, traits.view_role, "view", view))
+        elif marked:
+            found.append(_Known(folder, path, marked, "special_use"))
+        elif (name := _known_name(path)) and (not contained or name not in ROLES):
+            found.append(_Known(folder, path, name, "known_name"))
+        else:
+            found.append(_Known(folder, path, "", "container" if contained else ""))
+    return found
+
+
+def _path(folder: Folder, prefix: str, root: str) -> Path | None:
     """The folder's path below the personal namespace and the root; None when it lies outside."""
     name = folder.name
     if is_inbox(name):
-        return None if root else ["INBOX"]
+        return None if root else _INBOX
     if prefix and name.startswith(prefix):
         name = name[len(prefix) :]
     parts = name.split(folder.separator) if folder.separator else [name]
     if root:
-        root_parts = re.split(r"[/\\]", root.strip("/\\"))
-        if parts[: len(root_parts)] != root_parts:
+        within = [part for part in re.split(f"[/\\\\{re.escape(folder.separator)}]", root) if part]
+        parts = [part for part in parts if part]
+        if parts[: len(within)] != within:
             return None
-        parts = parts[len(root_parts) :] or ["INBOX"]
-    return [part for part in parts if part] or [name]
+        parts = parts[len(within) :] or ["INBOX"]
+    path = tuple(part for part in parts if part) or (name,)
+    return ("INBOX", *path[1:]) if is_inbox(path[0]) else path
 
 
-def _excluded(folder: Folder, path: Sequence[str], role: str, patterns: Collection[str]) -> bool:
-    name = "/".join(path)
-    for pattern in patterns:
-        if pattern.startswith("\\"):
-            if pattern.lower() in folder.attributes or pattern[1:].lower() == role:
-                return True
-        elif fnmatchcase(name, pattern) or fnmatchcase(folder.name, pattern) or name.startswith(pattern + "/"):
-            return True
-    return False
+def _known_name(path: Path) -> str:
+    """The kind of a folder with a well-known name at the top, or right below INBOX."""
+    below = path[1:] if path[0] == "INBOX" and len(path) > 1 else path
+    return role_names().get(_folded(below[0]), "") if len(below) == 1 else ""
 
 
-def _target_name(path: Sequence[str], prefix: str, separator: str) -> str:
-    # A separator inside a name would make two folders of one; a visible substitute keeps it one.
-    parts = [part.replace(separator, "_") if separator else part for part in path]
-    return prefix + (separator or "_").join(parts)
+def _widest_view(folders: Sequence[_Known], traits: Traits) -> str:
+    """The view that contributes what has no other folder: with labels, the one that shows the most."""
+    views = {each.view for each in folders}
+    return next((view for view in traits.views if view in views), "") if traits.labels else ""
+
+
+def _labels(folders: Sequence[_Known], traits: Traits) -> frozenset[bytes]:
+    """The labels of folders that are no views: a message with one of them is in that folder, moved or left out."""
+    ordinary = [each for each in folders if not each.view]
+    named = {label.encode() for each in ordinary for label in traits.labels.get(each.kind, ())}
+    return frozenset(named.union(each.folder.raw for each in ordinary))
+
+
+def _why_left_out(
+    each: _Known, exclude: Collection[str], rules: FolderRules, traits: Traits, widest: str
+) -> tuple[str, bool]:
+    """Why a folder stays, "" if it is moved; and whether a rule asks for it by name."""
+    kinds = {each.kind, *(a[1:] for a in each.folder.attributes)} - {""}
+
+    def is_named(patterns: Collection[str]) -> bool:
+        return any(fits(p, each.path, kinds) or fnmatchcase(each.folder.name, p) for p in patterns)
+
+    included = is_named(rules.include)
+    if is_named(exclude) or is_named(rules.exclude):
+        return "excluded", included
+    if rules.only and not is_named(rules.only):
+        return "not_wanted", included
+    name = _folded("/".join(each.path))
+    if included:
+        return "", True
+    if _folded(each.path[0]) in traits.not_mail or name in traits.not_mail:
+        return "not_mail", False
+    if each.view and each.view != widest:
+        return "shows_other_folders", False
+    return ("virus" if each.kind == "virus" else ""), False
+
+
+def _is_subscribed(pair: FolderPair, told: bool, listed: Mapping[str, Folder], known: Mapping[str, Place]) -> bool:
+    """Whether to subscribe to the target: as it is at the source, where anybody there has chosen at all."""
+    there = listed.get(pair.target_name)
+    if not pair.create and (pair.source.name in known or there is None or "\\subscribed" in there.attributes):
+        return False
+    if not pair.create and not any("\\subscribed" in folder.attributes for folder in listed.values()):
+        return False
+    return not told or bool(pair.role) or "\\subscribed" in pair.source.attributes
+
+
+def _roles_at_target(target: Sequence[Folder], prefix: str) -> dict[str, str]:
+    """One folder a role: the one the server marks (RFC 6154), else the first with a well-known name at the top."""
+    found: dict[str, str] = {}
+    for folder in target:
+        for attribute in sorted(folder.attributes):
+            role = _ROLE_ATTRIBUTES.get(attribute)
+            if role and folder.selectable:
+                found.setdefault(role, folder.name)
+    marked = set(found.values())
+    for folder in target:
+        path = _path(folder, prefix, "")
+        role = _known_name(path) if path else ""
+        if role and folder.selectable and folder.name not in marked:
+            found.setdefault(role, folder.name)
+    return found
+
+
+# Names at the target
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One way to make a name, tried when the ways before it were refused."""
+
+    why: str = ""
+    tidy: bool = False
+    """Blanks at the ends and double ones go, and so does what cannot be printed."""
+    plain: bool = False
+    """Nothing is left that some server gives a meaning of its own, or cannot store."""
+    flat: bool = False
+    """Beside the folder above it in place of within: `A - B`."""
+    octets: int = 0
+    """How long a name within its folder may be on the wire; 0 for as long as it is."""
+
+
+_STEPS = (
+    _Step(),
+    _Step("characters", tidy=True),
+    _Step("characters", tidy=True, plain=True),
+    _Step("depth", tidy=True, flat=True),
+    _Step("depth", tidy=True, plain=True, flat=True),
+    _Step("length", tidy=True, plain=True, octets=240),
+    _Step("length", tidy=True, plain=True, flat=True, octets=240),
+    _Step("length", tidy=True, plain=True, flat=True, octets=120),
+    _Step("length", tidy=True, plain=True, flat=True, octets=60),
+)
+_SPECIAL = re.compile("[][\"%*\\\\&^~<>|.:;?#'`$!/=@{}\U00010000-\U0010ffff]")
+"""What some server refuses in a name: Dovecot's Maildir dots, Cyrus quotes and percent signs, Courier emoji."""
+_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How names are made at the target; `existing` are the names that are there, `roles` its special folders."""
+
+    prefix: str
+    separator: str
+    existing: frozenset[str]
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, folders: Sequence[_Known], rules: FolderRules, known: Mapping[str, Place]) -> Iterator[FolderPair]:
+        """The pairs in the order of the folders, views last."""
+        placed: dict[str, FolderPair] = {}
+        for each in folders:
+            if pair := self._chosen(each, rules, known.get(each.folder.name)):
+                placed[each.folder.name] = pair
+        taken = {"inbox", *(_folded(pair.target_name) for pair in placed.values())}
+        by_path = {each.path: each for each in reversed(folders)}
+        # The folders above first, and whoever has a name to itself before those that share one but for its case.
+        first = {_folded("/".join(each.path)): each for each in reversed(folders)}
+        order = sorted(folders, key=lambda each: (len(each.path), first[_folded("/".join(each.path))] is not each))
+        for each in order:
+            if each.folder.name not in placed:
+                above = next((by_path[path] for path in _paths_above(each.path) if path in by_path), None)
+                parts = each.path[len(above.path) :] if above else each.path
+                over = placed[above.folder.name] if above else None
+                name, why = self._name(parts, over, _STEPS[0])
+                if _folded(name) in taken:
+                    name, why = _untaken(name, taken), "collision"
+                taken.add(_folded(name))
+                placed[each.folder.name] = self._pair(each, name, why or each.why, over, parts)
+        return (placed[each.folder.name] for each in sorted(folders, key=lambda each: bool(each.view)))
+
+    def _chosen(self, each: _Known, rules: FolderRules, before: Place | None) -> FolderPair | None:
+        """A target that does not follow from the folder's own name; others may have the same."""
+        if before and (before.target_name in self.existing or before.target_name == "INBOX"):
+            # As long as the folder is there, whatever the rules say now: a second place would be a second copy.
+            return self._pair(each, before.target_name, before.why)
+        if renamed := rules.rename.get("/".join(each.path)) or rules.rename.get(each.folder.name):
+            parts = tuple(part for part in renamed.split("/") if part)
+            return self._pair(each, self._name(parts, None, _STEPS[0])[0], "rule", parts=parts)
+        if each.kind == "inbox":
+            return self._pair(each, "INBOX", "")
+        if each.kind in ROLES:
+            canonical = each.kind.title()
+            return self._pair(each, self.roles.get(each.kind, self.prefix + canonical), each.why, parts=(canonical,))
+        return None
+
+    def _pair(self, each: _Known, name: str, why: str, above: FolderPair | None = None, parts: Path = ()) -> FolderPair:
+        # As the target spells it: for some servers `Trash` and `trash` are one folder, for others two.
+        name = self._spelled(name)
+        create = name not in self.existing and name != "INBOX"
+        role = each.kind if each.kind in ROLES else ""
+        over = above.source.name if above else ""
+        return FolderPair(each.folder, name, create, role, why, above=over, parts=parts)
+
+    def renamed(self, pairs: Sequence[FolderPair], refused: Collection[str]) -> tuple[FolderPair, ...]:
+        """Another name for each refused one, the folders above first; one that has none left keeps its name."""
+        found = {pair.source.name: pair for pair in pairs}
+        gone = {_folded(name) for name in refused}
+        # Folders that share a target go on sharing it.
+        shared: dict[str, FolderPair] = {}
+        for pair in sorted(pairs, key=lambda pair: self._depth(pair, found)):
+            if not pair.create or _folded(pair.target_name) not in gone:
+                continue
+            other = shared.get(pair.target_name) or self._other(pair, found, gone)
+            if other:
+                shared[pair.target_name] = other
+                found[pair.source.name] = replace(
+                    pair, target_name=other.target_name, why=other.why, step=other.step, create=other.create
+                )
+        return tuple(found[pair.source.name] for pair in pairs)
+
+    def _other(self, pair: FolderPair, found: Mapping[str, FolderPair], gone: Collection[str]) -> FolderPair | None:
+        """The pair with the next name that has not been refused."""
+        taken = {"inbox", *gone, *(_folded(p.target_name) for n, p in found.items() if n != pair.source.name)}
+        for number in range(pair.step, len(_STEPS)):
+            name, why = self._name(pair.parts, found.get(pair.above), _STEPS[number])
+            if name and _folded(name) not in gone:
+                name = self._spelled(_untaken(name, taken))
+                return replace(pair, target_name=name, why=why, step=number, create=name not in self.existing)
+        return None
+
+    def _depth(self, pair: FolderPair, found: Mapping[str, FolderPair]) -> int:
+        return 1 + self._depth(found[pair.above], found) if pair.above else 0
+
+    def _name(self, parts: Path, above: FolderPair | None, step: _Step) -> tuple[str, str]:
+        """A name at the top or below the target of the folder above, and why it is not the source's."""
+        changed = [_changed(part, step) for part in parts]
+        why = step.why
+        if self.separator:
+            # A separator inside a name would make two folders of one; a visible substitute keeps it one.
+            clean = [part.replace(self.separator, "_") for part in changed]
+            changed, why = clean, why or ("separator" if clean != changed else "")
+        elif above or len(parts) > 1:
+            why = why or "separator"
+        if above and above.target_name == "INBOX":
+            inside = self.prefix if is_inbox(self.prefix.rstrip(self.separator)) else f"INBOX{self._joint}"
+            base, beside = inside, self.prefix
+            why = "beside_inbox" if step.flat and not step.octets else why
+        elif above:
+            base, beside = f"{above.target_name}{self._joint}", f"{above.target_name} - "
+            why = why or ("parent" if above.why not in {"", "container"} else "")
+        else:
+            base = beside = self.prefix
+        if step.flat:
+            return _cut(beside + " - ".join(changed), step.octets), why
+        return base + self._joint.join(_cut(part, step.octets) for part in changed), why
+
+    @property
+    def _joint(self) -> str:
+        return self.separator or "_"
+
+    def _spelled(self, name: str) -> str:
+        return name if name in self.existing else self._by_folded.get(_folded(name), name)
+
+    @cached_property
+    def _by_folded(self) -> dict[str, str]:
+        return {_folded(name): name for name in sorted(self.existing)}
+
+
+def _paths_above(path: Path) -> Iterator[Path]:
+    return (path[:length] for length in range(len(path) - 1, 0, -1))
+
+
+def _changed(part: str, step: _Step) -> str:
+    if step.tidy:
+        part = " ".join(_UNPRINTED.sub("_", part).split())
+    if step.plain:
+        part = _SPECIAL.sub("_", part)
+    return part or "_"
+
+
+def _cut(name: str, octets: int) -> str:
+    """The name with at most so many octets on the wire, and no character cut apart from its accents."""
+    if not octets or len(encode_mailbox(name)) <= octets:
+        return name
+    length = len(name)
+    # Room is left for a number behind it.
+    while length > 1 and len(encode_mailbox(name[:length])) > octets - 6:
+        length -= 1
+    while length > 1 and unicodedata.combining(name[length]):
+        length -= 1
+    return name[:length].rstrip()
 
 
 def _untaken(name: str, taken: Collection[str]) -> str:
     """The name, or the name with a number: `Trash` and `trash` may be one folder for the target's server."""
-    candidate, count = name, 1
-    while _folded(candidate) in taken:
-        count += 1
-        candidate = f"{name} ({count})"
-    return candidate
+    return next(each for n in count(1) if _folded(each := name if n == 1 else f"{name} ({n})") not in taken)
 
 
 def _folded(name: str) -> str:
@@ -144,24 +473,6 @@ def _folded(name: str) -> str:
 
 @cache
 def role_names() -> dict[str, str]:
-    """Role by well-known folder name, folded, from `folder_names.toml`."""
+    """Kind by well-known folder name, folded, from `folder_names.toml`."""
     rows = tomllib.loads((files("imapcopy") / "folder_names.toml").read_text(encoding="utf-8"))
-    return {_folded(name): role for role, names in rows.items() for name in names}
-
-
-def _folders_by_role(folders: Sequence[Folder]) -> dict[str, Folder]:
-    """One folder a role: the one the server marks (RFC 6154), else the first with a well-known name at the top."""
-    found: dict[str, Folder] = {}
-    for folder in folders:
-        for attribute in folder.attributes:
-            role = _ROLE_ATTRIBUTES.get(attribute)
-            if role and folder.selectable:
-                found.setdefault(role, folder)
-    marked = set(map(id, found.values()))
-    for folder in folders:
-        last = folder.name.rsplit(folder.separator, 1) if folder.separator else [folder.name]
-        top = len(last) == 1 or is_inbox(last[0])
-        role = role_names().get(_folded(last[-1])) if top else None
-        if role and folder.selectable and id(folder) not in marked:
-            found.setdefault(role, folder)
-    return found
+    return {_folded(name): kind for kind, names in rows.items() for name in names}

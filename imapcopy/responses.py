@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -30,7 +30,7 @@ _EXISTS = re.compile(r"(\d{1,18})\s+EXISTS\b", re.IGNORECASE | re.ASCII)
 # Some servers leave the OK away.
 _CODE = re.compile(r"(?:OK\s*)?\[\s*(UIDVALIDITY|UIDNEXT)\s+([^\]\s]{1,30})\s*\]", re.IGNORECASE)
 _PERMANENT = re.compile(r"(?:OK\s*)?\[\s*PERMANENTFLAGS\s+\(([^)]*)\)", re.IGNORECASE)
-_LISTED = re.compile(rb'X?LIST\s+\(([^()"]*)\)\s+(?:"(.|\\.)"|""|NIL)\s+([^"\s].*)\Z', re.IGNORECASE | re.DOTALL)
+_LISTED = re.compile(rb'(?:X?LIST|LSUB)\s+\(([^()"]*)\)\s+(?:"(.|\\.)"|""|NIL)\s+([^"\s].*)\Z', re.IGNORECASE | re.DOTALL)
 """A listed folder whose name stands without quotes to the end of the line, whatever is in it."""
 _APPENDUID = re.compile(r"\[APPENDUID (\d{1,19}) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
 _COPYUID = re.compile(r"\[COPYUID (\d{1,19}) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
@@ -120,6 +120,12 @@ def envelope(response: Response) -> Envelope | None:
         arrived=arrived,
         size=_size(values[b"RFC822.SIZE"]),
     )
+
+
+def labels(response: Response) -> frozenset[bytes]:
+    """The labels of a message in a scan that asks for them (Gmail's X-GM-LABELS)."""
+    found = (fetched(response) or {}).get(b"X-GM-LABELS")
+    return frozenset(each for each in found if isinstance(each, bytes)) if isinstance(found, list) else frozenset()
 
 
 def message(response: Response) -> Message | None:
@@ -222,11 +228,13 @@ def personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:
     return None
 
 
-def listed_folders(responses: Iterable[Response]) -> list[Folder]:
-    """The folders of LIST answers; one that cannot be read never costs the others."""
+def listed_folders(
+    responses: Iterable[Response], kinds: Collection[bytes] = (b"LIST", b"XLIST")
+) -> list[Folder]:
+    """The folders of LIST answers, or of other kinds; one that cannot be read never costs the others."""
     folders = []
     for response in responses:
-        folder = _listed(response)
+        folder = _listed(response, kinds)
         if folder:
             folders.append(folder)
     return folders
@@ -238,19 +246,21 @@ def unreadable_listings(responses: Iterable[Response]) -> list[str]:
     return [response.text for response in lists if _listed(response) is None]
 
 
-def _listed(response: Response) -> Folder | None:
+def _listed(response: Response, kinds: Collection[bytes] = (b"LIST", b"XLIST")) -> Folder | None:
     try:
         tokens = response.tokens()
     except grammar.GrammarError:
         tokens = []
     quoteless = None if response.literals else _LISTED.match(response.segments[0])
+    if response.segments[0].partition(b" ")[0].upper() not in kinds:
+        return None
     # Exchange was seen to list names with blanks and tabs in them as if they were one word; what LIST may say behind
     # a name (RFC 5258) stands in parentheses.
     if quoteless and (not tokens or any(not isinstance(more, list) for more in tokens[4:])):
         attributes: Token = list(quoteless[1].split())
         separator: Token = quoteless[2][-1:] if quoteless[2] else None
         raw: Token = quoteless[3].rstrip()
-    elif len(tokens) >= 4 and _is_word(tokens[0], b"LIST", b"XLIST"):
+    elif len(tokens) >= 4:
         attributes, separator, raw = tokens[1:4]
     else:
         return None

@@ -39,6 +39,7 @@ from models.ledger_rows import (
     Settled,
 )
 from models.member import lease_seconds, renew_lease
+from models.places import FolderPlace, replace_places
 from models.uid_sets import format_uids, parse_uids
 
 LEASE_FRESH = 0.1
@@ -127,6 +128,23 @@ class Ledger:
                     row.superseded = True
                     row.gone = _all_uids(session, _id(row.id)) if row.source_name in deleted else ""
                     session.add(row)
+
+    def places(self) -> dict[str, FolderPlace]:
+        """What was written down about folders that have another place than their name says, by source name."""
+        with reading(self._engine) as session:
+            rows = session.exec(select(FolderPlace).where(FolderPlace.member_id == self._member_id))
+            return {row.source_name: row for row in rows}
+
+    def note_places(self, places: Sequence[FolderPlace]) -> None:
+        """Commit these as all there is to say about the places of the member's folders."""
+        with self._fenced() as session:
+            replace_places(session, self._member_id, places)
+
+    def place(self, source_name: str, target_name: str, why: str, messages: int = 0) -> FolderPlace:
+        """A row to be noted."""
+        return FolderPlace(
+            member_id=self._member_id, source_name=source_name, target_name=target_name, why=why, messages=messages
+        )
 
     def batches(self, folder_id: int) -> list[BatchRecord]:
         """Every batch of a folder, oldest first."""

@@ -379,7 +379,7 @@ EACH = b"(MESSAGES 4 UIDNEXT 9 UIDVALIDITY 7)\r\n"
 
 def test_the_status_of_each_folder_comes_with_the_listing_where_that_is_offered() -> None:
     def play(peer: Peer) -> None:
-        [listing] = peer.expect(b'LIST "" "*" RETURN (STATUS (MESSAGES UIDNEXT UIDVALIDITY))')
+        [listing] = peer.expect(b'LIST "" "*" RETURN (SUBSCRIBED STATUS (MESSAGES UIDNEXT UIDVALIDITY))')
         peer.say(LISTED + b"* STATUS Inbox " + EACH + b"* STATUS A (MESSAGES x)\r\n" + done(listing))
         [root] = peer.expect(b'LIST "" ""')
         peer.say(done(root))
@@ -396,8 +396,8 @@ def test_a_listing_without_statuses_is_a_plain_one(capabilities: bytes) -> None:
     """Asked for where it is not offered; offered where it is not asked for."""
 
     def play(peer: Peer) -> None:
-        [listing] = peer.expect(b"LIST")
-        peer.say(LISTED + done(listing))
+        listing, subscribed = peer.expect(b"LIST", b"LSUB")
+        peer.say(LISTED + done(listing, subscribed))
 
     with Played(play, capabilities) as server, SourceConnection(server.account) as connection:
         found = connection.listing(statuses=b"LIST-STATUS" not in capabilities)
@@ -408,10 +408,10 @@ def test_a_listing_without_statuses_is_a_plain_one(capabilities: bytes) -> None:
 @pytest.mark.parametrize("status", [b"NO", b"BAD"])
 def test_a_listing_with_statuses_that_is_refused_is_asked_for_without(status: bytes) -> None:
     def play(peer: Peer) -> None:
-        [listing] = peer.expect(b'LIST "" "*" RETURN (STATUS')
+        [listing] = peer.expect(b'LIST "" "*" RETURN (SUBSCRIBED STATUS')
         peer.say(listing + b" " + status + b" what?\r\n")
-        [listing] = peer.expect(b'LIST "" "*"')
-        peer.say(LISTED + done(listing))
+        listing, subscribed = peer.expect(b'LIST "" "*"', b"LSUB")
+        peer.say(LISTED + done(listing, subscribed))
 
     with Played(play, b"IMAP4rev1 LIST-EXTENDED LIST-STATUS") as server, SourceConnection(server.account) as connection:
         found = connection.listing(statuses=True)
@@ -421,8 +421,9 @@ def test_a_listing_with_statuses_that_is_refused_is_asked_for_without(status: by
 
 def test_a_listing_that_is_refused_leaves_the_connection_in_step() -> None:
     def play(peer: Peer) -> None:
-        namespace, listing, special = peer.expect(b"NAMESPACE", b'LIST "" "*"', b"LIST (SPECIAL-USE)")
-        peer.say(done(namespace) + listing + b" NO no\r\n" + done(special))
+        commands = b"NAMESPACE", b'LIST "" "*"', b"LSUB", b"LIST (SPECIAL-USE)"
+        namespace, listing, subscribed, special = peer.expect(*commands)
+        peer.say(done(namespace) + listing + b" NO no\r\n" + done(subscribed, special))
 
     capabilities = b"IMAP4rev1 NAMESPACE SPECIAL-USE LIST-EXTENDED"
     with Played(play, capabilities) as server, SourceConnection(server.account) as connection:
