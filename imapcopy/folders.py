@@ -333,6 +333,8 @@ class Naming:
             if pair := self._chosen(each, rules, known.get(each.folder.name)):
                 placed[each.folder.name] = pair
         taken = {"inbox", *(_folded(pair.target_name) for pair in placed.values())}
+        # A rule may send a folder into one that is moved under its own name.
+        open_to_others = {pair.target_name for pair in placed.values() if pair.why == "rule"}
         by_path = {each.path: each for each in reversed(folders)}
         # The folders above first, and whoever has a name to itself before those that share one but for its case.
         first = {_folded("/".join(each.path)): each for each in reversed(folders)}
@@ -343,7 +345,7 @@ class Naming:
                 parts = each.path[len(above.path) :] if above else each.path
                 over = placed[above.folder.name] if above else None
                 name, why = self._name(parts, over, _STEPS[0])
-                if _folded(name) in taken:
+                if _folded(name) in taken and name not in open_to_others:
                     name, why = _untaken(name, taken), "collision"
                 taken.add(_folded(name))
                 placed[each.folder.name] = self._pair(each, name, why or each.why, over, parts)
