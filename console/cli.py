@@ -30,12 +30,14 @@ app = typer.Typer(
     help="搬家：move a company's mailboxes to a new mail service, and prove that nothing was lost.",
 )
 roster_app = typer.Typer(no_args_is_help=True, help="Look at a roster before anything happens.")
+rules_app = typer.Typer(no_args_is_help=True, help="The rules for folders and messages.")
 wave_app = typer.Typer(no_args_is_help=True, help="Waves: the members that move together.")
 member_app = typer.Typer(no_args_is_help=True, help="One member.")
 vault_app = typer.Typer(no_args_is_help=True, help="The stored passwords.")
 prefect_app = typer.Typer(no_args_is_help=True, help="The local Prefect server that Banjia starts for itself.")
 for name, part in (
     ("roster", roster_app),
+    ("rules", rules_app),
     ("wave", wave_app),
     ("member", member_app),
     ("vault", vault_app),
@@ -75,6 +77,14 @@ def roster_template() -> None:
     typer.echo(roster_template(language()), nl=False)
 
 
+@rules_app.command("template")
+def rules_template() -> None:
+    """Print a banjia.toml with every rule explained and none in force."""
+    from models.rules import rules_template
+
+    typer.echo(rules_template(language()), nl=False)
+
+
 @wave_app.command("create")
 def wave_create(roster: RosterFile, wave: WaveOption = None, report: ReportOption = None, json: AsJson = False) -> None:
     """Take a roster into a wave, or update the wave from a mended roster. Nothing is moved."""
@@ -89,6 +99,14 @@ def wave_check(wave: WaveName, json: AsJson = False) -> None:
     from console import run
 
     run.check(wave, as_json=json)
+
+
+@wave_app.command("plan")
+def wave_plan(wave: WaveName, json: AsJson = False) -> None:
+    """Show where each folder of every member goes, and why. Writes to no mailbox."""
+    from console import plan
+
+    plan.show(wave, as_json=json)
 
 
 @wave_app.command("start")

@@ -30,7 +30,7 @@ from models.wave import Wave
 from reports.export import failures_csv, followed_sentence, summary_document
 from reports.read import read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
-from reports.texts import alterations
+from reports.texts import alterations, placement, sentence
 from tasks import policy
 from tasks.prefect_server import use_prefect
 from tasks.settings import settings
@@ -56,6 +56,8 @@ _OTHER_WAVES = Text(
 _NO_MEMBER = Text("没有地址为“{email}”的成员。", "There is no member with the address {email!r}.")
 _REPORT = Text("报告：{path}", "Report: {path}")
 _FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
+_ARRIVED_AS = Text("“{source}”搬到了“{target}”：{why}", "“{source}” arrived as “{target}”: {why}")
+_LEFT_OUT = Text("“{source}”没有搬（{n} 封）：{why}", "“{source}” was left out, messages in it: {n}. {why}")
 _NOTHING_TO_RETRY = Text("没有需要重试的成员。", "No member needs a retry.")
 _WORTH_A_LOOK = {"content", "doubled"}
 """Differences with which `verify` does not end as if all were well: what servers do to every mail is none."""
@@ -136,7 +138,7 @@ def check(wave: str, *, as_json: bool) -> None:
 def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
     """Move only what is left to move."""
     kept = store()
-    _require(kept, wave)
+    require(kept, wave)
     if roster is not None:
         enrol(roster, wave, None, as_json=as_json)
     again = needing_retry(kept.engine, wave)
@@ -150,7 +152,7 @@ def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
 
 def _run(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, moving: bool = True) -> WaveSummary:
     kept = store()
-    _require(kept, wave)
+    require(kept, wave)
     kept.vault.check()
     with _signals(signal.default_int_handler):
         use_prefect(kept.settings.home)
@@ -233,7 +235,7 @@ def _finish(
 def show_status(wave: str, *, as_json: bool) -> None:
     """Show how far every member is."""
     kept = store()
-    _require(kept, wave)
+    require(kept, wave)
     progress = wave_progress(kept.engine, wave)
     if as_json:
         members = [
@@ -258,7 +260,7 @@ def show_status(wave: str, *, as_json: bool) -> None:
 def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
     """Write the report and say where it is."""
     kept = store()
-    _require(kept, wave)
+    require(kept, wave)
     if report is not None:
         with writing(kept.engine) as session:
             found = find_wave(session, wave)
@@ -273,7 +275,7 @@ def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
 def print_failures(wave: str, *, as_json: bool) -> None:
     """Print the failures as a roster, or as JSON."""
     kept = store()
-    _require(kept, wave)
+    require(kept, wave)
     summary = read_wave(kept.engine, wave)
     if as_json:
         document = summary_document(summary)
@@ -289,7 +291,7 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
     """Show one member of one wave (the latest, unless told)."""
     kept = store()
     if wave is not None:
-        _require(kept, wave)
+        require(kept, wave)
     with reading(kept.engine) as session:
         query = select(Wave.name, Member.email).join(Member, col(Member.wave_id) == col(Wave.id))
         rows = session.exec(query.order_by(col(Wave.id))).all()
@@ -312,8 +314,18 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
             plain(f"  {folder.source_name} > {folder.target_name}: {counts.source} = {counts.copied} + "),
             f"{counts.already_there} + {counts.issues}",
         )
+        if folder.why:
+            why = placement(folder.why).in_language(language())
+            told = _ARRIVED_AS.format(source=folder.source_name, target=folder.target_name, why=why)
+            console.print(plain(f"    {told.in_language(language())}"))
+        if folder.elsewhere:
+            console.print(f"    {sentence('seen_elsewhere', n=folder.elsewhere).in_language(language())}")
         if followed := followed_sentence(folder.followed):
             console.print(f"    {followed.in_language(language())}", highlight=False)
+    for out in member.left_out:
+        why = placement(out.why).in_language(language())
+        told = _LEFT_OUT.format(source=out.source_name, n=out.messages, why=why)
+        console.print(plain(f"  {told.in_language(language())}"))
     for issue in member.issues:
         title = issue.cause.title.in_language(language())
         console.print(plain(f"  {issue.folder} UID {issue.source_uid}, {issue.size:,} B: {title}"))
@@ -328,7 +340,7 @@ def verify(wave: str, *, deep: bool, as_json: bool) -> None:
     from tasks.verify_member import verify_member
 
     kept = store()
-    _require(kept, wave)
+    require(kept, wave)
     with reading(kept.engine) as session:
         members = session.exec(
             select(Member).join(Wave, col(Wave.id) == col(Member.wave_id)).where(Wave.name == wave)
@@ -390,7 +402,7 @@ def _rows(problems: tuple[InvalidRowSummary, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _require(kept: Store, wave: str) -> None:
+def require(kept: Store, wave: str) -> None:
     """Raise NoSuchWave before anything is started."""
     with reading(kept.engine) as session:
         find_wave(session, wave)

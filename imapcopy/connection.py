@@ -142,32 +142,29 @@ class Connection:
         folders (RFC 5819); some servers offer what they refuse. What is subscribed has the attribute `\\subscribed`.
         """
         namespace = self._dialogue.send(b"NAMESPACE") if self.has("NAMESPACE") else None
-        marked = self.has("SPECIAL-USE") and self.has("LIST-EXTENDED")
-        special = subscribed = None
+        extended = self.has("LIST-EXTENDED")
+        marked = self.has("SPECIAL-USE") and extended
         statuses = statuses and self.has("LIST-STATUS")
         if statuses:
-            uses = b"SPECIAL-USE " if marked else b""
-            chosen = b"SUBSCRIBED " if self.has("LIST-EXTENDED") else b""
-            status = b"STATUS (" + self._status_items + b")"
-            everything = self._dialogue.send(b'LIST "" "*" RETURN (' + chosen + uses + status + b")")
+            more = (b"SUBSCRIBED " if extended else b"") + (b"SPECIAL-USE " if marked else b"")
+            everything = self._dialogue.send(b'LIST "" "*" RETURN (' + more + b"STATUS (" + self._status_items + b"))")
         else:
-            chosen = b""
             everything = self._dialogue.send(b'LIST "" "*"')
-        if not chosen:
-            subscribed = self._dialogue.send(b'LSUB "" "*"')
-        if not statuses:
-            if marked:
-                special = self._dialogue.send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)')
-            elif self.has("XLIST"):
-                special = self._dialogue.send(b'XLIST "" "*"')
+        told = statuses and extended
+        subscribed = None if told else self._dialogue.send(b'LSUB "" "*"')
+        special = None
+        if marked and not statuses:
+            special = self._dialogue.send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)')
+        elif not marked and self.has("XLIST"):
+            special = self._dialogue.send(b'XLIST "" "*"')
         personal = responses.personal_namespace(self._dialogue.unless_refused(namespace))
         try:
             listed = self._dialogue.collect(everything)[1]
         except Refused as refused:
             self._dialogue.unless_refused(subscribed)
+            self._dialogue.unless_refused(special)
             if statuses:
                 return self.listing()
-            self._dialogue.unless_refused(special)
             raise self.failure(refused, "list") from None
         for line in responses.unreadable_listings(listed):
             self.account.hear(self.side, line)

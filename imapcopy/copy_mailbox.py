@@ -102,7 +102,7 @@ def copy_mailbox(
         pairs = plan.pairs
         statuses = old.statuses
         if statuses is None:
-            statuses = from_source.connection.statuses([pair.source.raw for pair in pairs])
+            statuses = from_source.connection.statuses([folder.raw for folder in plan.sources])
         # How many a view contributes is known only when it has been scanned.
         counted = [pair.source.raw for pair in pairs if not pair.source.elsewhere]
         watch.found(sum(statuses[raw].messages for raw in counted if raw in statuses))

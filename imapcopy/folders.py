@@ -75,6 +75,11 @@ class FolderPlan:
     left_out: tuple[LeftOut, ...]
     naming: "Naming"
 
+    @property
+    def sources(self) -> list[Folder]:
+        """The source's folders, moved or left out."""
+        return [pair.source for pair in self.pairs] + [each.source for each in self.left_out]
+
     def renamed(self, refused: Collection[str]) -> "FolderPlan":
         """Other names for the folders whose names the target refused; a folder that has none left keeps its name."""
         return replace(self, pairs=self.naming.renamed(self.pairs, refused))

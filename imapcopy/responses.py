@@ -30,7 +30,9 @@ _EXISTS = re.compile(r"(\d{1,18})\s+EXISTS\b", re.IGNORECASE | re.ASCII)
 # Some servers leave the OK away.
 _CODE = re.compile(r"(?:OK\s*)?\[\s*(UIDVALIDITY|UIDNEXT)\s+([^\]\s]{1,30})\s*\]", re.IGNORECASE)
 _PERMANENT = re.compile(r"(?:OK\s*)?\[\s*PERMANENTFLAGS\s+\(([^)]*)\)", re.IGNORECASE)
-_LISTED = re.compile(rb'(?:X?LIST|LSUB)\s+\(([^()"]*)\)\s+(?:"(.|\\.)"|""|NIL)\s+([^"\s].*)\Z', re.IGNORECASE | re.DOTALL)
+_LISTED = re.compile(
+    rb'(?:X?LIST|LSUB)\s+\(([^()"]*)\)\s+(?:"(.|\\.)"|""|NIL)\s+([^"\s].*)\Z', re.IGNORECASE | re.DOTALL
+)
 """A listed folder whose name stands without quotes to the end of the line, whatever is in it."""
 _APPENDUID = re.compile(r"\[APPENDUID (\d{1,19}) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
 _COPYUID = re.compile(r"\[COPYUID (\d{1,19}) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
@@ -228,9 +230,7 @@ def personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:
     return None
 
 
-def listed_folders(
-    responses: Iterable[Response], kinds: Collection[bytes] = (b"LIST", b"XLIST")
-) -> list[Folder]:
+def listed_folders(responses: Iterable[Response], kinds: Collection[bytes] = (b"LIST", b"XLIST")) -> list[Folder]:
     """The folders of LIST answers, or of other kinds; one that cannot be read never costs the others."""
     folders = []
     for response in responses:

@@ -92,6 +92,14 @@ def start_check(engine: Engine, name: str, flow_run_id: str | None = None) -> li
         return [Due(_id(m.id), m.email, m.source_host or "") for m in members if m.state not in MOVED | FINAL]
 
 
+def wave_members(engine: Engine, name: str) -> list[Due]:
+    """The members of a wave that are not final, in the order of the roster."""
+    with reading(engine) as session:
+        wave = find_wave(session, name)
+        members = session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line)))
+        return [Due(_id(m.id), m.email, m.source_host or "") for m in members if m.state not in FINAL]
+
+
 def _queue(session: Session, wave_id: int, only: Collection[str]) -> list[Due]:
     wanted = {email.casefold() for email in only}
     due = []

@@ -5,7 +5,7 @@ Pure: text in, rules or a list of mistakes out, each with its line and its cure 
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeVar
@@ -16,7 +16,7 @@ ROLES = ("sent", "drafts", "trash", "junk", "archive")
 """Special folders of which a mailbox has one."""
 KINDS = (*ROLES, "virus", "ads", "subscriptions")
 """What a pattern can name by a backslash: `\\Junk`."""
-TABLES = ("folders", "messages")
+TABLES = frozenset({"folders", "messages"})
 """The tables of banjia.toml that are rules; everything else there is a setting."""
 
 Repair = Literal["never", "refused"]
@@ -74,13 +74,18 @@ class RulesMistaken(Exception):
         return Text("\n".join(line.zh for line in lines), "\n".join(line.en for line in lines))
 
 
-def parse_rules(text: str, file: str = "banjia.toml") -> Rules:
-    """Read the rules out of a banjia.toml; RulesMistaken with every mistake in it."""
+def parse_rules(text: str, file: str = "banjia.toml", *, alone: bool = False) -> Rules:
+    """Read the rules out of a banjia.toml; RulesMistaken with every mistake in it.
+
+    What else stands there are settings, and not looked at, unless the rules are to stand `alone`.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RulesMistaken(file, [_not_toml(text, error)]) from None
     reader = _Reader(text)
+    if alone:
+        reader.only(document, TABLES)
     folders = reader.table(document, "folders", ("only", "include", "exclude", "rename", "roles"))
     messages = reader.table(document, "messages", ("repair",))
     rules = Rules(
@@ -112,6 +117,15 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._lines = _lines_of_keys(text)
         self.mistakes: list[RuleMistake] = []
+
+    def only(self, document: Mapping[str, Any], known: Collection[str]) -> None:
+        """Note keys that are none of these."""
+        for key in document.keys() - set(known):
+            self._wrong(
+                (key,),
+                Text("不是规则", "is no rule"),
+                Text(f"可用的表有：{'、'.join(sorted(known))}", f"There are the tables {', '.join(sorted(known))}"),
+            )
 
     def table(self, document: Mapping[str, Any], name: str, known: Sequence[str]) -> Mapping[str, Any]:
         found = document.get(name, {})

@@ -21,11 +21,12 @@ from reports.summary import (
     Followed,
     InvalidRowSummary,
     IssueSummary,
+    LeftOutSummary,
     MemberSummary,
     MessageCounts,
     WaveSummary,
 )
-from reports.texts import INVISIBLE, human_bytes, sentence, visible
+from reports.texts import INVISIBLE, human_bytes, placement, sentence, visible
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -284,6 +285,7 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "started_at": _time(member.started_at),
         "finished_at": _time(member.finished_at),
         "folders": [_folder(folder) for folder in member.folders],
+        "left_out": [_left_out(folder) for folder in member.left_out],
         "issues": [_issue(issue) for issue in member.issues],
     }
 
@@ -305,6 +307,18 @@ def _folder(folder: FolderSummary) -> dict[str, Any]:
         "altered": dict(folder.altered),
         "read_back": folder.read_back,
         "followed": _followed(folder.followed),
+        "why": folder.why or None,
+        "reason": placement(folder.why).as_dict() if folder.why else None,
+        "elsewhere": folder.elsewhere,
+    }
+
+
+def _left_out(folder: LeftOutSummary) -> dict[str, Any]:
+    return {
+        "source_name": folder.source_name,
+        "why": folder.why,
+        "reason": placement(folder.why).as_dict(),
+        "messages": folder.messages,
     }
 
 

@@ -15,6 +15,7 @@ from models.database import reading, writing
 from models.ledger_rows import FolderCopy, MessageIssue
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
+from models.places import FolderPlace
 from models.receive_range import LimitedRange
 from models.uid_sets import parse_uids
 from models.wave import Event, InvalidRow, Wave
@@ -24,6 +25,7 @@ from reports.summary import (
     Followed,
     InvalidRowSummary,
     IssueSummary,
+    LeftOutSummary,
     MemberSummary,
     MessageCounts,
     PreviousReport,
@@ -127,13 +129,18 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
         .order_by(col(MessageIssue.id))
     ):
         issues[issue.folder_copy_id].append(issue)
+    places: dict[int, dict[str, FolderPlace]] = defaultdict(dict)
+    for place in session.exec(
+        select(FolderPlace).where(col(FolderPlace.member_id).in_(own)).order_by(col(FolderPlace.id))
+    ):
+        places[place.member_id][place.source_name] = place
     events: dict[int, list[EventSummary]] = defaultdict(list)
     for event in session.exec(
         select(Event).where(Event.wave_id == wave.id, col(Event.member_id).is_not(None)).order_by(col(Event.id))
     ):
         events[event.member_id or 0].append(_event(event))
     for member in session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line))):
-        mine = folders[member.id or 0]
+        mine, placed = folders[member.id or 0], places[member.id or 0]
         yield MemberSummary(
             id=member.id or 0,
             line=member.line,
@@ -150,7 +157,12 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             server_text=member.server_text,
             bytes=sum(folder.bytes for folder in mine if not folder.superseded),
             found=member.messages_found,
-            folders=tuple(_folder(folder) for folder in mine),
+            folders=tuple(_folder(folder, placed.get(folder.source_name)) for folder in mine),
+            left_out=tuple(
+                LeftOutSummary(place.source_name, place.why, place.messages)
+                for place in placed.values()
+                if not place.target_name
+            ),
             issues=tuple(_issue(issue, folder) for folder in mine for issue in issues[folder.id or 0]),
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
@@ -160,7 +172,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
         )
 
 
-def _folder(folder: FolderCopy) -> FolderSummary:
+def _folder(folder: FolderCopy, place: FolderPlace | None) -> FolderSummary:
     followed = Followed(len(parse_uids(folder.gone)), folder.moved, folder.flags_changed)
     if folder.superseded:
         # Deleted at the source: nothing of it is counted there any more.
@@ -179,6 +191,8 @@ def _folder(folder: FolderCopy) -> FolderSummary:
         altered=json.loads(folder.altered),
         read_back=folder.read_back,
         followed=followed,
+        why=place.why if place and place.target_name == folder.target_name else "",
+        elsewhere=place.messages if place and place.target_name else 0,
     )
 
 

@@ -113,6 +113,19 @@ class FolderSummary:
     read_back: int
     """Messages whose bytes were read back from the target and compared."""
     followed: Followed = Followed()
+    why: str = ""
+    """Why it went where it went, where that does not follow from its name; a name in `texts.toml`."""
+    elsewhere: int = 0
+    """Of a view: messages that were moved from other folders, where they are too."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutSummary:
+    """A folder that was not moved, with the reason and how many messages stay in it."""
+
+    source_name: str
+    why: str
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +174,7 @@ class MemberSummary:
     found: int = 0
     """Messages at the source when the last pass listed it; folders it did not reach are not in `folders`."""
     folders: tuple[FolderSummary, ...] = ()
+    left_out: tuple[LeftOutSummary, ...] = ()
     issues: tuple[IssueSummary, ...] = ()
     events: tuple[EventSummary, ...] = ()
     attempts: int = 0

@@ -35,6 +35,23 @@ def alterations() -> dict[str, Text]:
 
 
 @cache
+def placements() -> dict[str, Text]:
+    """Why a folder went where it went, or nowhere, by the name that the ledger gives it."""
+    return {name: Text(**row) for name, row in _catalogue()["placement"].items()}
+
+
+def placement(why: str) -> Text:
+    """The reason of that name; one of a later version is shown as it is."""
+    return placements().get(why, Text(why, why))
+
+
+@cache
+def roles() -> dict[str, Text]:
+    """The special folders by their roles."""
+    return {name: Text(**row) for name, row in _catalogue()["role"].items()}
+
+
+@cache
 def happenings() -> dict[str, Text]:
     """Who and what a timeline names: people, commands, states of members and waves."""
     own = {name: Text(**row) for name, row in _catalogue()["happening"].items()}
@@ -98,6 +115,9 @@ class Wording:
     def alteration(self, name: str) -> str:
         known = alterations().get(name)
         return self.of(known) if known else name
+
+    def placement(self, why: str) -> str:
+        return self.of(placement(why))
 
     def happening(self, what: str) -> str:
         """Say an event in words; `queued > syncing` names both states."""

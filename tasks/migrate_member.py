@@ -55,8 +55,8 @@ def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> s
         if reopen_issues:
             ledger.reopen_issues()
         watch = Watch(policy.STOP, lambda messages: lifecycle.member_found(kept.engine, member_id, token, messages))
-        with _slots(kept, source.server.host, target.server.host):
-            copy_mailbox(source, target, ledger, _options(kept, member, target.server.host), watch)
+        with places_at(kept, source.server.host, target.server.host):
+            copy_mailbox(source, target, ledger, copy_options(kept, member, target.server.host), watch)
         return lifecycle.member_moved(kept.engine, member_id, token)
 
     return _as_its_runner(member_id, email, MemberState.SYNCING, move)
@@ -73,8 +73,8 @@ def check_member(member_id: int, email: str) -> str:
 
     def look(kept: Store, member: Member) -> MemberState:
         source, target = kept.accounts(member)
-        with _slots(kept, source.server.host, target.server.host):
-            seen = check_mailbox(source, target, _options(kept, member, target.server.host))
+        with places_at(kept, source.server.host, target.server.host):
+            seen = check_mailbox(source, target, copy_options(kept, member, target.server.host))
         lifecycle.member_checked(kept.engine, member_id, member.lease_token, seen.folders, seen.bytes, seen.quota_used)
         return MemberState.READY
 
@@ -209,17 +209,21 @@ def _tries_left(error: MigrationError, attempt: int) -> int:
     return policy.tries(error.cause_id, store().settings.retry_delays) - attempt
 
 
-def _slots(kept: Store, source_host: str, target_host: str) -> contextlib.AbstractContextManager[None]:
+def places_at(kept: Store, source_host: str, target_host: str) -> contextlib.AbstractContextManager[None]:
+    """A place at both servers, waited for."""
     found = kept.settings
     return host_slots(source_host, found.host_connections, target_host, found.target_connections)
 
 
-def _options(kept: Store, member: Member, target_host: str) -> CopyOptions:
+def copy_options(kept: Store, member: Member, target_host: str) -> CopyOptions:
+    """How the roster, the settings and the rules want a member to be moved."""
     found = kept.settings
     return CopyOptions(
         root=member.user_root or "",
         exclude=tuple(name for name in member.exclude_folders.split("\n") if name),
         since=member.since,
         existing=found.existing,
+        folders=kept.rules.folders,
+        repair=kept.rules.repair,
         capacity=Capacity(found.member_connections, lambda: spare_target_slot(target_host, found.target_connections)),
     )

@@ -5,6 +5,7 @@ import os
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -22,6 +23,7 @@ from models.bilingual import Language
 from models.database import NoSuchDatabase
 from models.database import database_url as usable
 from models.member import LEASE_SECONDS
+from models.rules import TABLES, Rules, parse_rules
 
 
 class SettingsMistake(Exception):
@@ -38,6 +40,13 @@ def settings_files() -> tuple[Path, ...]:
     return (Path("banjia.toml"), home_directory() / "banjia.toml")
 
 
+class _WithoutRules(TomlConfigSettingsSource):
+    """The settings of a file that may hold rules, too."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return {name: value for name, value in super()._read_file(file_path).items() if name not in TABLES}
+
+
 class Settings(BaseSettings):
     """Every setting, with its default."""
 
@@ -49,6 +58,7 @@ class Settings(BaseSettings):
         description="postgresql://user@host/name or sqlite:///file; default: SQLite in BANJIA_HOME",
     )
     vault_key_file: Path | None = Field(default=None, description="key file; default: keys/vault.key in BANJIA_HOME")
+    rules: Path | None = Field(default=None, description="file with the rules for folders; default: banjia.toml")
     ca_file: Path | None = Field(default=None, description="a private certificate authority to trust, PEM")
     plain_hosts: tuple[str, ...] = Field(default=(), description="hosts that may be spoken to in clear text")
     source_host: str = Field(default="", description="old server of rows that name none")
@@ -90,7 +100,7 @@ class Settings(BaseSettings):
         return (
             init_settings,
             env_settings,
-            *(TomlConfigSettingsSource(settings_cls, file) for file in settings_files()),
+            *(_WithoutRules(settings_cls, file) for file in settings_files()),
         )
 
     @field_validator("database_url")
@@ -150,6 +160,25 @@ def settings() -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         files = ", ".join(str(file) for file in settings_files() if file.is_file())
         raise SettingsMistake(f"{files}: {error}") from None
+
+
+def rules() -> Rules:
+    """The admin's rules; RulesMistaken when they cannot be followed."""
+    if chosen := settings().rules:
+        return parse_rules(_read_rules(chosen), str(chosen), alone=True)
+    for file in settings_files():
+        if file.is_file() and TABLES & tomllib.loads(text := _read_rules(file)).keys():
+            return parse_rules(text, str(file))
+    return Rules()
+
+
+def _read_rules(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsMistake(f"{file}: {error}") from None
+    except OSError as error:
+        raise SettingsMistake(f"{file}: {error.strerror}") from None
 
 
 def _mistakes(error: ValidationError) -> list[str]:

@@ -18,8 +18,9 @@ from models import lifecycle
 from models.database import open_database
 from models.enrol import DefaultServers
 from models.member import Member, let_leases_last
+from models.rules import Rules
 from models.vault import Vault
-from tasks.settings import Settings, settings
+from tasks.settings import Settings, rules, settings
 
 log = logging.getLogger("banjia")
 
@@ -34,6 +35,7 @@ class Store:
     settings: Settings
     engine: Engine
     vault: Vault
+    rules: Rules = field(default_factory=Rules)
     unwritten: dict[int, str] = field(default_factory=dict)
     """Members that ended when the database took no word of it, with its own words; the flow writes them down later."""
 
@@ -114,7 +116,7 @@ def store() -> Store:
     log_to_file(found)
     let_leases_last(found.lease_seconds)
     engine = open_database(found.database)
-    return Store(found, engine, Vault(engine, found.key_file))
+    return Store(found, engine, Vault(engine, found.key_file), rules())
 
 
 def log_to_file(found: Settings) -> Path:

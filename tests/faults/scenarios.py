@@ -108,7 +108,7 @@ def small(stage: Stage) -> None:
     """Some folders with some mail each."""
     deliver(stage.source.folder("INBOX"), 0, 1, 2, 3, 4, 5)
     deliver(stage.source.create("Work"), 6, 7, 8)
-    deliver(stage.source.create("已发送"), 9)
+    deliver(stage.source.create("计划"), 9)
 
 
 def equal_messages(stage: Stage) -> None:

@@ -127,7 +127,7 @@ class World:
         self.boxes += 1
         user = f"user{self.boxes}@example"
         source, target = self.old.add_account(user, PASSWORD), self.new.add_account(user, PASSWORD)
-        work, sent = source.create("Work"), source.create("已发送")
+        work, sent = source.create("Work"), source.create("计划")
         inbox = source.folder("INBOX")
         for number in range(5):
             inbox.deliver(mail(number), moment(number + 1), ["\\Seen"] if number % 2 else [])
@@ -231,7 +231,7 @@ def assert_arrived(world: World, box: Box) -> None:
     expected["INBOX", mail(100), moment(11), frozenset()] += 1
     assert everything(world.new, box.target_user) == expected
     rows = box.ledger.folders()
-    assert sorted(row.source_name for row in rows) == ["INBOX", "Work", "已发送"]
+    assert sorted(row.source_name for row in rows) == ["INBOX", "Work", "计划"]
     assert sum(row.source_messages for row in rows) == 12
     assert not sum(row.issues for row in rows)
     box.assert_counted()
@@ -298,7 +298,7 @@ def random_box(world: World, dice: random.Random) -> Box:
     world.boxes += 1
     user = f"user{world.boxes}@example"
     source, target = world.old.add_account(user, PASSWORD), world.new.add_account(user, PASSWORD)
-    for name in ["INBOX", "Work", "Work/Old", "已发送"][: dice.randint(1, 4)]:
+    for name in ["INBOX", "Work", "Work/Old", "计划"][: dice.randint(1, 4)]:
         folder = source.find(name) or source.create(name)
         for _ in range(dice.choice([0, 1, 3, 12, 25])):
             number = dice.randint(1, 20)

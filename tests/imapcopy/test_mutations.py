@@ -568,7 +568,7 @@ def lose_folder(box: Box, folder: Folder, uid: int, n: int) -> None:
 
 MAILBOX = st.lists(
     st.tuples(
-        st.sampled_from(["INBOX", "Work", "已发送"]),
+        st.sampled_from(["INBOX", "Work", "计划"]),
         st.one_of(st.integers(1, 4).map(mail), st.sampled_from(INBOX), st.binary(min_size=1, max_size=60)),
         st.integers(1, 28),
     ),

@@ -8,10 +8,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from models.rules import ROLES
 from reports.summary import BENIGN_ALTERATIONS
-from reports.texts import Wording, alterations, sentence, texts, visible
+from reports.texts import Wording, alterations, placements, roles, sentence, texts, visible
 
 ENGLISH = Wording("en", ZoneInfo("UTC"))
+ALL = {**texts(), **alterations(), **placements(), **{f"role {name}": text for name, text in roles().items()}}
 CHINESE = Wording("zh-CN", ZoneInfo("Asia/Shanghai"))
 
 
@@ -32,24 +34,32 @@ def test_every_sentence_that_is_said_exists_and_none_is_idle() -> None:
     assert used() == set(texts())
 
 
-@pytest.mark.parametrize("name", sorted({**texts(), **alterations()}))
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_a_sentence_is_in_both_languages_with_the_same_places(name: str) -> None:
-    text = {**texts(), **alterations()}[name]
+    text = ALL[name]
     assert text.zh.strip()
     assert text.en.strip()
     places = [{field for _, field, _, _ in string.Formatter().parse(each) if field} for each in (text.zh, text.en)]
     assert places[0] == places[1]
 
 
-@pytest.mark.parametrize("name", sorted(texts()))
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_chinese_is_written_with_chinese_punctuation(name: str) -> None:
-    assert not re.search(r"[\u4e00-\u9fff][,:;!?()]|[,:;!?()][\u4e00-\u9fff]", texts()[name].zh)
+    assert not re.search(r"[\u4e00-\u9fff][,:;!?()]|[,:;!?()][\u4e00-\u9fff]", ALL[name].zh)
 
 
 def test_every_benign_alteration_has_a_name() -> None:
     assert set(alterations()) >= BENIGN_ALTERATIONS
     assert ENGLISH.alteration("line_ends") == "line ends rewritten"
     assert ENGLISH.alteration("of_a_later_version") == "of_a_later_version"
+
+
+def test_every_reason_for_a_folders_place_has_words() -> None:
+    """The engine's modules name reasons as plain words; each of them is told in both languages."""
+    source = "".join((files("imapcopy") / name).read_text(encoding="utf-8") for name in ("folders.py",))
+    assert set(re.findall(r'"(\w+)"', source)) >= set(placements())
+    assert ENGLISH.placement("of_a_later_version") == "of_a_later_version"
+    assert set(roles()) == set(ROLES)
 
 
 def test_one_message_is_not_messages() -> None:

@@ -1,0 +1,48 @@
+"""Says where each folder of a mailbox would go, and why, from what both sides list. Writes to neither."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from imapcopy.account import Account
+from imapcopy.connection import SourceConnection, TargetConnection
+from imapcopy.copy_mailbox import CopyOptions, plan_folders
+from imapcopy.folders import Place
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFolder:
+    """One source folder; `target_name` is "" when it is left out, `messages` None where the server does not tell."""
+
+    source_name: str
+    target_name: str
+    new: bool
+    role: str
+    why: str
+    messages: int | None
+
+
+def plan_mailbox(
+    source: Account, target: Account, options: CopyOptions, known: Mapping[str, Place]
+) -> list[PlannedFolder]:
+    """The folders that would be moved, in their order, then those that would be left out.
+
+    What the target refuses shows only when it is asked to create a folder: then it gets another name.
+    """
+    with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
+        old, new = from_source.listing(statuses=True), to_target.listing()
+        plan = plan_folders(from_source, old, to_target, new, options, known)
+        statuses = old.statuses
+        if statuses is None:
+            statuses = from_source.statuses([folder.raw for folder in plan.sources])
+        counts = {raw: status.messages for raw, status in statuses.items()}
+        moved = [
+            PlannedFolder(
+                pair.source.name, pair.target_name, pair.create, pair.role, pair.why, counts.get(pair.source.raw)
+            )
+            for pair in plan.pairs
+        ]
+        stays = [
+            PlannedFolder(each.source.name, "", False, "", each.why, counts.get(each.source.raw))
+            for each in plan.left_out
+        ]
+        return moved + stays
