@@ -34,6 +34,11 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 
+# For `pytest -m fuzz --hypothesis-profile=fuzz`: what takes no time for one takes minutes for so many.
+settings.register_profile(
+    "fuzz", max_examples=100_000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
+)
+
 
 @pytest.fixture(scope="session")
 def authority() -> Authority:
