@@ -27,6 +27,8 @@ from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused
 CONNECT_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
 """How long a server may say nothing while an answer is due."""
+_BEYOND_THE_LIBRARY = (ValueError, ArithmeticError, MemoryError)
+"""What the library lets out where an answer is no IMAP: numbers of a thousand digits, literals of an exabyte."""
 IDENTITY = b'ID ("name" "Banjia")'
 
 
@@ -43,7 +45,7 @@ def connect(account: Account, side: Side) -> Any:
             ssl_context=_tls_context(server) if server.security == "tls" else None,
             timeout=imapclient.SocketTimeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
         )
-    except (OSError, IMAPClientError, UnicodeError) as error:
+    except (OSError, IMAPClientError, *_BEYOND_THE_LIBRARY) as error:
         raise _connect_failed(error, account, side) from None
     # The library formats the repr of every literal at its default level, even with logging off.
     client._imap.debug = 0
@@ -56,7 +58,7 @@ def connect(account: Account, side: Side) -> Any:
         # What this process leaves in the socket when it dies must not arrive: the next one looks up what did, and on a
         # slow line megabytes of mail would still come in while it looks, and after.
         client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, THROW_AWAY)
-    except (OSError, IMAPClientError) as error:
+    except (OSError, IMAPClientError, *_BEYOND_THE_LIBRARY) as error:
         with contextlib.suppress(OSError, IMAPClientError):
             client.shutdown()
         raise _connect_failed(error, account, side) from None
@@ -121,6 +123,9 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
                 _library_text(error),
                 classify_exception(error, stage="login", side=side, host=account.server.host),
             )
+            break
+        except _BEYOND_THE_LIBRARY as error:
+            failure = _login_failed(dialogue, f"unreadable answer ({type(error).__name__})", "connection_dropped")
             break
     if failure:
         # Raised out here, because the library's exception may quote the password and would stay its context.
