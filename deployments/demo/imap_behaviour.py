@@ -131,6 +131,7 @@ class Behaviour:
     reserved_names: frozenset[str] = frozenset()  # cannot be created
     uid_place: Literal["first", "last", "either"] = "first"  # of UID in an answer to FETCH
     bodies: Literal["right", "refused", "omitted"] = "right"  # how FETCH answers for what is `unreadable`
+    peek_marks_seen: bool = False  # FETCH of a body does so in every form, in a folder that is open for writing
     demands_line_end: bool = False  # APPEND of a message without a final CRLF is BAD
     stores_once: bool = False  # the same octets in the same folder are stored once, and no word is said of it
     flags_lost_at_append: frozenset[str] = frozenset()

@@ -205,7 +205,9 @@ def fetch(session: Session, args: Arguments) -> str:
         if not session.offers("CONDSTORE"):
             raise Malformed("Unknown FETCH item MODSEQ")
         session.condstore = True
-    marks_seen = not session.opened.read_only and any(isinstance(item, Body) and not item.peek for item in items)
+    marks_seen = not session.opened.read_only and any(
+        isinstance(item, Body) and not (item.peek and not session.behaviour.peek_marks_seen) for item in items
+    )
     told = _changed_flags(session, chosen, lambda flags: flags | {"\\Seen"}) if marks_seen else chosen
     cut = session.striking if session.striking and session.striking.action is Action.CUT else None
     for count, ((number, before), (_, message)) in enumerate(zip(chosen, told, strict=True), start=1):
