@@ -76,6 +76,24 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_every_test_that_the_documentation_names_exists() -> None:
+    """Named as `file.py::test`, with the folder under tests/ unless that is imapcopy/."""
+    named = set(re.findall(r"`([\w/]+\.py)::(test_\w+)`", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
+    assert len(named) > 80
+    for file, test in sorted(named):
+        path = ROOT / "tests" / (file if "/" in file else f"imapcopy/{file}")
+        assert re.search(rf"^def {test}\(", path.read_text(encoding="utf-8"), re.MULTILINE), f"{file}::{test}"
+
+
+def test_the_quirks_of_every_personality_are_listed() -> None:
+    listed = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
+    quirks = re.findall(r"`test_personalities\.py::(test_\w+)`", listed)
+    written = (ROOT / "tests" / "imapcopy" / "test_personalities.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"^def (test_\w+)\(", written, re.MULTILINE)) - {
+        "test_a_personality_is_data_with_an_origin"
+    } == set(quirks)
+
+
 def test_the_map_of_the_house_is_the_house() -> None:
     folders = re.findall(r"^(\w+)/ ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert all((ROOT / folder).is_dir() for folder in folders)
