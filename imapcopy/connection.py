@@ -16,6 +16,7 @@ from imapcopy.dialogue import COMMANDS_IN_FLIGHT, Dialogue, can_quote
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, Side
 from imapcopy.flight import BODY_ITEMS, SCAN_ITEMS, Fetched, FetchRequest, fetch_each, uid_sets
 from imapcopy.folders import Folder
+from imapcopy.identity import may_be_cut
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Selected
 from imapcopy.sign_in import connect, sign_in
@@ -251,7 +252,9 @@ class Connection:
         """The messages with these UIDs, one after the other as they come in; a missing one is absent.
 
         A refusal is raised as Refused: only the caller can tell whether it means one message or the whole folder.
+        Those that may have been cut come last, and whole.
         """
+        doubtful: dict[int, int] = {}
         for uid_set, due in uid_sets(uids):
             for message in self._dialogue.answers(
                 self._dialogue.send(b"UID FETCH " + uid_set + b" " + BODY_ITEMS), responses.message
@@ -259,7 +262,30 @@ class Connection:
                 # A server that answers for a message nobody asked for, or twice, is not believed.
                 if message.uid in due:
                     due.remove(message.uid)
-                    yield message
+                    if message.raw is not None and may_be_cut(message.raw):
+                        # Only how long it is: there may be many of them.
+                        doubtful[message.uid] = len(message.raw)
+                    else:
+                        yield message
+        for uid, octets in doubtful.items():
+            yield from self._whole(uid, octets)
+
+    def _whole(self, uid: int, octets: int) -> Iterator[Message]:
+        """A message of so many octets as RFC822, which is whole at Courier when BODY[] is not; else as BODY[] again."""
+        name, uidvalidity = self.selected, self.uidvalidity
+        found: list[Message] = []
+        with contextlib.suppress(Refused):
+            text, _ = self._dialogue.collect(self._dialogue.opening(b"EXAMINE", name))
+            # Otherwise it would be marked as seen (RFC 3501 sections 6.3.2 and 6.4.5).
+            if "[READ-ONLY]" in text.upper():
+                asked = self._dialogue.send(b"UID FETCH %d (UID RFC822)" % uid)
+                found = [m for m in self._dialogue.answers(asked, responses.message_as_rfc822) if m.uid == uid]
+        if self._open(self.opens_with, name).uidvalidity != uidvalidity:
+            return
+        if not found or len(found[0].raw or b"") < octets:
+            asked = self._dialogue.send(b"UID FETCH %d " % uid + BODY_ITEMS)
+            found = [m for m in self._dialogue.answers(asked, responses.message) if m.uid == uid]
+        yield from found[:1]
 
     def pieces(self, uid: int, start: int = 0) -> Iterator[bytes]:
         """A message of the opened folder piece by piece (RFC 9051 section 6.4.5), from an octet on, until one is short.
@@ -444,7 +470,7 @@ class TargetConnection(Connection):
 
     def select(self, name: str) -> Selected:
         """Open a folder for reading back. EXAMINE would show no PERMANENTFLAGS, and block APPEND on Courier."""
-        return self._open(b"SELECT", grammar.encode_mailbox(name))
+        return self._open(self.opens_with, grammar.encode_mailbox(name))
 
     def select_each(self, names: Iterable[str]) -> Iterator[tuple[str, Selected | MigrationError]]:
         """SELECT many folders in flight; one that is refused comes with its error. The last one stays open."""

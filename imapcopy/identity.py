@@ -15,6 +15,9 @@ from models.ledger_rows import DIGEST_BYTES
 PIECE_BYTES = 1 << 17
 PAIRED_BYTES = 65536
 
+CUT_PARTS = 250
+"""Courier gives no more than 300 parts of a message as BODY[], and takes the size of that for the message's own."""
+
 _HEADER_8BIT = bytes(range(0x80)) + b"X" * 0x80
 _NUL_AS_80 = bytes([0x80, *range(1, 256)])
 _HEADER_END = re.compile(rb"\n\r?\n")
@@ -39,6 +42,13 @@ def digest_and_hazard(raw: bytes) -> tuple[bytes, bool]:
     if beginning.count(b"\r\n") != (line_ends // 2 if len(raw) <= PAIRED_BYTES else beginning.count(b"\n")):
         return found, True
     return found, not _header(raw).isascii()
+
+
+def may_be_cut(raw: bytes) -> bool:
+    """Whether there are so many parts, or messages within messages, that a server may have left out the rest."""
+    # Lines that begin so are rare enough that none has to be told from a boundary.
+    parts = raw.count(b"\n--")
+    return parts >= CUT_PARTS or parts + raw.count(b"/rfc822") + raw.count(b"/RFC822") >= CUT_PARTS
 
 
 def _digest(raw: bytes) -> tuple[bytes, int]:

@@ -25,6 +25,7 @@ from imapcopy.errors import (
 )
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
+from imapcopy.identity import may_be_cut
 from imapcopy.letter import Letter
 from imapcopy.plan import Envelope
 from imapcopy.wire import LinkSpeed
@@ -187,12 +188,17 @@ class SourceReader:
             begun = time.perf_counter()
 
     def _sorted(self, wish: Wish, loaded: Loaded, due: dict[int, Envelope], again: list[Wish]) -> Loaded:
-        """Keep what is beyond doubt; ask again for what did not come or has another size than it should have."""
-        odd = [each for each in loaded.letters if len(each.raw) != each.envelope.size]
-        if odd:
+        """Keep what is beyond doubt; ask again for what did not come, has an odd size, or may have been cut."""
+        sound: list[Letter] = []
+        odd: list[Letter] = []
+        for each in loaded.letters:
             # Some servers only estimate sizes; others answer for a message that is gone with one of their own making.
-            self._sizes_are_estimates = 2 * len(odd) > len(loaded.letters)
-            loaded.letters = [each for each in loaded.letters if len(each.raw) == each.envelope.size]
+            (sound if len(each.raw) == each.envelope.size else odd).append(each)
+        self._sizes_are_estimates = self._sizes_are_estimates or len(odd) > len(sound)
+        loaded.letters = []
+        for each in sound:
+            cut = isinstance(each.raw, bytes) and may_be_cut(each.raw)
+            (odd if cut else loaded.letters).append(each)
         missing = [*due.values(), *(each.envelope for each in odd)]
         if missing:
             again.append(Wish(wish.folder, wish.uidvalidity, sorted(missing, key=lambda envelope: envelope.uid)))

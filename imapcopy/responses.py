@@ -135,10 +135,19 @@ def message(response: Response) -> Message | None:
     segments = response.segments
     if len(segments) == 2 and segments[1] == b")" and (found := _BODY.match(segments[0])):
         return Message(int(found[1]), response.literals[0])
+    return _with_content(response, b"BODY[]")
+
+
+def message_as_rfc822(response: Response) -> Message | None:
+    """One message that was asked for under the older name of its content (RFC 3501 section 6.4.5)."""
+    return _with_content(response, b"RFC822")
+
+
+def _with_content(response: Response, name: bytes) -> Message | None:
     values = fetched(response)
-    if values is None or b"UID" not in values or b"BODY[]" not in values:
+    if values is None or b"UID" not in values or name not in values:
         return None
-    raw = values[b"BODY[]"]
+    raw = values[name]
     return Message(_uid(values[b"UID"]), raw if isinstance(raw, bytes) else None)
 
 

@@ -18,6 +18,69 @@ pytestmark = pytest.mark.usefixtures("impatient")
 INBOX = Folder(b"INBOX", "INBOX", "/", frozenset())
 
 
+# Content that a server cuts
+
+
+WHOLE = b"Subject: many parts\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 310
+CUT = WHOLE[: WHOLE.index(b"--b", len(WHOLE) * 300 // 310)]
+_OPENED = b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 4] x\r\n"
+
+
+def _read_from_courier(
+    as_rfc822: bytes,
+    examined: bytes = b"[READ-ONLY] ",
+    kind: type[SourceConnection | TargetConnection] = SourceConnection,
+) -> tuple[list[bytes | None], list[bytes]]:
+    """What is read of message 2 from a server that cuts it, and the commands for that."""
+
+    def fetch(rest: bytes) -> bytes:
+        if b"RFC822" in rest:
+            return as_rfc822
+        return b"* 2 FETCH (UID 2 BODY[] {%d}\r\n%b)\r\nTAG OK done\r\n" % (len(CUT), CUT)
+
+    answers = {"FETCH": fetch, "EXAMINE": lambda rest: _OPENED + b"TAG OK %bdone\r\n" % examined}
+    with Scripted(answers) as server, kind(server.account) as connection:
+        if isinstance(connection, SourceConnection):
+            connection.examine(INBOX)
+        else:
+            connection.select("INBOX")
+        before = len(server.received)
+        read = [message.raw for message in connection.messages([2])]
+        return read, [line.split(b" ", 1)[1].strip() for line in server.received[before:]]
+
+
+RFC822 = b"* 2 FETCH (UID 2 RFC822 {%d}\r\n%b)\r\nTAG OK done\r\n" % (len(WHOLE), WHOLE)
+
+
+@pytest.mark.parametrize(("kind", "opening"), [(SourceConnection, b"EXAMINE"), (TargetConnection, b"SELECT")])
+def test_a_message_of_many_parts_is_read_whole_from_a_server_that_cuts_it(
+    kind: type[SourceConnection | TargetConnection], opening: bytes
+) -> None:
+    read, commands = _read_from_courier(RFC822, kind=kind)
+    assert read == [WHOLE]
+    assert commands[1:] == [b'EXAMINE "INBOX"', b"UID FETCH 2 (UID RFC822)", opening + b' "INBOX"']
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"TAG BAD unknown item\r\n",
+        b"TAG OK nothing\r\n",
+        b"* 2 FETCH (UID 2 RFC822 NIL)\r\nTAG OK done\r\n",
+        b"* 2 FETCH (UID 2 RFC822 {5}\r\nshort)\r\nTAG OK done\r\n",
+        RFC822.replace(b"UID 2", b"UID 3"),
+    ],
+)
+def test_what_is_shorter_or_missing_as_rfc822_is_taken_as_it_came(answer: bytes) -> None:
+    assert _read_from_courier(answer)[0] == [CUT]
+
+
+def test_nothing_that_marks_as_seen_is_asked_for_where_examine_is_not_read_only() -> None:
+    read, commands = _read_from_courier(RFC822, examined=b"")
+    assert read == [CUT]
+    assert not [command for command in commands if b"RFC822" in command]
+
+
 # Odd answers
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy.identity import alteration, core_digest, digest, digest_and_hazard, tolerant_digest
+from imapcopy.identity import alteration, core_digest, digest, digest_and_hazard, may_be_cut, tolerant_digest
 from imapcopy.look_up import Fingerprint, looser_digests, match
 from models.ledger_rows import Entry
 
@@ -40,6 +40,20 @@ def test_the_digest_forgives_line_ends_and_the_tolerant_one_every_known_server(n
     sent, stored = CHANGES[name]
     assert (digest(sent) == digest(stored)) == (name in ("", "final_line_end", "line_ends"))
     assert (tolerant_digest(sent) == tolerant_digest(stored)) == (name != "content")
+
+
+@pytest.mark.parametrize(
+    ("raw", "may_be"),
+    [
+        (MAIL + b"--b\r\n\r\nx\r\n" * 310, True),
+        (MAIL + b"--b\r\n\r\nx\r\n" * 100, False),
+        (b"Content-Type: message/rfc822\r\n\r\n" * 310, True),
+        (b"Content-Type: MESSAGE/RFC822\r\n\r\n" * 310, True),
+        (MAIL + b"-- \r\nregards\r\n", False),
+    ],
+)
+def test_what_has_very_many_parts_may_have_been_cut(raw: bytes, may_be: bool) -> None:
+    assert may_be_cut(raw) == may_be
 
 
 def test_an_eight_bit_body_is_not_forgiven() -> None:
