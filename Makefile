@@ -3,7 +3,7 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin
 
-.PHONY: help setup demo test faults check bench clean
+.PHONY: help setup demo test faults fidelity check bench clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -28,6 +28,10 @@ faults: setup ## end runs at their steps and cut their connections, and print wh
 	tests/setup/install_servers
 	$(RUN)/python -m tests.faults --json var/faults.json
 	$(RUN)/pytest -q --numprocesses 2 tests/faults/test_proxy.py -k cut_anywhere --cut-every 1024
+
+fidelity: setup ## move odd mail, or that below BANJIA_CORPUS, through all pairs of three servers; a minute (docs/fidelity.md)
+	tests/setup/install_servers
+	$(RUN)/python -m tests.fidelity --json var/fidelity.json
 
 check: setup ## the quick checks before a commit: style, types, import contract, documentation
 	$(RUN)/ruff check .

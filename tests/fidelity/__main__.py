@@ -1,6 +1,6 @@
 """The table of `make fidelity`: mail moved through every pair of Dovecot, Cyrus and Courier, compared octet by octet.
 
-    python -m tests.fidelity [--corpus DIRECTORY] [--pair NAME-NAME] [--details] [--json FILE]
+    python -m tests.fidelity [--corpus DIRECTORY] [--pair NAME-NAME] [--details] [--markdown] [--json FILE]
 
 Exits with 1 when anything differs of which the report has no word, or has no name for.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fidelity.corpus import corpus
-from tests.fidelity.hazards import hazards
+from tests.fidelity.hazards import Hazard, hazards
 from tests.fidelity.moves import OF_THE_REST, OF_THE_TEXT, Loading, Move, RealServer, load, move
 from tests.servers.courier import Courier
 from tests.servers.cyrus import Cyrus
@@ -33,32 +33,40 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, help="a directory of .eml and .mbox files; also BANJIA_CORPUS")
     parser.add_argument("--pair", default="", help="only this one: Cyrus-Courier")
     parser.add_argument("--details", action="store_true", help="name each message that is not identical")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/fidelity.md")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     directory = given.corpus or (Path(found) if (found := os.environ.get("BANJIA_CORPUS")) else None)
     mail = corpus(directory) if directory else hazards()
     if not mail:
         parser.error(f"no .eml and no .mbox file below {directory}")
-    wanted = given.pair.split("-") if given.pair else None
     begun = time.monotonic()
-    with running(KINDS) as servers, tempfile.TemporaryDirectory() as state:
-        sources = [server for server in servers if not wanted or wanted[0] == type(server).__name__]
-        loadings = [(source, load(source, mail)) for source in sources]
-        print(loading_table(len(mail), loadings), end="\n\n", flush=True)
-        moves = []
-        for source, loading in loadings:
-            for target in servers:
-                if not wanted or wanted[1] == type(target).__name__:
-                    user = f"from_{type(source).__name__.lower()}"
-                    moves.append(move(source, loading, target, user, Path(tempfile.mkdtemp(dir=state))))
-    print(table(moves))
+    loadings, moves = run(mail, given.pair)
+    print(loading_table(len(mail), loadings), table(moves), sep="\n\n")
     if given.details:
         print("", *details(moves), sep="\n")
+    if given.markdown:
+        print("", markdown(stored_cells(loadings)), "", markdown(moved_cells(loadings, moves)), sep="\n")
     print(f"\n{time.monotonic() - begun:.0f} s")
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(figures(loadings, moves), indent=1, ensure_ascii=False))
     return 0 if all(each.is_right for each in moves) else 1
+
+
+def run(mail: Sequence[Hazard], pair: str = "") -> tuple[list[Loading], list[Move]]:
+    """Load the mail into each server and move it into each, or only as the pair says."""
+    source_kind, _, target_kind = pair.partition("-")
+    moves: list[Move] = []
+    with running(KINDS) as servers, tempfile.TemporaryDirectory() as state:
+        loaded = [(s, load(s, mail)) for s in servers if source_kind in ("", type(s).__name__)]
+        for source, loading in loaded:
+            for target in servers:
+                if target_kind in ("", type(target).__name__):
+                    user = f"from_{loading.server.lower()}"
+                    moves.append(move(source, loading, target, user, Path(tempfile.mkdtemp(dir=state))))
+                    print(f"{moves[-1].pair} moved", file=sys.stderr, flush=True)
+    return [loading for _, loading in loaded], moves
 
 
 @contextmanager
@@ -74,14 +82,12 @@ def running(kinds: Iterable[type[Any]]) -> Iterator[list[RealServer]]:
         yield servers
 
 
-def loading_table(messages: int, loadings: Sequence[tuple[RealServer, Loading]]) -> str:
+def loading_table(messages: int, loadings: Sequence[Loading]) -> str:
     """What the servers did to the mail while it was stored, before anything was moved."""
     rows = [("loaded into", "messages", "altered while stored", "refused")]
-    for server, loading in loadings:
-        refused = Counter(loading.refused.values())
-        rows.append(
-            (type(server).__name__, str(messages), _counted(Counter(loading.altered.values())), _counted(refused))
-        )
+    for loading in loadings:
+        altered, refused = Counter(loading.altered.values()), Counter(loading.refused.values())
+        rows.append((loading.server, str(messages), _counted(altered), _counted(refused)))
     return _aligned(rows)
 
 
@@ -96,7 +102,7 @@ def table(moves: Sequence[Move]) -> str:
         found = each.found
         rows.append(
             (
-                f"{each.source}-{each.target}",
+                each.pair,
                 *(str(each.messages), str(each.identical)),
                 _counted({name: found[name] for name in OF_THE_TEXT}),
                 _counted({name: found[name] for name in OF_THE_REST}),
@@ -111,14 +117,71 @@ def details(moves: Sequence[Move]) -> Iterator[str]:
     for each in moves:
         for name, outcome in sorted(each.outcomes.items()):
             if outcome:
-                yield f"{each.source}-{each.target}: {name}: {', '.join(sorted(outcome))}"
+                yield f"{each.pair}: {name}: {', '.join(sorted(outcome))}"
 
 
-def figures(loadings: Sequence[tuple[RealServer, Loading]], moves: Sequence[Move]) -> dict[str, Any]:
+Cells = dict[str, dict[str, str]]
+"""Rows by the name of a message, in them the cells by the name of a column."""
+
+
+def stored_cells(loadings: Sequence[Loading]) -> Cells:
+    """What became of each message when it was stored: `=` where nothing did."""
+    return {
+        name: {
+            loading.server: "refused" if name in loading.refused else loading.altered.get(name, "=")
+            for loading in loadings
+        }
+        for name in loadings[0].names
+    }
+
+
+def moved_cells(loadings: Sequence[Loading], moves: Sequence[Move]) -> Cells:
+    """What became of each message when it was moved: `=` where nothing did, nothing where it could not be stored."""
+    return {
+        name: {
+            each.pair: (", ".join(sorted(each.outcomes[name])) or "=") if name in each.outcomes else ""
+            for each in moves
+        }
+        for name in loadings[0].names
+    }
+
+
+def markdown(cells: Cells) -> str:
+    """As a table, without the rows in which nothing happened."""
+    columns = list(next(iter(cells.values())))
+    lines = ["| message | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in cells.items():
+        if set(row.values()) - {"=", ""}:
+            lines.append(f"| {name} | " + " | ".join(row[column] for column in columns) + " |")
+    return "\n".join(lines)
+
+
+def from_markdown(text: str, first_column: str) -> Cells:
+    """The rows of the table with that column after the message's name."""
+    lines = iter(text.splitlines())
+    columns: list[str] = []
+    for line in lines:
+        if line.startswith(f"| message | {first_column} |"):
+            columns = _cells_of(line)
+            break
+    next(lines)
+    found: Cells = {}
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        name, *row = _cells_of(line)
+        found[name] = dict(zip(columns[1:], row, strict=True))
+    return found
+
+
+def _cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def figures(loadings: Sequence[Loading], moves: Sequence[Move]) -> dict[str, Any]:
     return {
         "loaded": [
-            {"server": type(server).__name__, "altered": loading.altered, "refused": loading.refused}
-            for server, loading in loadings
+            {"server": loading.server, "altered": loading.altered, "refused": loading.refused} for loading in loadings
         ],
         "moves": [
             {

@@ -30,7 +30,9 @@ def _messages(file: Path, name: str) -> Iterator[tuple[str, bytes]]:
     starts = [match.end() for match in _FROM_LINE.finditer(raw)]
     ends = [*[match.start() for match in _FROM_LINE.finditer(raw)][1:], len(raw)]
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        yield f"{name}#{number}", _as_sent(raw[start:end].removesuffix(b"\n"))
+        # An empty line stands between two messages and belongs to neither.
+        text = raw[start:end]
+        yield f"{name}#{number}", _as_sent(text[:-1] if text.endswith(b"\n\n") else text)
 
 
 def _as_sent(raw: bytes) -> bytes:

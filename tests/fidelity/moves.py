@@ -62,7 +62,10 @@ class Kept(NamedTuple):
 class Loading:
     """What became of mail that was stored in a server to be moved from there."""
 
+    server: str
     user: str
+    names: list[str] = field(default_factory=list)
+    """Of all messages, in the order in which they were to be stored."""
     uids: dict[int, str] = field(default_factory=dict)
     """The name of each message by its UID."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -87,6 +90,10 @@ class Move:
     extra: int = 0
     """Messages at the target that stand for none of the source."""
     failure: str = ""
+
+    @property
+    def pair(self) -> str:
+        return f"{self.source}-{self.target}"
 
     @property
     def found(self) -> Counter[str]:
@@ -127,7 +134,7 @@ class Move:
 def load(server: RealServer, hazards: Sequence[Hazard], user: str = "source") -> Loading:
     """Store messages in the INBOX of a new account, each by an APPEND of its own."""
     server.add_user(user, PASSWORD)
-    loading = Loading(user)
+    loading = Loading(_kind(server), user, [hazard.name for hazard in hazards])
     outcomes = store_each(server, user, PASSWORD, [hazard.message for hazard in hazards])
     for hazard, outcome in zip(hazards, outcomes, strict=True):
         if isinstance(outcome, int):
@@ -145,7 +152,7 @@ def load(server: RealServer, hazards: Sequence[Hazard], user: str = "source") ->
 def move(source: RealServer, loading: Loading, target: RealServer, user: str, directory: Path) -> Move:
     """Move the loaded mailbox into a new account of the target, and compare both."""
     target.add_user(user, PASSWORD)
-    result = Move(_kind(source), _kind(target))
+    result = Move(loading.server, _kind(target))
     before = inbox(source, loading.user)
     engine = open_database(f"sqlite:///{directory / user}.sqlite")
     try:
