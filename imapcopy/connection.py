@@ -572,16 +572,18 @@ class TargetConnection(Connection):
                 self._dialogue.send(b"UID STORE " + uid_set + b" " + item + grammar.flag_list(flags))
             )
 
-    def append(self, name: str, messages: Sequence[Outgoing]) -> tuple[int, list[int]]:
+    def append(self, name: str, messages: Sequence[Outgoing], *, announced: bool = False) -> tuple[int, list[int]]:
         """Append messages in order, in one command when MULTIAPPEND (RFC 3502) is offered or there is only one.
 
         Returns UIDVALIDITY and the new UIDs (APPENDUID, RFC 4315), or 0 and [] when the server does not tell. Raises
         Refused when the server took none; ConnectionLost leaves open what it took.
         """
-        return self.appended(self.start_append(name, messages), len(messages))
+        return self.appended(self.start_append(name, messages, announced=announced), len(messages))
 
-    def start_append(self, name: str, messages: Sequence[Outgoing]) -> bytes:
-        """Send an APPEND; the tag for `appended`. Waits only for leave to send a literal, where the server needs it."""
+    def start_append(self, name: str, messages: Sequence[Outgoing], *, announced: bool = False) -> bytes:
+        """Send an APPEND; the tag for `appended`. Waits only for leave to send a literal, where the server needs it or
+        each is to be `announced`.
+        """
         if len(messages) > 1 and not self.has("MULTIAPPEND"):
             raise ValueError("this server takes one message a command")
         tag = self._dialogue.tag()
@@ -591,7 +593,7 @@ class TargetConnection(Connection):
             out += _append_arguments(message)
             size = len(message.raw)
             deadline.allow(size)
-            if self._unannounced(size):
+            if not announced and self._unannounced(size):
                 out += b" {%d+}\r\n" % size
             else:
                 out += b" {%d}\r\n" % size

@@ -40,6 +40,7 @@ from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, Existing, batches, groups
 from imapcopy.providers import traits_of
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
+from imapcopy.repair import Repair
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders
@@ -411,6 +412,7 @@ class _Group:
                 self._options.since,
                 deep=self._options.deep,
                 existing=self._options.existing,
+                repair=self._options.repair,
             )
             folders.append(found)
             with _of(found):

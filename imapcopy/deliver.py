@@ -5,17 +5,20 @@ connection, a killed process - what the target really holds is looked up before 
 from the recorded UIDNEXT up, by digest, as a multiset. `send.py` says in which way batches go out when all is well.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from imapcopy.arrival import Arrival
 from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, MessageError, MigrationError, Refused, Side
 from imapcopy.grammar import format_date_time
-from imapcopy.letter import Letter, Sent
-from imapcopy.look_up import LookUp, SentAgain, looser_digests, match
+from imapcopy.letter import Letter, Sent, Terms
+from imapcopy.look_up import LookUp, SentAgain, forms, match
+from imapcopy.repair import Repair, Repaired, repaired
 from imapcopy.responses import Selected, sendable_flags
 from models.ledger import Ledger
 from models.ledger_rows import (
@@ -40,6 +43,15 @@ _TARGET: Side = "target"
 _OF_THE_MESSAGE = {"client_bug", "protocol_unsupported", "unclassified"}
 """How servers answer to one odd message: Courier says `Error in IMAP command` to nearly everything."""
 _MAY_BE_A_KEYWORD = _OF_THE_MESSAGE | {"flags_refused", "permission_denied"}
+_CONCESSIONS = {
+    "odd keywords": _MAY_BE_A_KEYWORD,
+    "keywords": _MAY_BE_A_KEYWORD,
+    "date": _OF_THE_MESSAGE | {"date_refused"},
+    "repair": _OF_THE_MESSAGE | {"invalid_message"},
+}
+"""What may be left out or changed in this order, each once, and the causes of a refusal for which it may be."""
+_USUAL_KEYWORD = re.compile(r"[A-Za-z0-9$_.-]{1,50}")
+"""Dovecot takes none that is longer; what else is in an atom is not taken everywhere."""
 
 
 @dataclass(slots=True)
@@ -69,6 +81,7 @@ class Delivery:
         landed: Selected,
         recorded: Sequence[BatchRecord] = (),
         claimed: Iterable[int] = (),
+        repair: Repair = "never",
     ) -> None:
         self._target = target
         self._ledger = ledger
@@ -85,8 +98,13 @@ class Delivery:
         """What this folder cannot be written for, while others can."""
         self.given_up: set[int] = set()
         """Source UIDs of what this run could not bring here."""
-        self.keywords_dropped: set[int] = set()
-        """Source UIDs whose keywords the target refused."""
+        self.keywords_dropped: dict[int, frozenset[str]] = {}
+        """Keywords that the target refused, by source UID."""
+        self._refused_keywords: frozenset[str] = frozenset()
+        """Those of them that are not even tried again in this folder."""
+        self.arrivals: dict[int, Arrival] = {}
+        """What was told of messages whose moment of arrival was not the source's, by source UID."""
+        self._repair = repair
         self.look_up = LookUp(target, self.name, self.uidvalidity, self.claimed)
         self.sent_again = SentAgain(self.look_up, ledger, folder, recorded)
 
@@ -108,8 +126,8 @@ class Delivery:
         left = [entry.source_uid for entry in entries if entry.source_uid not in there]
         if left and len(found) < len(candidates):
             # The server may have altered what it stored: compare with the source's bytes, alteration by alteration.
-            looser = {uid: looser_digests(raw) for uid, raw in source_bodies(left)}
-            found = match(entries, looser, candidates)
+            known = {uid: forms(raw) for uid, raw in source_bodies(left)}
+            found = match(entries, known, candidates)
         self.sent_again.note_missing(entries, found, {}, uidnext)
         sizes = {candidate.uid: candidate.size for candidate in candidates}
         by_source = {entry.source_uid: entry for entry in found}
@@ -123,12 +141,19 @@ class Delivery:
         return found
 
     def outgoing(self, letter: Letter) -> Outgoing:
+        """The message on the terms on which the target takes it, as far as they are known."""
+        terms = letter.terms
         # Spelled anew, because some servers write one digit for a day below ten and others refuse it. A date that is
         # no date would be refused or replaced; without one the server takes the moment of arrival.
-        envelope = letter.envelope
-        date = format_date_time(envelope.arrived) if envelope.arrived else ""
-        flags = sendable_flags(envelope.flags, self.landed.keywords)
-        return Outgoing(letter.raw, _system_only(flags) if letter.uid in self.keywords_dropped else flags, date)
+        arrival = letter.arrival() if terms.dated else Arrival(None, "date_unknown")
+        if arrival.rule:
+            self.arrivals[letter.uid] = arrival
+        date = format_date_time(arrival.moment) if arrival.moment else ""
+        flags = sendable_flags(letter.envelope.flags, self.landed.keywords)
+        if dropped := flags & (terms.without | self._refused_keywords):
+            self.keywords_dropped[letter.uid] = dropped
+            flags -= dropped
+        return Outgoing(letter.content, flags, date)
 
     def intended(self, letters: Sequence[Letter]) -> Intended:
         """What the ledger has to know before these go out."""
@@ -319,14 +344,45 @@ class Delivery:
             self._deliver_one(letter, outcome)
 
     def _deliver_one(self, letter: Letter, outcome: _Outcome) -> None:
+        """Bring one message there; where it is refused, without what may be meant, one thing after the other."""
+        left = list(_CONCESSIONS)
+        failure = first = self._attempt(letter, outcome)
+        while failure and (step := next((s for s in left if self._may_help(s, letter, failure)), None)):
+            left.remove(step)
+            before, cause = letter.terms, failure.cause_id
+            letter.terms = self._conceded(step, letter, failure)
+            failure = self._attempt(letter, outcome)
+            if failure and failure.cause_id == cause:
+                # It was something else: what was left out for nothing goes out again.
+                letter.terms = before
+                self.keywords_dropped.pop(letter.uid, None)
+                self.arrivals.pop(letter.uid, None)
+            elif step == "odd keywords":
+                self._refused_keywords |= letter.terms.without
+        if failure is None or first is None:
+            return
+        broken = isinstance(failure, ConnectionLost)
+        told = failure if broken else first
+        given_up = GivenUp(letter.uid, told.cause_id, told.server_text, len(letter.raw), letter.envelope.arrived)
+        if broken:
+            self._broken_in_a_row.append(given_up)
+            if len(self._broken_in_a_row) >= FAILURES_IN_A_ROW:
+                # Then those before it are not to blame either.
+                outcome.given_up = [message for message in outcome.given_up if message not in self._broken_in_a_row]
+                raise failure
+        outcome.given_up.append(given_up)
+
+    def _attempt(self, letter: Letter, outcome: _Outcome) -> MigrationError | None:
+        """Send one message until it is there (None), is refused, or has broken too many connections."""
         failure: MigrationError | None = None
         for _ in range(TRIES):
             self._ledger.keep_lease()
             outcome.uncertain = True
             try:
-                uids = self._append([letter])
+                # A server that has hung up may have said why, and we did not hear it while we were sending.
+                uids = self._append([letter], announced=isinstance(failure, ConnectionLost))
                 if not self._arrived([letter], uids, outcome):
-                    return
+                    return None
                 again = failure is None or failure.cause_id != "lost_at_target"
                 failure = MessageError("lost_at_target", _TARGET, "", where=self.name)
                 if not again:
@@ -337,37 +393,47 @@ class Delivery:
                     # The octets of the message may still be read as commands.
                     self._reopen(refused)
                 if failure.cause_id == "append_ambiguous" and not self._look_up([letter], outcome):
-                    return
+                    return None
                 outcome.uncertain = False
-                flags = self.outgoing(letter).flags
-                if failure.cause_id in _MAY_BE_A_KEYWORD and flags != _system_only(flags):
-                    self.keywords_dropped.add(letter.uid)
-                    continue
-                if isinstance(failure, MessageError) or failure.cause_id in _OF_THE_MESSAGE:
-                    break
+                is_of_the_message = isinstance(failure, MessageError) or failure.cause_id in _OF_THE_MESSAGE
+                if is_of_the_message or any(self._may_help(step, letter, failure) for step in _CONCESSIONS):
+                    return failure
                 raise failure from None
             except ConnectionLost as lost:
                 failure = lost
                 self._reopen(lost)
                 if not self._look_up([letter], outcome):
-                    return
-        if failure is None:
-            raise AssertionError("a delivery ends in arrival or in a failure")
-        given_up = GivenUp(letter.uid, failure.cause_id, failure.server_text, len(letter.raw), letter.envelope.arrived)
-        if isinstance(failure, ConnectionLost):
-            self._broken_in_a_row.append(given_up)
-            if len(self._broken_in_a_row) >= FAILURES_IN_A_ROW:
-                # Then those before it are not to blame either.
-                outcome.given_up = [message for message in outcome.given_up if message not in self._broken_in_a_row]
-                raise failure
-        outcome.given_up.append(given_up)
+                    return None
+        return failure
 
-    def _append(self, letters: Sequence[Letter]) -> list[int]:
+    def _may_help(self, step: str, letter: Letter, failure: MigrationError) -> bool:
+        """Whether there is something to be left out or changed, and the refusal may mean it."""
+        if failure.cause_id not in _CONCESSIONS[step]:
+            return False
+        if step == "repair":
+            return self._repair == "refused" and _mended(letter, failure) is not None
+        if step == "date":
+            return letter.terms.dated and bool(letter.arrival().moment)
+        keywords = _keywords(self.outgoing(letter).flags)
+        return bool(_odd(keywords) if step == "odd keywords" else keywords)
+
+    def _conceded(self, step: str, letter: Letter, failure: MigrationError) -> Terms:
+        terms = letter.terms
+        if step == "repair":
+            return replace(terms, mended=_mended(letter, failure), refusal=failure.server_text)
+        if step == "date":
+            return replace(terms, dated=False)
+        keywords = _keywords(self.outgoing(letter).flags)
+        return replace(terms, without=terms.without | (_odd(keywords) if step == "odd keywords" else keywords))
+
+    def _append(self, letters: Sequence[Letter], *, announced: bool = False) -> list[int]:
         # Opened before, so that a look-up right afterwards knows what is new.
         connection = self.look_up.opened()
         connection.fence = self._ledger.keep_lease
         begun = time.monotonic()
-        uidvalidity, uids = connection.append(self.name, [self.outgoing(letter) for letter in letters])
+        uidvalidity, uids = connection.append(
+            self.name, [self.outgoing(letter) for letter in letters], announced=announced
+        )
         self._target.waited(begun)
         if uids and uidvalidity != self.uidvalidity:
             # Into another folder of that name: where it went must be looked up.
@@ -384,7 +450,7 @@ class Delivery:
             connection.refresh()
             scan = {e.uid: e.size for e in connection.scan(self._uidnext) if e.uid not in taken}
             uids = uids or sorted(scan)
-            if [scan.get(uid) for uid in uids] != [len(letter.raw) for letter in letters]:
+            if [scan.get(uid) for uid in uids] != [len(letter.content) for letter in letters]:
                 return self._sorted_out(letters, scan, outcome)
         self._note([letter.entry(uid) for letter, uid in zip(letters, uids, strict=True)], outcome)
         return []
@@ -410,14 +476,17 @@ class Delivery:
         # An earlier look-up may have found some before the connection broke again.
         sought = [letter for letter in letters if letter.uid not in outcome.source_uids]
         wanted = [letter.entry() for letter in sought]
-        looser = {letter.uid: looser_digests(letter.raw) for letter in sought}
+        known = {letter.uid: forms(letter.raw) for letter in sought}
         if may_be_late:
-            candidates = self.look_up.settled_candidates(wanted, looser, self._uidnext, outcome.target_uids)
+            candidates = self.look_up.settled_candidates(wanted, known, self._uidnext, outcome.target_uids)
         else:
             candidates = self.look_up.candidates(self._uidnext, outcome.target_uids)
-        self._note(match(wanted, looser, candidates), outcome)
+        # What became of a message that this run has not repaired is the server's doing, whatever it looks like.
+        ours = {entry.source_uid: entry.repairs for entry in wanted}
+        found = match(wanted, known, candidates)
+        self._note([replace(entry, repairs=ours[entry.source_uid]) for entry in found], outcome)
         if may_be_late:
-            self.sent_again.note_missing(wanted, outcome.arrived, looser, self._uidnext)
+            self.sent_again.note_missing(wanted, outcome.arrived, known, self._uidnext)
         return [letter for letter in sought if letter.uid not in outcome.source_uids]
 
     def _note(self, entries: Sequence[Entry], outcome: _Outcome) -> None:
@@ -439,5 +508,14 @@ def reopen_target(target: Endpoint[TargetConnection], reason: Exception | None) 
     target.reopen()
 
 
-def _system_only(flags: frozenset[str]) -> frozenset[str]:
-    return frozenset(flag for flag in flags if flag.startswith("\\"))
+def _mended(letter: Letter, failure: MigrationError) -> Repaired | None:
+    # What is too large to be held is not repaired either.
+    return repaired(letter.raw, failure.server_text) if isinstance(letter.raw, bytes) else None
+
+
+def _keywords(flags: frozenset[str]) -> frozenset[str]:
+    return frozenset(flag for flag in flags if not flag.startswith("\\"))
+
+
+def _odd(keywords: frozenset[str]) -> frozenset[str]:
+    return frozenset(keyword for keyword in keywords if not _USUAL_KEYWORD.fullmatch(keyword))

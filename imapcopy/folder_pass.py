@@ -13,9 +13,10 @@ from imapcopy.errors import MigrationError
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes
 from imapcopy.letter import Letter
-from imapcopy.look_up import fingerprints, looser_digests, match
+from imapcopy.look_up import fingerprints, forms, match
 from imapcopy.plan import Envelope, Existing, batches, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
+from imapcopy.repair import Repair
 from imapcopy.responses import Selected
 from imapcopy.verify import Delivered, Due, Verdict
 from models.ledger import Ledger
@@ -42,13 +43,21 @@ class FolderPass:
     key: FolderKey
 
     def __init__(
-        self, pair: FolderPair, settled: str, since: date | None, *, deep: bool, existing: Existing = "adopt"
+        self,
+        pair: FolderPair,
+        settled: str,
+        since: date | None,
+        *,
+        deep: bool,
+        existing: Existing = "adopt",
+        repair: Repair = "never",
     ) -> None:
         self._pair = pair
         self._settled = settled
         self._since = since
         self._deep = deep
         self._existing = existing
+        self._repair = repair
         self._failed: MigrationError | None = None
         self._everything: dict[int, Envelope] = {}
         self.scan: dict[int, Envelope] = {}
@@ -129,7 +138,7 @@ class FolderPass:
         """Take over what the ledger knows; `first` if nothing else was ever brought into the target's folder."""
         self._ledger = ledger
         self._first = first
-        self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed)
+        self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed, self._repair)
         self.issues = set(ledger.issues(self.id)) if row.issues else set()
 
     @property
@@ -197,9 +206,9 @@ class FolderPass:
 
         candidates = fingerprints(connection, [e for e in strangers if is_alike(e, there)])
         letters = self._letters(source, [e for e in todo if is_alike(e, here)]) if candidates else ()
-        prints = {letter.uid: (letter.digest, looser_digests(letter.raw)[:1]) for letter in letters}
-        wishes = [Entry(uid, 0, exact, self.scan[uid].flags) for uid, (exact, _) in prints.items()]
-        found = match(wishes, {uid: loose for uid, (_, loose) in prints.items()}, candidates)
+        known = {letter.uid: [form.at_most(1) for form in forms(letter.raw)] for letter in letters}
+        wishes = [Entry(uid, 0, some[0].digests[0], self.scan[uid].flags) for uid, some in known.items()]
+        found = match(wishes, known, candidates)
         self.delivery.adopt(sorted(found, key=lambda entry: entry.source_uid))
 
     @property
@@ -270,7 +279,7 @@ class FolderPass:
         ]
         if not recorded:
             return None
-        delivered = Delivered(self._sizes, self._hazardous, self.delivery.keywords_dropped)
+        delivered = Delivered(self._sizes, self._hazardous, self.delivery.keywords_dropped, self.delivery.arrivals)
         return Due(
             self.source,
             self.key.target_name,

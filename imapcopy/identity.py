@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from blake3 import blake3
 
+from imapcopy.repair import repaired_forms
 from models.ledger_rows import DIGEST_BYTES
 
 PIECE_BYTES = 1 << 17
@@ -18,6 +19,7 @@ PAIRED_BYTES = 65536
 CUT_PARTS = 250
 """Courier gives no more than 300 parts of a message as BODY[], and takes the size of that for the message's own."""
 
+_OF_LINE_ENDS = {"", "final_line_end", "line_ends"}
 _HEADER_8BIT = bytes(range(0x80)) + b"X" * 0x80
 _NUL_AS_80 = bytes([0x80, *range(1, 256)])
 _HEADER_END = re.compile(rb"\n\r?\n")
@@ -144,6 +146,12 @@ def alteration(sent: bytes, stored: bytes) -> str:
     if _tolerant(sent) == _tolerant(stored):
         return "header_8bit"
     return "content"
+
+
+def alteration_of_repaired(sent: bytes, stored: bytes) -> str:
+    """The same where the target got the message repaired: `repaired` when it changed no more than line ends itself."""
+    forms = [sent, *(form.raw for form in repaired_forms(sent))]
+    return "repaired" if any(alteration(form, stored) in _OF_LINE_ENDS for form in forms) else "content"
 
 
 def _hash(data: bytes) -> bytes:

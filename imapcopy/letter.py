@@ -3,10 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imapcopy.arrival import Arrival, arrival
 from imapcopy.distant import Distant
 from imapcopy.identity import digest_and_hazard
 from imapcopy.plan import Envelope
+from imapcopy.repair import Repaired
 from models.ledger_rows import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a message goes out: whatever the target has refused of it is left out or changed."""
+
+    without: frozenset[str] = frozenset()
+    """Keywords."""
+    dated: bool = True
+    mended: Repaired | None = None
+    refusal: str = ""
+    """The server's words for which it was mended."""
 
 
 @dataclass(slots=True)
@@ -16,6 +30,7 @@ class Letter:
     envelope: Envelope
     raw: bytes | Distant
     digest: bytes = b""
+    terms: Terms = Terms()
     hazardous: bool = False
     """Some server is known to alter such a message."""
 
@@ -31,9 +46,22 @@ class Letter:
     def uid(self) -> int:
         return self.envelope.uid
 
+    @property
+    def content(self) -> bytes | Distant:
+        """What goes out."""
+        return self.terms.mended.raw if self.terms.mended else self.raw
+
+    def arrival(self) -> Arrival:
+        """When it arrived, as the target is to be told."""
+        return arrival(self.envelope.arrived, self._beginning)
+
+    def _beginning(self) -> bytes:
+        return self.raw if isinstance(self.raw, bytes) else next(iter(self.raw), b"")
+
     def entry(self, target_uid: int = 0) -> Entry:
         """What the ledger keeps of it."""
-        return Entry(self.envelope.uid, target_uid, self.digest, self.envelope.flags)
+        repairs = ",".join(self.terms.mended.repairs) if self.terms.mended else ""
+        return Entry(self.envelope.uid, target_uid, self.digest, self.envelope.flags, repairs, self.terms.refusal)
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from imapcopy.errors import FolderError, MessageError
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import Identification, core_digest, digest, tolerant_digest
 from imapcopy.plan import Envelope
+from imapcopy.repair import repaired_forms
 from models.ledger import Ledger
 from models.ledger_rows import BatchRecord, Doubt, Entry, FolderCopy
 
@@ -34,9 +35,36 @@ class Fingerprint(NamedTuple):
     size: int
 
 
-def looser_digests(raw: bytes | Distant) -> tuple[bytes, ...]:
-    """What still says that a message is the one that was sent, after a server has rewritten it."""
-    return (tolerant_digest(raw), core_digest(raw)) if isinstance(raw, bytes) else raw.identify()[1:]
+class Form(NamedTuple):
+    """How a target may hold a message: its digests, the strictest first, and how it was repaired for that."""
+
+    digests: tuple[bytes, ...]
+    repairs: str = ""
+
+    def at_most(self, looseness: int) -> "Form":
+        """Without the digests that are looser."""
+        return self._replace(digests=self.digests[: looseness + 1])
+
+
+Forms = Mapping[int, Sequence[Form]]
+"""By source UID, in the order of preference: as the source has it, then as it may have been repaired."""
+
+
+def forms(raw: bytes | Distant) -> tuple[Form, ...]:
+    """All ways in which a message may be found. Whether repairs are allowed now does not count: an earlier run's are
+    recognised in any case.
+    """
+    if not isinstance(raw, bytes):
+        return (Form(raw.identify()),)
+    repaired = (Form(_digests(form.raw), ",".join(form.repairs)) for form in repaired_forms(raw))
+    original = Form(_digests(raw))
+    # What only ends its lines otherwise has the same digest.
+    return original, *(form for form in repaired if form.digests[0] != original.digests[0])
+
+
+def _digests(raw: bytes) -> tuple[bytes, bytes, bytes]:
+    """The strict one, then what still says that a message is the one that was sent, after a server has rewritten it."""
+    return digest(raw), tolerant_digest(raw), core_digest(raw)
 
 
 def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) -> list[Fingerprint]:
@@ -46,7 +74,7 @@ def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) ->
     for envelope in envelopes:
         (large if is_large(envelope) else small).append(envelope.uid)
     found = [
-        Fingerprint(message.uid, (digest(message.raw), *looser_digests(message.raw)), len(message.raw))
+        Fingerprint(message.uid, _digests(message.raw), len(message.raw))
         for message in connection.read_back(small)
         if message.raw is not None
     ]
@@ -58,28 +86,28 @@ def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) ->
     return found
 
 
-def match(
-    wanted: Iterable[Entry], looser: Mapping[int, Sequence[bytes]], candidates: Iterable[Fingerprint]
-) -> list[Entry]:
+def match(wanted: Iterable[Entry], known: Forms, candidates: Iterable[Fingerprint]) -> list[Entry]:
     """Pair source messages with target UIDs as a multiset: exact digests first, then what a server makes of them.
 
-    `looser` has the digests that may be compared besides, by source UID.
+    Of a message that has no `known` forms only the exact digest is compared.
     """
     found: list[Entry] = []
     rest = list(wanted)
     free = sorted(candidates, reverse=True)
-    for level in range(1 + max(map(len, looser.values()), default=0)):
+    every = {entry.source_uid: known.get(entry.source_uid) or (Form((entry.digest,)),) for entry in rest}
+    for level in range(max((len(form.digests) for some in every.values() for form in some), default=0)):
         uids: dict[bytes, list[int]] = defaultdict(list)
         for candidate in free:
             uids[candidate.digests[level]].append(candidate.uid)
-        unmatched: list[Entry] = []
-        for entry in rest:
-            digests = (entry.digest, *looser.get(entry.source_uid, ()))
-            if level < len(digests) and (there := uids.get(digests[level])):
-                found.append(replace(entry, target_uid=there.pop()))
-            else:
-                unmatched.append(entry)
-        rest = unmatched
+        for rank in range(max(map(len, every.values()))):
+            unmatched: list[Entry] = []
+            for entry in rest:
+                form = every[entry.source_uid][rank] if rank < len(every[entry.source_uid]) else Form(())
+                if level < len(form.digests) and (there := uids.get(form.digests[level])):
+                    found.append(replace(entry, target_uid=there.pop(), repairs=form.repairs or entry.repairs))
+                else:
+                    unmatched.append(entry)
+            rest = unmatched
         used = {entry.target_uid for entry in found}
         free = [candidate for candidate in free if candidate.uid not in used]
     return found
@@ -115,7 +143,7 @@ class LookUp:
     def settled_candidates(
         self,
         wanted: Sequence[Entry],
-        looser: Mapping[int, Sequence[bytes]],
+        known: Forms,
         uidnext: int,
         arrived: Collection[int] = (),
     ) -> list[Fingerprint]:
@@ -129,13 +157,13 @@ class LookUp:
         until = self._target.dropped_at + patience
         candidates = self.candidates(uidnext, arrived)
         for _ in range(SETTLE_TRIES):
-            if len(match(wanted, looser, candidates)) == len(wanted):
+            if len(match(wanted, known, candidates)) == len(wanted):
                 break
             early = time.monotonic() < until
             if early:
                 time.sleep(SETTLE_SECONDS)
-            known = {candidate.uid for candidate in candidates}
-            later = self.candidates(uidnext, known.union(arrived))
+            seen = {candidate.uid for candidate in candidates}
+            later = self.candidates(uidnext, seen.union(arrived))
             if later:
                 until = max(until, time.monotonic() + SETTLE_QUIET * SETTLE_SECONDS)
             elif not early:
@@ -151,21 +179,19 @@ class SentAgain:
         self._look_up = look_up
         self._ledger = ledger
         self._folder_id = folder.id or 0
-        self._again: dict[int, tuple[Entry, Sequence[bytes]]] = {}
-        """By source UID, with looser digests."""
+        self._again: dict[int, tuple[Entry, Sequence[Form]]] = {}
+        """By source UID."""
         self._doubt = Doubt.read(folder.doubt)
         if self._doubt:
             entries = (entry for batch in recorded for entry in batch.entries)
             self._again = {e.source_uid: (e, ()) for e in entries if e.target_uid >= self._doubt.uid}
 
-    def note_missing(
-        self, wanted: Iterable[Entry], found: Iterable[Entry], looser: Mapping[int, Sequence[bytes]], uidnext: int
-    ) -> None:
+    def note_missing(self, wanted: Iterable[Entry], found: Iterable[Entry], known: Forms, uidnext: int) -> None:
         """Commit that what is not there will be sent again, and may yet be stored a first time."""
         there = {entry.source_uid for entry in found}
         missing = [entry for entry in wanted if entry.source_uid not in there]
         if missing:
-            self._again.update((entry.source_uid, (entry, looser.get(entry.source_uid, ()))) for entry in missing)
+            self._again.update((entry.source_uid, (entry, known.get(entry.source_uid, ()))) for entry in missing)
             first = min(uidnext, self._doubt.uid) if self._doubt else uidnext
             self._doubt = Doubt(first, self.told, time.time())
             self._ledger.doubt(self._folder_id, self._doubt)
@@ -180,8 +206,8 @@ class SentAgain:
         if not self._doubt:
             return 0
         wanted = [entry for entry, _ in self._again.values()]
-        looser = {uid: digests for uid, (_, digests) in self._again.items() if digests}
-        found = len(match(wanted, looser, self._look_up.candidates(self._doubt.uid, ())))
+        known = {uid: some for uid, (_, some) in self._again.items()}
+        found = len(match(wanted, known, self._look_up.candidates(self._doubt.uid, ())))
         self._doubt = self._doubt._replace(told=max(found, self._doubt.told))
         return found
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, TypeVar
 
+from imapcopy.arrival import is_kept_everywhere
+
 GROUP_MESSAGES = 20_000
 GROUP_FOLDERS = 200
 """Folders that are taken together: as many as may stand in memory with all that is known of their messages."""
@@ -35,7 +37,11 @@ class Envelope:
 
 def wanted(scan: Iterable[Envelope], since: date | None) -> list[Envelope]:
     """The messages that are to be moved: all, or those that arrived on or after `since`; undatable ones always."""
-    return [e for e in scan if since is None or e.arrived is None or e.arrived.date() >= since]
+
+    def is_wanted(e: Envelope) -> bool:
+        return since is None or e.arrived is None or not is_kept_everywhere(e.arrived) or e.arrived.date() >= since
+
+    return [e for e in scan if is_wanted(e)]
 
 
 def missing(scan: Iterable[Envelope], accounted: Collection[int]) -> list[Envelope]:

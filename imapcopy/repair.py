@@ -8,7 +8,10 @@ docs/decisions/0012-refused-messages.md.
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Repair = Literal["never", "refused"]
+"""Whether a message that a target refuses as such is tried once more, repaired; else it is an issue at once."""
 
 EMPTY = b"X-Banjia-Repaired: empty\r\n\r\n"
 """What stands for a message of zero octets."""

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 
 from imapcopy import distant
 from imapcopy.account import Account
+from imapcopy.arrival import Arrival, is_kept_everywhere
 from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
 from imapcopy.distant import is_large
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
-from imapcopy.identity import Identification, alteration, digest
+from imapcopy.identity import Identification, alteration, alteration_of_repaired, digest
 from imapcopy.look_up import fingerprints
 from imapcopy.plan import Envelope, batches, groups
 from imapcopy.responses import Message, sendable_flags
@@ -56,7 +57,10 @@ class Delivered:
     """Octets of each message that this run has read: of others nobody knows any more what a server may alter."""
     hazardous: Collection[int] = ()
     """Those of them that are worth reading back."""
-    keywords_dropped: Collection[int] = ()
+    keywords_dropped: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Keywords that were left out because the target refused them."""
+    arrivals: Mapping[int, Arrival] = field(default_factory=dict)
+    """What was told of messages whose moment of arrival is not the source's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +267,22 @@ class _Comparison:
         if sent is not None:
             if entry.target_uid in self._fresh:
                 delivered = self.due.delivered
-                dropped = delivered is not None and entry.source_uid in delivered.keywords_dropped
-                self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped))
-            if sent.arrived is None or sent.arrived != found.arrived:
-                self._verdict.altered["date"] += 1
+                dropped = delivered.keywords_dropped.get(entry.source_uid) if delivered else None
+                self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped or frozenset()))
+            self._compare_arrival(entry, sent, found)
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
             self._doubtful.append(entry)
+
+    def _compare_arrival(self, entry: Entry, sent: Envelope, found: Envelope) -> None:
+        """Moments are compared, not what is written: servers keep other zones."""
+        told = self.due.delivered.arrivals.get(entry.source_uid) if self.due.delivered else None
+        if told:
+            self._verdict.altered[told.rule] += 1
+            if told.moment not in (None, found.arrived):
+                self._verdict.altered["date"] += 1
+        elif sent.arrived != found.arrived and (is_kept_everywhere(sent.arrived) or entry.target_uid in self._fresh):
+            # What was told instead of a date that is none is not known any more once it has been verified.
+            self._verdict.altered["date"] += 1
 
     def _size(self, entry: Entry) -> int | None:
         """What the message weighed; after an earlier run the source's own number is the best that is known."""
@@ -329,6 +343,7 @@ class _Comparison:
         """Compare the bytes; only a difference needs the source's bytes once more, to be named."""
         verdict = self._verdict
         by_target = {entry.target_uid: entry for entry in entries}
+        mended = {entry.source_uid for entry in entries if entry.repairs}
         different: dict[int, tuple[bytes, str]] = {}
         for message in target.read_back(list(by_target)):
             if message.raw is None:
@@ -348,8 +363,10 @@ class _Comparison:
             verdict.lost.update(entry.source_uid for uid, entry in by_target.items() if uid not in listed)
             verdict.altered["content"] += len(listed)
         for original in self._originals(source, different):
-            if original.raw is not None and (name := alteration(original.raw, different.pop(original.uid)[0])):
-                verdict.altered[name] += 1
+            if original.raw is not None:
+                compared = alteration_of_repaired if original.uid in mended else alteration
+                if name := compared(original.raw, different.pop(original.uid)[0]):
+                    verdict.altered[name] += 1
         # What the source refuses or has no more: the digest and the size alone tell in which way it is another.
         verdict.altered.update(kind for _, kind in different.values() if kind)
 
@@ -397,18 +414,16 @@ class _Comparison:
 
 
 def _flag_changes(
-    sent: Envelope, stored: Envelope, keywords: frozenset[str] | None, without_keywords: bool
+    sent: Envelope, stored: Envelope, keywords: frozenset[str] | None, without: frozenset[str]
 ) -> Iterable[str]:
-    if sent.flags == stored.flags and not without_keywords:
+    if sent.flags == stored.flags and not without:
         # By far the most: whatever is stored as it was sent could be sent.
         return
     wished = frozenset(f for f in sent.flags if f.lower() != "\\recent")
     expected = sendable_flags(wished, keywords)
-    if without_keywords or expected != wished:
+    if without or expected != wished:
         yield "keyword_dropped"
-    if without_keywords:
-        expected = frozenset(f for f in expected if f.startswith("\\"))
-    if _folded(expected) != _folded(stored.flags):
+    if _folded(expected - without) != _folded(stored.flags):
         yield "flags"
 
 

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Engine, bindparam, case, delete, insert, update
@@ -36,6 +37,7 @@ from models.ledger_rows import (
     GivenUp,
     Intended,
     MessageIssue,
+    MessageRepair,
     Settled,
 )
 from models.member import lease_seconds, renew_lease
@@ -157,6 +159,10 @@ class Ledger:
             rows = session.exec(select(Batch).where(col(Batch.folder_copy_id).in_(folder_ids)).order_by(col(Batch.id)))
             for row in rows:
                 found[row.folder_copy_id].append(_record(row))
+            mended = session.exec(select(MessageRepair).where(col(MessageRepair.folder_copy_id).in_(folder_ids))).all()
+        for repair in mended:
+            # Few if any: repairs are for what a target refuses.
+            found[repair.folder_copy_id] = [_with_repair(batch, repair) for batch in found[repair.folder_copy_id]]
         return found
 
     def claimed_target_uids(self, target_names: Collection[str]) -> dict[tuple[str, int], set[int]]:
@@ -304,6 +310,7 @@ def _advance(session: Session, settled: Sequence[Settled], intended: Sequence[In
         numbers[1] += each.size if each.arrived else 0
         numbers[2] += len(each.given_up)
         session.add_all(_issue(each.folder_id, message) for message in each.given_up)
+        _note_repairs(session, each.folder_id, each.arrived)
     # By the table and not by its class: this runs for every batch, and objects are four times as dear.
     connection = session.connection()
     if confirmed := [_confirmed(each) for each in settled if each.arrived]:
@@ -329,6 +336,7 @@ def _adopt(session: Session, folder_id: int, entries: Sequence[Entry]) -> int:
     session.add(batch)
     folder.already_there += len(entries)
     session.add(folder)
+    _note_repairs(session, folder_id, entries)
     _unclaim(session, folder, {entry.target_uid for entry in entries})
     session.flush()
     return _id(batch.id)
@@ -352,6 +360,7 @@ def _unclaim(session: Session, folder: FolderCopy, target_uids: Collection[int])
 def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *, counted: bool) -> None:
     """Take messages out of their batches; `counted` among those that are at the source, or gone from there."""
     folder = session.get_one(FolderCopy, folder_id)
+    _forget_repairs(session, folder_id, source_uids)
     for batch in session.exec(select(Batch).where(Batch.folder_copy_id == folder_id)):
         record = _record(batch)
         kept = [entry for entry in record.entries if entry.source_uid not in source_uids]
@@ -407,6 +416,24 @@ def _finish(folder: FolderCopy, finished: Finished) -> None:
     for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "doubt"):
         setattr(folder, name, getattr(finished.tally, name))
     folder.updated_at = now()
+
+
+def _note_repairs(session: Session, folder_id: int, arrived: Sequence[Entry]) -> None:
+    mended = [entry for entry in arrived if entry.repairs]
+    if mended:
+        _forget_repairs(session, folder_id, [entry.source_uid for entry in mended])
+        session.add_all(
+            MessageRepair(
+                folder_copy_id=folder_id, source_uid=each.source_uid, repairs=each.repairs, server_text=each.refusal
+            )
+            for each in mended
+        )
+
+
+def _forget_repairs(session: Session, folder_id: int, source_uids: Collection[int]) -> None:
+    of_the_folder = delete(MessageRepair).where(col(MessageRepair.folder_copy_id) == folder_id)
+    for some in _chunks(list(source_uids), 1000):
+        session.exec(of_the_folder.where(col(MessageRepair.source_uid).in_(some)))
 
 
 def _forget_issues(session: Session, finished: Finished) -> None:
@@ -495,6 +522,13 @@ def _record(row: Batch) -> BatchRecord:
     flags = parse_flags(row.flags, len(sources))
     entries = tuple(Entry(*values) for values in zip(sources, targets, digests, flags, strict=True))
     return BatchRecord(_id(row.id), row.kind, row.state, entries, row.target_uidnext_before)
+
+
+def _with_repair(batch: BatchRecord, repair: MessageRepair) -> BatchRecord:
+    if all(entry.source_uid != repair.source_uid for entry in batch.entries):
+        return batch
+    entries = (replace(e, repairs=repair.repairs) if e.source_uid == repair.source_uid else e for e in batch.entries)
+    return replace(batch, entries=tuple(entries))
 
 
 def _id(value: int | None) -> int:

@@ -16,7 +16,7 @@ DIGEST_BYTES = 16
 MOVED = "moved_at_source"
 """The cause of an issue that is no loss: the copy of the message stays elsewhere, or the member deleted it."""
 
-SEEN_ONCE = frozenset({"flags", "keyword_dropped"})
+SEEN_ONCE = frozenset({"flags", "keyword_dropped", "date_received", "date_header", "date_unknown"})
 """Alterations that are looked for right after the copy alone: later the flags are the member's own."""
 
 
@@ -110,6 +110,21 @@ class MessageIssue(SQLModel, table=True):
     at: datetime = Field(default_factory=now)
 
 
+class MessageRepair(SQLModel, table=True):
+    """One message that the target took only after it had been changed. Its digest in the batch is the source's."""
+
+    __table_args__ = (UniqueConstraint("folder_copy_id", "source_uid"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    folder_copy_id: int = Field(foreign_key="foldercopy.id", index=True)
+    source_uid: int = Field(sa_type=WIDE)
+    repairs: str
+    """What was changed, with commas (`imapcopy.repair`)."""
+    server_text: str = ""
+    """Why it was."""
+    at: datetime = Field(default_factory=now)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One message of a batch; `target_uid` is 0 while it is only intended."""
@@ -119,6 +134,10 @@ class Entry:
     digest: bytes
     flags: Flags = frozenset()
     """At the source when they were last carried over; what differs now was changed there since."""
+    repairs: str = ""
+    """What of it had to be changed; the ledger keeps it apart, as a `MessageRepair`."""
+    refusal: str = ""
+    """The server's words for which that was done, when it has just arrived."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ POOR_SHARE = 0.01
 POOR_COUNT = 10
 
 # What a server changed in a message, mildest first; the benign ones change no letter of the mail.
-BENIGN_ALTERATIONS = frozenset({"final_line_end", "line_ends", "keyword_dropped"})
+BENIGN_ALTERATIONS = frozenset(
+    {"final_line_end", "line_ends", "keyword_dropped", "repaired", "date_received", "date_header"}
+)
 
 
 class Grade(IntEnum):
@@ -44,9 +46,9 @@ GRADE_RULES: dict[Grade, Text] = {
         "every message arrived; what was read back is identical, dates and flags are equal",
     ),
     Grade.GOOD: Text(
-        "全部邮件已搬到；最多是服务器改动了换行、放弃了自定义标记，或者有邮件后来在源邮箱中移动，副本没有跟着移动",
-        "every message arrived; at most, the server changed line ends or dropped a keyword, or a copy did not follow a "
-        "message that was moved at the source",
+        "全部邮件已搬到；最多是服务器改动了换行、放弃了自定义标记，个别邮件经修复送达、日期取自邮件头，或者有邮件后来在源邮箱中移动，副本没有跟着移动",
+        "every message arrived; at most, the server changed line ends or dropped a keyword, a message was repaired or "
+        "dated by its header, or a copy did not follow a message that was moved at the source",
     ),
     Grade.INVESTIGATE: Text(
         "有少量邮件未搬，或服务器改动了内容、邮件头、日期或标记，或有邮件在目标邮箱中有两份，或旧邮箱的收取范围可能不是“全部”",

@@ -273,7 +273,12 @@ class Sweeper:
         token = take_lease(engine, 1)
         old, new = (Account(Server("127.0.0.1", port, "plain"), USER, PASSWORD) for port in self._servers.ports)
         try:
-            copy_mailbox(old, new, Ledger(engine, 1, token), CopyOptions(capacity=Capacity(connections=2)))
+            copy_mailbox(
+                old,
+                new,
+                Ledger(engine, 1, token),
+                CopyOptions(capacity=Capacity(connections=2), repair=scenario.repair),
+            )
         finally:
             release_lease(engine, 1, token)
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from deployments.demo.imap_server import CAPABILITIES, Account, Action, Fault, Folder
+from imapcopy.repair import Repair, repaired
 from models import steps as steps_module
 from tests.faults.stage import Event, Look, Stage
 
@@ -73,6 +74,7 @@ class Scenario:
     twice_if_said: bool = False
     """Whether a message may be there twice where the ledger says of how many that is so."""
     silence: float = 20.0
+    repair: Repair = "never"
 
     every_step: bool = False
     """Whether runs die at all steps, not only at those after which another process finds something changed."""
@@ -127,7 +129,28 @@ ODD = {
 }
 
 
-def odd_messages(stage: Stage, *, empty: bool = False) -> None:
+def refusal(raw: bytes) -> str | None:
+    """What a strict server says to a message."""
+    if b"\0" in raw:
+        return "Message contains NUL characters"
+    if raw.count(b"\n") != raw.count(b"\r\n"):
+        return "Message contains bare newlines"
+    if not raw.partition(b"\r\n\r\n")[0].isascii():
+        return "Message contains non-ASCII characters in headers"
+    return (
+        None if raw.endswith(b"\r\n") else "[CLIENTBUG] APPEND Additional arguments found after last expected argument"
+    )
+
+
+def mended(each: Look) -> Look:
+    """A message as it arrives where those that are refused are repaired."""
+    words = refusal(each.raw) if each.raw else "Can't save a zero byte message"
+    found = repaired(each.raw, words) if words else None
+    return each._replace(raw=found.raw) if found else each
+
+
+def odd_messages(stage: Stage, *, empty: bool = False, refuse: Callable[[bytes], str | None] | None = None) -> None:
+    stage.new.behaviour.refuse_message = refuse
     inbox = stage.source.folder("INBOX")
     for number, raw in enumerate(ODD.values()):
         inbox.deliver(raw, moment(number))
@@ -243,7 +266,18 @@ _ROWS = [
     Scenario(
         "a message without octets",
         partial(odd_messages, empty=True),
-        issues={"unclassified": 1},
+        issues={"invalid_message": 1},
+    ),
+    Scenario(
+        "odd messages refused",
+        partial(odd_messages, empty=True, refuse=refusal),
+        issues={"invalid_message": 9},
+    ),
+    Scenario(
+        "odd messages refused, then repaired",
+        partial(odd_messages, empty=True, refuse=refusal),
+        repair="refused",
+        stored=lambda each: mended(each),
     ),
     Scenario(
         "mail at the target before",

@@ -516,8 +516,10 @@ class Flow:
         self._reached: dict[int, threading.Event] = {}
         start, answered, forget = TargetConnection.start_append, TargetConnection.appended, Endpoint.forget
 
-        def start_append(connection: TargetConnection, name: str, messages: Sequence[Outgoing]) -> bytes:
-            tag = start(connection, name, messages)
+        def start_append(
+            connection: TargetConnection, name: str, messages: Sequence[Outgoing], *, announced: bool = False
+        ) -> bytes:
+            tag = start(connection, name, messages, announced=announced)
             self.sizes[tag] = sum(len(message.raw) for message in messages)
             self.levels.append((len(self.sizes), sum(self.sizes.values())))
             self.started += 1
