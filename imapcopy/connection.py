@@ -474,11 +474,19 @@ class TargetConnection(Connection):
 
     def select_each(self, names: Iterable[str]) -> Iterator[tuple[str, Selected | MigrationError]]:
         """SELECT many folders in flight; one that is refused comes with its error. The last one stays open."""
-        for name, tag in self._dialogue.in_flight(
-            names, lambda name: self._dialogue.opening(b"SELECT", grammar.encode_mailbox(name))
-        ):
+        # A server either tells one limit for all folders, or has one for each and is asked for it in the same flight.
+        each_has_its_own = self.has("APPENDLIMIT")
+
+        def ask(name: str) -> tuple[bytes | None, bytes]:
+            raw = grammar.encode_mailbox(name)
+            asking = b"STATUS " + grammar.quote(raw) + b" (APPENDLIMIT)"
+            return self._dialogue.send(asking) if each_has_its_own else None, self._dialogue.opening(b"SELECT", raw)
+
+        for name, (asking, opening) in self._dialogue.in_flight(names, ask, at_once=COMMANDS_IN_FLIGHT // 2):
+            limit = responses.append_limit(self._dialogue.unless_refused(asking)) if asking else self.append_limit
             try:
-                yield name, self._dialogue.opened(tag, grammar.encode_mailbox(name))
+                opened = self._dialogue.opened(opening, grammar.encode_mailbox(name))
+                yield name, replace(opened, append_limit=limit)
             except ConnectionLost:
                 raise
             except MigrationError as error:
@@ -537,6 +545,12 @@ class TargetConnection(Connection):
             found = self.create(again, None, [name for name in again if name in wanted])
             refused = {name: error for name, error in refused.items() if name not in again or name in found}
         return refused
+
+    @property
+    def append_limit(self) -> int | None:
+        """The size of the largest message that any folder takes (RFC 7889), None where no such is told."""
+        told = (name.partition("=")[2] for name in self.capabilities if name.startswith("APPENDLIMIT="))
+        return next((int(number) for number in told if number.isdecimal() and len(number) < 20), None)
 
     @property
     def can_stream(self) -> bool:

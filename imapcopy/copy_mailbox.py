@@ -465,7 +465,7 @@ class _Group:
 
     def _copy(self) -> None:
         """Read in one thread, write in this one."""
-        todo = {folder.source.raw: folder.todo() for folder in self._going}
+        todo = {folder.source.raw: folder.sendable() for folder in self._going}
         if not any(todo.values()):
             return
         if self._departed is None:

@@ -14,7 +14,7 @@ from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes
 from imapcopy.letter import Letter
 from imapcopy.look_up import fingerprints, forms, match
-from imapcopy.plan import Envelope, Existing, batches, missing, wanted
+from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.repair import Repair
 from imapcopy.responses import Selected
@@ -167,6 +167,18 @@ class FolderPass:
             accounted.update(entry.source_uid for entry in batch.entries)
         return missing(self.scan.values(), accounted)
 
+    def sendable(self) -> list[Envelope]:
+        """`todo` without what the target takes in no case; that is committed as issues, and its content never read."""
+        todo = self.todo()
+        too_large = [envelope for envelope in todo if is_too_large(envelope.size, self._landed.append_limit)]
+        self.stay_behind([self._too_large(envelope, envelope.size) for envelope in too_large])
+        left = {envelope.uid for envelope in too_large}
+        return [envelope for envelope in todo if envelope.uid not in left]
+
+    def _too_large(self, envelope: Envelope, size: int) -> GivenUp:
+        told = f"APPENDLIMIT {self._landed.append_limit}"
+        return GivenUp(envelope.uid, "message_too_large", told, size, envelope.arrived)
+
     def _letters(self, source: Endpoint[SourceConnection], envelopes: Sequence[Envelope]) -> Iterator[Letter]:
         # One batch at a time, and nothing is kept of it: no allowance is needed.
         reader = SourceReader(source, Allowance(ByteBudget()))
@@ -233,7 +245,11 @@ class FolderPass:
         self._gone.update(loaded.gone)
         self.stay_behind(loaded.unreadable)
         letters, loaded.letters = loaded.letters, []
+        limit = self._landed.append_limit
         for letter in letters:
+            if limit is not None and len(letter.raw) > limit:
+                self.stay_behind([self._too_large(letter.envelope, len(letter.raw))])
+                continue
             self._sizes[letter.uid] = len(letter.raw)
             if departed.reserve(letter.digest):
                 self.returned.append(Returned(letter.envelope, letter.digest))

@@ -11,6 +11,9 @@ GROUP_MESSAGES = 20_000
 GROUP_FOLDERS = 200
 """Folders that are taken together: as many as may stand in memory with all that is known of their messages."""
 
+ESTIMATE_BYTES = 1 << 16
+"""By so much and a tenth more than there is may an estimate of a size be wrong, as Exchange's are."""
+
 Existing = Literal["adopt", "copy"]
 """What becomes of mail that was at the target before us and is equal to a message of the source: it stands for that
 message, or stays beside a copy of it.
@@ -47,6 +50,11 @@ def wanted(scan: Iterable[Envelope], since: date | None) -> list[Envelope]:
 def missing(scan: Iterable[Envelope], accounted: Collection[int]) -> list[Envelope]:
     """The messages that the ledger does not know yet, by ascending UID."""
     return sorted((e for e in scan if e.uid not in accounted), key=lambda e: e.uid)
+
+
+def is_too_large(size: int, limit: int | None) -> bool:
+    """Whether a message of that RFC822.SIZE cannot be smaller than the limit: an estimate may say a little more."""
+    return limit is not None and size > limit + limit // 10 + ESTIMATE_BYTES
 
 
 def batches(envelopes: Sequence[Envelope], max_messages: int, max_bytes: int) -> Iterator[list[Envelope]]:

@@ -52,12 +52,16 @@ class FolderStatus:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What SELECT or EXAMINE told. `keywords` is None when any keyword may be stored."""
+    """What SELECT or EXAMINE told. `keywords` is None when any keyword may be stored.
+
+    `append_limit` is the size of the largest message that the folder takes (RFC 7889), None where that is not told.
+    """
 
     uidvalidity: int
     uidnext: int
     messages: int
     keywords: frozenset[str] | None
+    append_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +228,16 @@ def _number_or_0(token: Token) -> int:
 
 def _is_word(token: Token, *words: bytes) -> bool:
     return isinstance(token, bytes) and token.upper() in words
+
+
+def append_limit(responses: Iterable[Response]) -> int | None:
+    """What a STATUS tells of the largest message (RFC 7889); None for no limit."""
+    for response in responses:
+        with contextlib.suppress(grammar.GrammarError):
+            tokens = response.tokens()
+            if tokens[:1] == [b"STATUS"]:
+                return grammar.number(grammar.pairs(tokens[-1]).get(b"APPENDLIMIT"))
+    return None
 
 
 def personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:

@@ -183,3 +183,70 @@ def test_one_refused_message_never_takes_its_neighbours_along(
     assert list(mailbox.issues()) == [4]
     assert ("large" in kind or kind == "limit") == (mailbox.issues()[4] == "message_too_large")
     mailbox.assert_counted()
+
+
+# Too large
+
+
+def large(mailbox: Box, *sizes: int) -> None:
+    for number, size in enumerate(sizes):
+        mailbox.deliver(number, raw=mail(number, b"x" * (size - len(mail(number)) + 4)))
+
+
+def fetched(mailbox: Box) -> str:
+    """Which bodies were asked for."""
+    return " ".join(entry.rest for entry in mailbox.old.commands("FETCH") if "BODY" in entry.rest)
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["for all folders", "folder by folder"])
+def test_what_is_larger_than_the_target_takes_is_never_read(mailbox: Box, each: bool) -> None:
+    limit = 100_000
+    mailbox.new.behaviour.max_message_bytes = limit
+    mailbox.new.behaviour.capabilities |= {"APPENDLIMIT"}
+    if each:
+        mailbox.new.behaviour.announced_after_login = " ".join(mailbox.new.behaviour.capabilities)
+    large(mailbox, 5000, limit, limit + limit // 10 + (1 << 16) + 1, 6000)
+    mailbox.copy()
+    assert mailbox.issues() == {3: "message_too_large"}
+    [issue] = mailbox.ledger.issues(mailbox.row().id or 0).values()
+    assert (issue.server_text, issue.size) == (f"APPENDLIMIT {limit}", limit + limit // 10 + (1 << 16) + 1)
+    assert [len(raw) for raw in mailbox.arrived()] == [5000, limit, 6000]
+    assert "3" not in fetched(mailbox)
+    assert len(mailbox.new.commands("STATUS")) == (1 if each else 0)
+    mailbox.assert_counted()
+
+
+def test_an_estimate_a_little_above_the_limit_is_no_reason_to_leave_a_message(mailbox: Box) -> None:
+    limit = 100_000
+    mailbox.new.behaviour.max_message_bytes = limit
+    mailbox.new.behaviour.capabilities |= {"APPENDLIMIT"}
+    mailbox.old.behaviour.told_size = lambda raw: len(raw) + len(raw) // 10
+    large(mailbox, 5000, limit - 1000, limit + 1000)
+    mailbox.copy()
+    assert sorted(len(raw) for raw in mailbox.arrived()) == [5000, limit - 1000]
+    assert mailbox.issues() == {3: "message_too_large"}
+    [issue] = mailbox.ledger.issues(mailbox.row().id or 0).values()
+    assert issue.size == limit + 1000, "measured, and not sent"
+    assert not [entry for entry in mailbox.new.commands("APPEND") if str(limit + 1000) in entry.rest]
+    mailbox.assert_counted()
+
+
+def test_a_message_that_lies_there_already_is_adopted_whatever_its_size(mailbox: Box) -> None:
+    large(mailbox, 250_000)
+    [message] = mailbox.folder("INBOX").messages
+    mailbox.target.folder("INBOX").deliver(message.raw, message.internal_date)
+    mailbox.new.behaviour.max_message_bytes = 1000
+    mailbox.new.behaviour.capabilities |= {"APPENDLIMIT"}
+    mailbox.copy()
+    assert (mailbox.row().already_there, mailbox.issues()) == (1, {})
+
+
+def test_a_server_that_hangs_up_on_a_large_message_is_asked_before_the_next_attempt(mailbox: Box) -> None:
+    """With an unannounced literal it can only hang up; announced, the same message gets its reason."""
+    large(mailbox, 5000, 200_000, 6000)
+    mailbox.new.behaviour.faults.append(Fault("APPEND", Action.DROP_BEFORE, containing="{200000+}", times=None))
+    mailbox.new.behaviour.max_message_bytes = 100_000
+    mailbox.copy()
+    assert mailbox.issues() == {2: "message_too_large"}
+    assert [len(raw) for raw in mailbox.arrived()] == [5000, 6000]
+    mailbox.assert_counted()
