@@ -44,6 +44,7 @@ def arrival(told: datetime | None, beginning: Callable[[], bytes]) -> Arrival:
     start = beginning()[:HEADER_BYTES]
     end = _HEADER_END.search(start)
     header = start[: end.start()] if end else start
+    header = b"" if start.startswith((b"\n", b"\r\n")) else header
     for field, rule in ((_RECEIVED, "date_received"), (_DATE, "date_header")):
         found = field.search(header)
         # In a Received field the date follows the last semicolon.

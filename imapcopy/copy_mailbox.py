@@ -592,6 +592,7 @@ class _Group:
                     raise verdict
                 if gone := folder.judged(due, verdict):
                     lost[folder.id] = gone
+                folder.restore_flags(self._target, verdict)
         return lost
 
     def _give_up(self, lost: Mapping[int, set[int]]) -> None:

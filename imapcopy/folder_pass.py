@@ -11,7 +11,7 @@ from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
 from imapcopy.folders import Folder, FolderPair
-from imapcopy.follow import Departed, Returned, carry_flags, flag_changes
+from imapcopy.follow import Departed, Returned, carry_flags, flag_changes, restore_flags
 from imapcopy.letter import Letter
 from imapcopy.look_up import fingerprints, forms, match
 from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wanted
@@ -322,6 +322,12 @@ class FolderPass:
             batch.id for batch in due.recorded if any(e.source_uid not in lost for e in batch.entries)
         )
         return lost & set(self.scan)
+
+    def restore_flags(self, target: Endpoint[TargetConnection], verdict: Verdict) -> None:
+        """Set the flags that the target's server ignored when it stored the messages."""
+        if verdict.bare:
+            restored = restore_flags(target.connection, self._ledger, self.delivery, verdict.bare)
+            self._altered["flags"] -= restored
 
     def count_doubles(self) -> None:
         """Look whether something that had to be sent again has arrived both times: then it is said."""

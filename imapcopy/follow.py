@@ -19,6 +19,7 @@ from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, sendable_flags
+from imapcopy.verify import Bare
 from models.flag_sets import Flags
 from models.ledger import Ledger
 from models.ledger_rows import MOVED, BatchRecord, BatchState, Entry, FolderCopy, GivenUp, Settled
@@ -361,15 +362,34 @@ def carry_flags(
     return refused
 
 
+def restore_flags(target: TargetConnection, ledger: Ledger, delivery: Delivery, bare: Mapping[int, Bare]) -> int:
+    """Set flags that a server ignored when it stored the messages; returns how many have all of theirs now.
+
+    Only adds: what the member has set meanwhile stays.
+    """
+    delivery.look_up.opened()
+    alike: dict[Flags, list[int]] = defaultdict(list)
+    for uid, each in bare.items():
+        alike[each.missing].append(uid)
+    for flags, uids in alike.items():
+        ledger.keep_lease()
+        _store(target, flags, uids, add=True)
+    return sum(_folded(e.flags) == _folded(bare[e.uid].expected) for e in target.scan_uids(bare))
+
+
+def _store(target: TargetConnection, flags: Flags, uids: Collection[int], *, add: bool) -> None:
+    try:
+        target.store(uids, flags, add=add)
+    except Refused as refused:
+        # What is not as it should be afterwards is counted; a busy server gets it with the next pass.
+        if (failure := target.failure(refused, "append")).cause_id in HOST_BUSY:
+            raise failure from None
+
+
 def _carry(target: TargetConnection, change: FlagChange, uids: Collection[int]) -> int:
     for flags, add in ((change.add, True), (change.remove, False)):
         if flags:
-            try:
-                target.store(uids, flags, add=add)
-            except Refused as refused:
-                # What is not as it should be afterwards is counted; a busy server gets it with the next pass.
-                if (failure := target.failure(refused, "append")).cause_id in HOST_BUSY:
-                    raise failure from None
+            _store(target, flags, uids, add=add)
     if not change:
         return 0
     found = target.scan_uids(uids)

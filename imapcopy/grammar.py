@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cache
 
@@ -157,7 +157,7 @@ def parse_date_time(text: str) -> datetime | None:
     day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
     try:
         offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes)) * (-1 if sign == "-" else 1)
-        return datetime(
+        moment = datetime(
             int(year),
             _MONTHS.index(month.title()) + 1,
             int(day),
@@ -166,8 +166,12 @@ def parse_date_time(text: str) -> datetime | None:
             min(int(second), 59),
             tzinfo=_zone(offset),
         )
-    except ValueError:
+        if moment.year in (MINYEAR, MAXYEAR):
+            # In UTC it may lie beyond the calendar, and nobody could keep it.
+            moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
+    return moment
 
 
 @cache

@@ -11,6 +11,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from imapcopy import distant
 from imapcopy.account import Account
@@ -30,10 +31,18 @@ from models.ledger_rows import BatchKind, BatchRecord, BatchState, Entry, Folder
 
 SAMPLE_SHARE = 0.02
 SAMPLE_LEAST = 3
+_DELETED = frozenset({"\\Deleted"})
 SCAN_UIDS = 5000
 """So many are asked for at once: scattered ones make long commands."""
 CHUNK_MESSAGES = 100
 CHUNK_BYTES = 4 << 20
+
+
+class Bare(NamedTuple):
+    """A message without some of its flags: those that are missing, and all that it should have."""
+
+    missing: frozenset[str]
+    expected: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -47,6 +56,8 @@ class Verdict:
     read_back: int = 0
     failure: MigrationError | None = None
     """Why the folder could not be read: nothing else is said of it."""
+    bare: dict[int, Bare] = field(default_factory=dict)
+    """Messages that the server stored without flags that it ignores when it stores, by target UID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +195,8 @@ class _Comparison:
             self._by_target[entry.target_uid].append((kind, entry))
         self._doubtful: list[Entry] = []
         """To be read (once more) together with the source's bytes."""
+        self._kept: set[frozenset[str]] = set()
+        """Flags that messages have as they were sent."""
         self._stored: dict[int, Envelope] = {}
         self._digests: dict[int, bytes] = {}
         """Of what is stored, where it is not what was sent."""
@@ -269,9 +282,27 @@ class _Comparison:
                 delivered = self.due.delivered
                 dropped = delivered.keywords_dropped.get(entry.source_uid) if delivered else None
                 self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped or frozenset()))
+                self._note_flags(entry, sendable_flags(sent.flags, keywords) - (dropped or frozenset()), found.flags)
             self._compare_arrival(entry, sent, found)
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
             self._doubtful.append(entry)
+
+    def _note_flags(self, entry: Entry, sent: frozenset[str], stored: frozenset[str]) -> None:
+        # Few sets of flags for many messages: folded at the end, and only where something is missing.
+        self._kept.add(sent & stored)
+        if sent <= stored:
+            return
+        missing = frozenset(flag for flag in sent - _DELETED if flag.lower() not in _folded(stored))
+        if missing:
+            self._verdict.bare[entry.target_uid] = Bare(missing, sent)
+
+    def _bare(self) -> Iterator[tuple[int, Bare]]:
+        """Only flags that no message has which was sent with them: of another it may be the member who took it away."""
+        kept = {flag.lower() for flags in self._kept for flag in flags} if self._verdict.bare else ()
+        for uid, bare in self._verdict.bare.items():
+            missing = frozenset(flag for flag in bare.missing if flag.lower() not in kept)
+            if missing:
+                yield uid, bare._replace(missing=missing)
 
     def _compare_arrival(self, entry: Entry, sent: Envelope, found: Envelope) -> None:
         """Moments are compared, not what is written: servers keep other zones."""
@@ -311,6 +342,7 @@ class _Comparison:
         if self._deep:
             self._verdict.altered["doubled"] += self._doubled(target, claimed)
         self._verdict.altered = +self._verdict.altered
+        self._verdict.bare = dict(self._bare())
         return self._verdict
 
     def _doubled(self, target: TargetConnection, claimed: Collection[int]) -> int:

@@ -634,6 +634,7 @@ def test_a_lost_answer_of_a_server_that_adds_header_fields_doubles_nothing(
 
 def test_ignored_dates_and_flags_are_reported(mailbox: Box) -> None:
     mailbox.new.behaviour.ignore_append_date = mailbox.new.behaviour.ignore_append_flags = True
+    mailbox.new.behaviour.faults.append(Fault("STORE", Action.NO, times=None))
     mailbox.deliver(1, flags=["\\Seen"])
     mailbox.deliver(2)
     mailbox.copy()

@@ -85,12 +85,12 @@ class Box:
         """To read from."""
         return Ledger(self.engine, self.member_id, 0)
 
-    def copy(self, stop: threading.Event | None = None, **options: Any) -> None:
-        """Run one pass under a lease of its own."""
+    def copy(self, stop: threading.Event | None = None, source: Account | None = None, **options: Any) -> None:
+        """Run one pass under a lease of its own, from the old server or another."""
         token = self.lease()
         try:
             copy_mailbox(
-                account_at(self.old, self.source_user),
+                source or account_at(self.old, self.source_user),
                 account_at(self.new, self.target_user),
                 Ledger(self.engine, self.member_id, token),
                 CopyOptions(**options) if options else self.options,
