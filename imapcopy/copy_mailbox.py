@@ -40,7 +40,6 @@ from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, Existing, batches, groups
 from imapcopy.providers import traits_of
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
-from imapcopy.repair import Repair
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.verify import Due, verify_folders

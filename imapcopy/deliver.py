@@ -18,7 +18,7 @@ from imapcopy.errors import HOST_BUSY, ConnectionLost, MessageError, MigrationEr
 from imapcopy.grammar import format_date_time
 from imapcopy.letter import Letter, Sent, Terms
 from imapcopy.look_up import LookUp, SentAgain, forms, match
-from imapcopy.repair import Repair, Repaired, repaired
+from imapcopy.repair import Repaired, repaired
 from imapcopy.responses import Selected, sendable_flags
 from models.ledger import Ledger
 from models.ledger_rows import (
@@ -31,6 +31,7 @@ from models.ledger_rows import (
     Intended,
     Settled,
 )
+from models.rules import Repair
 
 TRIES = 3
 """A message that breaks this many connections alone is left behind."""

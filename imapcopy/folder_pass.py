@@ -16,7 +16,6 @@ from imapcopy.letter import Letter
 from imapcopy.look_up import fingerprints, forms, match
 from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
-from imapcopy.repair import Repair
 from imapcopy.responses import Selected
 from imapcopy.verify import Delivered, Due, Verdict
 from models.ledger import Ledger
@@ -31,6 +30,7 @@ from models.ledger_rows import (
     FolderTally,
     GivenUp,
 )
+from models.rules import Repair
 
 LOAD_MESSAGES = 250
 LOAD_BYTES = 4 << 20

@@ -8,10 +8,7 @@ docs/decisions/0012-refused-messages.md.
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
-
-Repair = Literal["never", "refused"]
-"""Whether a message that a target refuses as such is tried once more, repaired; else it is an issue at once."""
+from typing import NamedTuple
 
 EMPTY = b"X-Banjia-Repaired: empty\r\n\r\n"
 """What stands for a message of zero octets."""

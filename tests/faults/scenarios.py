@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from deployments.demo.imap_server import CAPABILITIES, Account, Action, Fault, Folder
-from imapcopy.repair import Repair, repaired
+from imapcopy.repair import repaired
 from models import steps as steps_module
+from models.rules import Repair
 from tests.faults.stage import Event, Look, Stage
 
 PROFILES = {
