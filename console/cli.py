@@ -166,6 +166,20 @@ def wave_failures(wave: WaveName, json: AsJson = False) -> None:
     run.print_failures(wave, as_json=json)
 
 
+@wave_app.command("issues")
+def wave_issues(
+    wave: WaveName,
+    export: Annotated[
+        Path | None, typer.Option(help="Save each message as member/folder/UID.eml, and index.csv.", metavar="DIR")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List every message that was not moved, and why; --export reads them from the old mailboxes into files."""
+    from console import run
+
+    run.list_issues(wave, export, as_json=json)
+
+
 @member_app.command("show")
 def member_show(
     email: Annotated[str, typer.Argument(help="The new address.")],

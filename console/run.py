@@ -19,18 +19,20 @@ from console.live import following, plain, state_text, totals
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
 from console.terminal import INTERRUPTED, fail, language, say, screen
 from models.bilingual import Text
+from models.causes import cause as cause_of
 from models.database import reading, writing
 from models.enrol import DefaultServers, problems_without_server
 from models.enrol import enrol as enrol_roster
+from models.issues import Issue, Mended, issues_of, repairs_of
 from models.lifecycle import find_wave, needing_retry
 from models.member import Member
 from models.progress import wave_progress
 from models.roster import Roster, read_roster
 from models.wave import Wave
-from reports.export import failures_csv, followed_sentence, summary_document
+from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document
 from reports.read import read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
-from reports.texts import alterations, placement, sentence
+from reports.texts import alterations, placement, repairs, savings, sentence
 from tasks import policy
 from tasks.prefect_server import use_prefect
 from tasks.settings import settings
@@ -285,6 +287,51 @@ def print_failures(wave: str, *, as_json: bool) -> None:
     content = failures_csv(summary, roster_values(kept.engine, wave))
     sys.stdout.buffer.write(content or b"")
     print_causes(summary, screen(as_json=True), language())
+
+
+def list_issues(wave: str, directory: Path | None, *, as_json: bool) -> None:
+    """List what was not moved, and save it as files where a directory is named."""
+    kept = store()
+    require(kept, wave)
+    issues, mended = issues_of(kept.engine, wave), repairs_of(kept.engine, wave)
+    listed, complete = [(issue, "", "") for issue in issues], True
+    if directory is not None:
+        from tasks.export_issues import export_issues
+
+        saved = {each.issue: each for each in export_issues(kept, issues, directory)}
+        complete = all(each.is_there for each in saved.values())
+        listed = [
+            (issue, str(saved[issue].file) if saved[issue].is_there else "", saved[issue].outcome) for issue in issues
+        ]
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (directory / "index.csv").write_bytes(issues_csv(listed))
+    if as_json:
+        say({"wave": wave, **issues_document(listed, mended)}, as_json=True)
+    else:
+        _print_issues(listed, mended)
+    if not complete:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _print_issues(listed: list[tuple[Issue, str, str]], mended: list[Mended]) -> None:
+    console, spoken = screen(as_json=False), language()
+    told: set[str] = set()
+    for issue, file, outcome in listed:
+        why = cause_of(issue.cause)
+        arrived = f"{issue.arrived:%Y-%m-%d %H:%M}" if issue.arrived else "-"
+        where = f"{issue.email} {issue.folder} UID {issue.uid}, {arrived}, {issue.size:,} B"
+        console.print(plain(f"{where}: {why.title.in_language(spoken)}"))
+        if why.id not in told:
+            # Once is enough for each cause: there may be hundreds of messages.
+            console.print(plain(f"  {why.advice.in_language(spoken)}"))
+        told.add(why.id)
+        if outcome:
+            known = savings().get(outcome)
+            ended = known.in_language(spoken) if known else cause_of(outcome).title.in_language(spoken)
+            console.print(plain(f"  {ended} {file}".rstrip()))
+    for each in mended:
+        names = "; ".join(repairs()[name].in_language(spoken) for name in each.repairs)
+        console.print(plain(f"{each.email} {each.folder} UID {each.uid}: {names}"))
 
 
 def show_member(email: str, wave: str | None, *, as_json: bool) -> None:

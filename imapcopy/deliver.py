@@ -364,7 +364,9 @@ class Delivery:
             return
         broken = isinstance(failure, ConnectionLost)
         told = failure if broken else first
-        given_up = GivenUp(letter.uid, told.cause_id, told.server_text, len(letter.raw), letter.envelope.arrived)
+        given_up = GivenUp(
+            letter.uid, told.cause_id, told.server_text, len(letter.raw), letter.envelope.arrived, letter.digest
+        )
         if broken:
             self._broken_in_a_row.append(given_up)
             if len(self._broken_in_a_row) >= FAILURES_IN_A_ROW:

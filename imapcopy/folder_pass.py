@@ -175,9 +175,9 @@ class FolderPass:
         left = {envelope.uid for envelope in too_large}
         return [envelope for envelope in todo if envelope.uid not in left]
 
-    def _too_large(self, envelope: Envelope, size: int) -> GivenUp:
+    def _too_large(self, envelope: Envelope, size: int, digest: bytes | None = None) -> GivenUp:
         told = f"APPENDLIMIT {self._landed.append_limit}"
-        return GivenUp(envelope.uid, "message_too_large", told, size, envelope.arrived)
+        return GivenUp(envelope.uid, "message_too_large", told, size, envelope.arrived, digest)
 
     def _letters(self, source: Endpoint[SourceConnection], envelopes: Sequence[Envelope]) -> Iterator[Letter]:
         # One batch at a time, and nothing is kept of it: no allowance is needed.
@@ -248,7 +248,7 @@ class FolderPass:
         limit = self._landed.append_limit
         for letter in letters:
             if limit is not None and len(letter.raw) > limit:
-                self.stay_behind([self._too_large(letter.envelope, len(letter.raw))])
+                self.stay_behind([self._too_large(letter.envelope, len(letter.raw), letter.digest)])
                 continue
             self._sizes[letter.uid] = len(letter.raw)
             if departed.reserve(letter.digest):

@@ -106,7 +106,7 @@ class MessageIssue(SQLModel, table=True):
     size: int = Field(default=0, sa_type=WIDE)
     arrived: datetime | None = None
     digest: bytes | None = None
-    """Of a message that stays behind because of what became of its copy."""
+    """Of a message that has been read."""
     at: datetime = Field(default_factory=now)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from models.bilingual import Language, Text
 from models.causes import OWNERS, Cause
+from models.causes import cause as cause_of
+from models.issues import Issue, Mended
 from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
 from reports.summary import (
@@ -26,7 +28,7 @@ from reports.summary import (
     MessageCounts,
     WaveSummary,
 )
-from reports.texts import INVISIBLE, human_bytes, placement, sentence, visible
+from reports.texts import INVISIBLE, human_bytes, placement, repairs, sentence, visible
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -57,6 +59,11 @@ WAVE_COLUMNS = (
     "Moved",
     "FlagsChanged",
     "LimitedRange",
+)
+ISSUE_COLUMNS = (
+    *("Email", "Folder", "UID", "Arrived", "Size"),
+    *("Cause", "CauseTitleZh", "CauseTitleEn", "AdviceZh", "AdviceEn"),
+    *("ServerText", "File", "Outcome"),
 )
 SECRET_COLUMNS = frozenset({"Password", "TargetPassword"})
 DEFAULT_ROSTER_COLUMNS = ("EmailAddress", "UserName", "Password", "UserRoot", "DisplayName")
@@ -188,6 +195,59 @@ def failures_csv(summary: WaveSummary, rows: Mapping[int, Mapping[str, str]]) ->
     return _csv([*columns, "Cause", "Fix"], table)
 
 
+def issues_document(issues: Iterable[tuple[Issue, str, str]], mended: Iterable[Mended]) -> dict[str, Any]:
+    """Messages that were not moved, each with its file and what came of saving it ("" for none); and those repaired."""
+    return {
+        "issues": [
+            {
+                "email": issue.email,
+                "folder": issue.folder,
+                "uid": issue.uid,
+                "arrived": _time(issue.arrived),
+                "size": issue.size,
+                **_cause(cause_of(issue.cause)),
+                "server_text": issue.server_text,
+                "file": file,
+                "outcome": outcome,
+            }
+            for issue, file, outcome in issues
+        ],
+        "repaired": [
+            {
+                "email": each.email,
+                "folder": each.folder,
+                "uid": each.uid,
+                "repairs": [{"id": name, "zh": repairs()[name].zh, "en": repairs()[name].en} for name in each.repairs],
+                "server_text": each.server_text,
+            }
+            for each in mended
+        ],
+    }
+
+
+def issues_csv(issues: Iterable[tuple[Issue, str, str]]) -> bytes:
+    """The same as a table that lies beside the saved files."""
+    table: Iterable[list[str | int]] = (
+        [
+            _shown(issue.email),
+            _shown(issue.folder),
+            issue.uid,
+            _time(issue.arrived) or "",
+            issue.size,
+            *_cause_cells(cause_of(issue.cause)),
+            _shown(clipped(issue.server_text)),
+            _shown(file),
+            outcome,
+        ]
+        for issue, file, outcome in issues
+    )
+    return _csv(ISSUE_COLUMNS, table)
+
+
+def _cause_cells(found: Cause) -> list[str]:
+    return [found.id, found.title.zh, found.title.en, found.advice.zh, found.advice.en]
+
+
 def cell(value: str) -> str:
     """Keep a spreadsheet from reading a text as a formula."""
     return f"'{value}" if value.startswith(FORMULA_STARTS) else value
@@ -204,7 +264,7 @@ def _member_row(member: MemberSummary) -> list[str | int]:
         _shown(member.email),
         _shown(member.display_name),
         member.state.value,
-        *((cause.id, cause.title.zh, cause.title.en, cause.advice.zh, cause.advice.en) if cause else [""] * 5),
+        *(_cause_cells(cause) if cause else [""] * 5),
         cause.owner if cause else "",
         member.cause_side,
         counts.source,

@@ -52,6 +52,18 @@ def roles() -> dict[str, Text]:
 
 
 @cache
+def repairs() -> dict[str, Text]:
+    """What may be changed in a message that was refused, by the name that the ledger gives it."""
+    return {name: Text(**row) for name, row in _catalogue()["repair"].items()}
+
+
+@cache
+def savings() -> dict[str, Text]:
+    """What may come of saving a message as a file."""
+    return {name: Text(**row) for name, row in _catalogue()["saving"].items()}
+
+
+@cache
 def happenings() -> dict[str, Text]:
     """Who and what a timeline names: people, commands, states of members and waves."""
     own = {name: Text(**row) for name, row in _catalogue()["happening"].items()}

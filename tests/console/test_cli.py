@@ -22,7 +22,7 @@ from tests.tasks.office import Enrolled, Office
 COMMANDS = {
     "": "migrate roster wave member verify vault deploy worker prefect demo doctor",
     "roster": "check template",
-    "wave": "create check start retry status report failures",
+    "wave": "create check plan start retry status report failures issues",
     "member": "show",
     "vault": "rotate purge",
     "prefect": "start stop status",
@@ -253,6 +253,40 @@ def test_verifying_does_not_end_well_when_a_message_is_there_twice(
     ended = banjia("verify", "first", "--deep")
     assert ended.code == 3
     assert ("there twice 1" if language == "en" else "目标邮箱中有两份 1") in ended.stdout
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_messages_that_were_not_moved_are_listed_and_saved(
+    office: Office, banjia: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, language: str
+) -> None:
+    office.add("li")
+    office.old.account("li@old.example").folder("INBOX").deliver(b"Subject: nul\r\n\r\na\0b\r\n")
+    formula = office.old.account("li@old.example").create("=HYPERLINK(1)")
+    formula.deliver(b"Subject: nul\r\n\r\na\0c\r\n")
+    office.new.behaviour.refuse_message = lambda raw: "=1+1 Message contains NUL characters" if b"\0" in raw else None
+    enrolled = Enrolled(office, office.row("li"))
+    for due in lifecycle.start_wave(enrolled.store.engine, "first"):
+        migrate_member.fn(due.id, due.email)
+    monkeypatch.setattr(enrolled.store.settings, "language", language)
+    ended = banjia("wave", "issues", "first")
+    assert ended.code == 0
+    assert "li@new.example INBOX UID 4" in ended.stdout
+    assert ended.stdout.count("Message refused as malformed" if language == "en" else "邮件格式被拒") == 2
+    exported = banjia("wave", "issues", "first", "--export", str(tmp_path / "out"), "--json")
+    assert exported.code == 0
+    first, second = exported.document["issues"]
+    assert (first["folder"], first["uid"], first["cause"], first["outcome"]) == ("INBOX", 4, "invalid_message", "saved")
+    assert first["advice"].keys() >= {"zh-CN", "en"}
+    assert (tmp_path / "out" / first["file"]).read_bytes() == b"Subject: nul\r\n\r\na\0b\r\n"
+    assert exported.document["repaired"] == []
+    index = (tmp_path / "out" / "index.csv").read_text("utf-8-sig")
+    assert "'=HYPERLINK(1)" in index
+    assert ",=" not in index
+    formula.expunge([1])
+    (tmp_path / "out" / second["file"]).unlink()
+    ended = banjia("wave", "issues", "first", "--export", str(tmp_path / "out"))
+    assert ended.code == 3
+    assert ("no longer in the old mailbox" if language == "en" else "原邮箱中已没有") in ended.stdout
 
 
 # -- vault

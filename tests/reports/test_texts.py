@@ -10,10 +10,16 @@ import pytest
 
 from models.rules import ROLES
 from reports.summary import BENIGN_ALTERATIONS
-from reports.texts import Wording, alterations, placements, roles, sentence, texts, visible
+from reports.texts import Wording, alterations, placements, repairs, roles, savings, sentence, texts, visible
 
 ENGLISH = Wording("en", ZoneInfo("UTC"))
-ALL = {**texts(), **alterations(), **placements(), **{f"role {name}": text for name, text in roles().items()}}
+NAMED = {"role": roles(), "repair": repairs(), "saving": savings()}
+ALL = {
+    **texts(),
+    **alterations(),
+    **placements(),
+    **{f"{kind} {name}": text for kind, some in NAMED.items() for name, text in some.items()},
+}
 CHINESE = Wording("zh-CN", ZoneInfo("Asia/Shanghai"))
 
 

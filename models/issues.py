@@ -1,0 +1,83 @@
+"""The messages of a wave that were not moved, and those that had to be repaired, each with what is known of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+from sqlmodel import col, select
+
+from models.database import reading
+from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
+from models.lifecycle import find_wave
+from models.member import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One message that was not moved."""
+
+    member_id: int
+    email: str
+    folder: str
+    uidvalidity: int
+    uid: int
+    arrived: datetime | None
+    size: int
+    cause: str
+    server_text: str
+    digest: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """One message that arrived repaired, and the server's words for which it was."""
+
+    email: str
+    folder: str
+    uid: int
+    repairs: Sequence[str]
+    server_text: str
+
+
+def issues_of(engine: Engine, wave: str) -> list[Issue]:
+    """Every message of a wave that was not moved, by member, folder and UID."""
+    with reading(engine) as session:
+        rows = session.exec(
+            select(MessageIssue, FolderCopy, Member)
+            .join(FolderCopy, col(FolderCopy.id) == col(MessageIssue.folder_copy_id))
+            .join(Member, col(Member.id) == col(FolderCopy.member_id))
+            .where(Member.wave_id == find_wave(session, wave).id, col(FolderCopy.superseded).is_(False))
+            .order_by(col(Member.line), col(FolderCopy.id), col(MessageIssue.source_uid))
+        ).all()
+    return [
+        Issue(
+            member_id=member.id or 0,
+            email=member.email,
+            folder=folder.source_name,
+            uidvalidity=folder.source_uidvalidity,
+            uid=issue.source_uid,
+            arrived=issue.arrived,
+            size=issue.size,
+            cause=issue.cause,
+            server_text=issue.server_text,
+            digest=issue.digest,
+        )
+        for issue, folder, member in rows
+    ]
+
+
+def repairs_of(engine: Engine, wave: str) -> list[Mended]:
+    """Every message of a wave that was repaired, in the same order."""
+    with reading(engine) as session:
+        rows = session.exec(
+            select(MessageRepair, FolderCopy, Member)
+            .join(FolderCopy, col(FolderCopy.id) == col(MessageRepair.folder_copy_id))
+            .join(Member, col(Member.id) == col(FolderCopy.member_id))
+            .where(Member.wave_id == find_wave(session, wave).id, col(FolderCopy.superseded).is_(False))
+            .order_by(col(Member.line), col(FolderCopy.id), col(MessageRepair.source_uid))
+        ).all()
+    return [
+        Mended(member.email, folder.source_name, row.source_uid, row.repairs.split(","), row.server_text)
+        for row, folder, member in rows
+    ]
