@@ -112,11 +112,11 @@ def _password(passwords: Mapping[Side, str], side: Side) -> str:
 @cache
 def store() -> Store:
     """The store of this process, opened once."""
-    found = settings()
+    found, asked = settings(), rules()
     log_to_file(found)
     let_leases_last(found.lease_seconds)
     engine = open_database(found.database)
-    return Store(found, engine, Vault(engine, found.key_file), rules())
+    return Store(found, engine, Vault(engine, found.key_file), asked)
 
 
 def log_to_file(found: Settings) -> Path:

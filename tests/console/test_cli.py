@@ -13,15 +13,18 @@ from imapcopy.errors import MemberError
 from models import lifecycle
 from models.database import reading
 from models.member import Member
+from models.rules import Rules
 from models.wave import Wave
 from tasks.migrate_member import migrate_member
 from tasks.store import store
 from tests.console.conftest import CommandLine, Ended
+from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Enrolled, Office
 
 COMMANDS = {
-    "": "migrate roster wave member verify vault deploy worker prefect demo doctor",
+    "": "migrate roster rules wave member verify vault deploy worker prefect demo doctor",
     "roster": "check template",
+    "rules": "template",
     "wave": "create check plan start retry status report failures issues",
     "member": "show",
     "vault": "rotate purge",
@@ -74,6 +77,71 @@ def test_this_list_of_commands_is_the_program_s() -> None:
         }
         below = {str(group.name) for group in group.registered_groups}
         assert commands | below == set(COMMANDS[name].split())
+
+
+# -- rules
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_the_template_of_rules_can_be_used_as_it_is(
+    banjia: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", language)
+    printed = banjia("rules", "template")
+    assert printed.code == 0
+    home.mkdir(exist_ok=True)
+    (home / "banjia.toml").write_text("members_at_once = 3\n" + printed.stdout, encoding="utf-8")
+    forget_everything()
+    assert store().rules == Rules()
+    assert store().settings.members_at_once == 3
+
+
+@pytest.mark.parametrize("where", ["home", "named"])
+def test_a_mistake_in_the_rules_is_2_and_says_where_it_is(
+    banjia: CommandLine, home: Path, roster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    file = home / "banjia.toml" if where == "home" else tmp_path / "our rules.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("[folders]\nexlude = ['\\Junk']\n", encoding="utf-8")
+    if where == "named":
+        monkeypatch.setenv("BANJIA_RULES", str(file))
+    for language, said in (("en", f"{file}, line 2, folders.exlude: "), ("zh-CN", f"{file} 第 2 行 folders.exlude：")):
+        monkeypatch.setenv("BANJIA_LANGUAGE", language)
+        forget_everything()
+        ended = banjia("wave", "create", roster)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert said in ended.stderr
+    assert not (home / "banjia.sqlite").exists()
+
+
+def test_a_file_of_rules_that_is_not_there_is_2(
+    banjia: CommandLine, roster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANJIA_RULES", str(tmp_path / "nowhere.toml"))
+    ended = banjia("wave", "create", roster)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "nowhere.toml" in ended.stderr
+
+
+def test_where_folders_went_is_shown_of_a_member(
+    banjia: CommandLine, office: Office, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.add("li")
+    old = office.old.account("li@old.example")
+    old.create("已发送").deliver(b"Subject: sent\r\n\r\nx\r\n")
+    old.create("病毒文件夹").deliver(b"Subject: bad\r\n\r\nx\r\n")
+    enrolled = Enrolled(office, office.row("li"))
+    member = enrolled.member("li")
+    migrate_member.fn(member.id or 0, member.email)
+    shown = banjia("member", "show", member.email)
+    assert "“已发送” arrived as “Sent”: a special folder by its well-known name" in shown.stdout
+    assert "“病毒文件夹” was left out, messages in it: 1" in shown.stdout
+    document = banjia("member", "show", member.email, "--json").document
+    assert [(f["source_name"], f["why"]) for f in document["left_out"]] == [("病毒文件夹", "virus")]
+    assert {f["source_name"]: f["why"] for f in document["folders"]} == {"INBOX": None, "已发送": "known_name"}
+    monkeypatch.setenv("BANJIA_LANGUAGE", "zh-CN")
+    forget_everything()
+    assert "“已发送”搬到了“Sent”" in banjia("member", "show", member.email).stdout
 
 
 # -- roster check
@@ -144,6 +212,7 @@ def test_no_password_of_a_roster_is_ever_printed(banjia: CommandLine, office: Of
         ("wave", "failures", "nowhere"),
         ("wave", "start", "nowhere"),
         ("wave", "check", "nowhere"),
+        ("wave", "plan", "nowhere"),
         ("wave", "retry", "nowhere"),
         ("verify", "nowhere"),
         ("member", "show", "li@new.example", "--wave", "nowhere"),
@@ -330,8 +399,6 @@ def test_the_doctor_finds_what_would_stop_a_migration(
 ) -> None:
     harm(home)  # type: ignore[operator]
     if bad == "settings":
-        from tests.tasks.conftest import forget_everything
-
         forget_everything()
     as_json = banjia("doctor", "--json")
     assert as_json.code == 3

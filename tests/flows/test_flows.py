@@ -252,3 +252,36 @@ def test_a_cancelled_run_waits_for_its_members_before_it_says_how_the_wave_stand
     assert enrolled.member("li").state in (M.PAUSED, M.SYNCED)
     assert wave_state(enrolled) in (WaveState.PAUSED, WaveState.RUNNING)
     assert policy.STOP.is_set()
+
+
+def test_a_plan_shows_where_folders_would_go_and_changes_nothing(
+    office: Office, home: Path, prefect_database: Path
+) -> None:
+    from flows.plan_wave import plan_wave
+
+    for name in ("li", "wang"):
+        office.add(name)
+    old = office.old.account("li@old.example")
+    for number, name in enumerate(("已发送", "项目", "项目/v1.2", "病毒文件夹"), start=1):
+        folder = old.create(name)
+        for _ in range(number):
+            folder.deliver(b"Subject: x\r\n\r\nx\r\n")
+    office.new.account("li@new.example").create("Sent Messages", "\\Sent")
+    enrolled = Enrolled(office, office.row("li"), office.row("wang", Password="canary-wrong-one"))
+    before = states(enrolled)
+    li, wang = plan_wave("first")
+    assert [(f.source_name, f.target_name, f.new, f.role, f.why, f.messages) for f in li.folders] == [
+        ("INBOX", "INBOX", False, "", "", 3),
+        ("已发送", "Sent Messages", False, "sent", "known_name", 1),
+        ("项目", "项目", True, "", "", 2),
+        ("项目/v1.2", "项目/v1.2", True, "", "", 3),
+        ("病毒文件夹", "", False, "", "virus", 4),
+    ]
+    assert (wang.folders, wang.cause, wang.side) == ((), "bad_credentials", "source")
+    assert states(enrolled) == before
+    assert written(office.old) == written(office.new) == set()
+    # What is then moved goes where the plan said.
+    assert migrate(only=["li@new.example"]).is_completed()
+    assert {f.source_name: f.target_name for f in plan_wave("first")[0].folders if not f.new} == {
+        f.source_name: f.target_name for f in li.folders
+    }
