@@ -3,6 +3,7 @@
 import re
 import tomllib
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -460,10 +461,8 @@ def _cut(name: str, octets: int) -> str:
     """The name with at most so many octets on the wire, and no character cut apart from its accents."""
     if not octets or len(encode_mailbox(name)) <= octets:
         return name
-    length = len(name)
     # Room is left for a number behind it.
-    while length > 1 and len(encode_mailbox(name[:length])) > octets - 6:
-        length -= 1
+    length = bisect_right(range(2, len(name)), octets - 6, key=lambda n: len(encode_mailbox(name[:n]))) + 1
     while length > 1 and unicodedata.combining(name[length]):
         length -= 1
     return name[:length].rstrip()

@@ -1,5 +1,6 @@
 """Which folder goes where."""
 
+import re
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy.folders import Folder, map_folders, role_names
+from imapcopy.folders import Folder, Place, map_folders, role_names
 from imapcopy.grammar import encode_mailbox
-from models.rules import KINDS
+from imapcopy.providers import providers, traits_of
+from models.rules import KINDS, ROLES, FolderRules
 
 
 def folder(name: str, *attributes: str, separator: str = "/") -> Folder:
@@ -157,3 +159,181 @@ def test_no_name_has_two_kinds() -> None:
     table = tomllib.loads((files("imapcopy") / "folder_names.toml").read_text(encoding="utf-8"))
     names = [name.casefold() for each in table.values() for name in each]
     assert len(set(names)) == len(names) > 250
+
+
+# Paths, roots, containers
+
+
+@pytest.mark.parametrize("there", ["/", ".", "|", "\\", "^"])
+@pytest.mark.parametrize("here", ["/", ".", "|", "\\", "^", ""])
+@pytest.mark.parametrize("prefix", ["", "INBOX"])
+def test_any_two_separators_and_prefixes_meet(here: str, there: str, prefix: str) -> None:
+    """A folder within a folder stays one, and a folder with the other side's separator in its name stays one, too."""
+    odd = f"a{there}b" if there != here else "ab"
+    deep = here.join(["客户", "2024"]) if here else "客户2024"
+    start = prefix + here if prefix and here else ""
+    source = [folder(start + name, separator=here) for name in (odd, deep)]
+    target_prefix = prefix + there if prefix else ""
+    found = mapped([INBOX, *source], source_prefix=start, target_prefix=target_prefix, target_separator=there)
+    assert found["INBOX"] == "INBOX"
+    assert found[start + odd] == target_prefix + odd.replace(there, "_")
+    assert found[start + deep] == target_prefix + (f"客户{there}2024" if here else "客户2024")
+
+
+def test_children_of_inbox_lie_where_the_target_has_its_folders() -> None:
+    source = [INBOX, folder("INBOX/A"), folder("INBOX/A/B"), folder("Inbox/C"), folder("A")]
+    assert mapped(source) == {
+        "INBOX": "INBOX",
+        "INBOX/A": "INBOX/A",
+        "INBOX/A/B": "INBOX/A/B",
+        "Inbox/C": "INBOX/C",
+        "A": "A",
+    }
+    found = mapped(source, target_prefix="INBOX.", target_separator=".")
+    assert found["A"] == "INBOX.A"
+    assert found["INBOX/A"] == "INBOX.A (2)"
+    assert found["INBOX/A/B"] == "INBOX.A (2).B"
+
+
+@pytest.mark.parametrize("root", ["users/alberta", "/users/alberta", "users.alberta", "\\users\\alberta"])
+def test_a_root_may_be_written_with_the_servers_separator(root: str) -> None:
+    source = [folder(name, separator=".") for name in ("users", "users.alberta", "users.alberta.Sent", "users.bob")]
+    assert mapped(source, root=root) == {"users.alberta": "INBOX", "users.alberta.Sent": "Sent"}
+
+
+def test_folders_below_a_special_one_go_below_its_new_name() -> None:
+    source = [folder("已发送", "\\sent"), folder("已发送/2019"), folder("Sent Items/2019")]
+    assert mapped(source, [folder("Gesendet", "\\sent")]) == {
+        "已发送": "Gesendet",
+        "已发送/2019": "Gesendet/2019",
+        "Sent Items/2019": "Sent Items/2019",
+    }
+
+
+def test_a_container_of_the_service_goes_away() -> None:
+    source = [
+        folder("其他文件夹", "\\noselect"),
+        folder("其他文件夹/客户"),
+        folder("其他文件夹/客户/北京"),
+        folder("客户"),
+    ]
+    plan = map_folders([*source, folder("其他文件夹/Sent")], [], traits=traits_of("imap.exmail.qq.com", "", ()))
+    assert {(pair.source.name, pair.target_name, pair.why) for pair in plan.pairs} == {
+        ("其他文件夹/客户", "客户", "container"),
+        ("其他文件夹/客户/北京", "客户/北京", "container"),
+        ("客户", "客户 (2)", "collision"),
+        ("其他文件夹/Sent", "Sent", "container"),
+    }
+    assert mapped(source)["其他文件夹/客户"] == "其他文件夹/客户"
+
+
+# What stays behind
+
+
+def left_out(source: Sequence[Folder], **more: object) -> dict[str, str]:
+    return {each.source.name: each.why for each in map_folders(source, [], **more).left_out}  # type: ignore[arg-type]
+
+
+def test_what_is_no_mail_is_left_out_where_the_service_has_such_folders() -> None:
+    source = [folder(name) for name in ("Calendar", "Calendar/Birthdays", "日历", "Work/Calendar", "Notes", "Mail")]
+    exchange = traits_of("10.0.0.7", "The Microsoft Exchange IMAP4 service is ready. [abc]", ())
+    assert left_out(source, traits=exchange) == dict.fromkeys(
+        ["Calendar", "Calendar/Birthdays", "日历", "Notes"], "not_mail"
+    )
+    assert not left_out(source, traits=traits_of("imap.example", "ready", ()))
+
+
+def test_views_are_left_out_everywhere_and_with_labels_the_widest_gives_what_is_nowhere_else() -> None:
+    source = [INBOX, folder("Work"), folder("All", "\\all"), folder("Stars", "\\flagged"), folder("Hot", "\\important")]
+    anybody = traits_of("imap.example", "ready", ())
+    assert left_out(source, traits=anybody) == {"All": "shows_other_folders", "Stars": "shows_other_folders"}
+    gmail = map_folders(source, [], traits=traits_of("imap.example", "ready", {"X-GM-EXT-1"}))
+    assert {each.source.name for each in gmail.left_out} == {"Stars", "Hot"}
+    every = gmail.pairs[-1]
+    assert (every.source.name, every.target_name, every.why) == ("All", "Archive", "view")
+    assert every.source.elsewhere == {b"INBOX", b"\\Inbox", b"Work"}
+    chosen = map_folders(source, [], traits=anybody, rules=FolderRules(include=("\\All",)))
+    assert {pair.source.name: (pair.target_name, pair.source.elsewhere) for pair in chosen.pairs}["All"] == (
+        "All",
+        frozenset(),
+    )
+
+
+def test_a_label_of_a_folder_that_is_left_out_still_keeps_its_mail_out_of_the_view() -> None:
+    source = [INBOX, folder("Private"), folder("All", "\\all")]
+    plan = map_folders(source, [], traits=traits_of("imap.gmail.com", "", ()), exclude=["Private"])
+    assert b"Private" in plan.pairs[-1].source.elsewhere
+
+
+def test_rules_choose_among_folders() -> None:
+    source = [INBOX, folder("Work"), folder("Work/Old"), folder("Play"), folder("病毒文件夹"), folder("Spam")]
+    assert left_out(source) == {"病毒文件夹": "virus"}
+    rules = FolderRules(only=("INBOX", "Work", "\\Virus"), include=("\\Virus",), exclude=("*/Old",))
+    assert left_out(source, rules=rules) == {"Work/Old": "excluded", "Play": "not_wanted", "Spam": "not_wanted"}
+
+
+# Places that stay
+
+
+def test_a_folder_stays_where_it_went_before_as_long_as_that_is_there() -> None:
+    source = [folder("Trash", "\\trash"), folder("trash"), folder("A")]
+    known = {"Trash": Place("Mülleimer", "special_use"), "A": Place("B", "characters")}
+    there = [folder("Mülleimer"), folder("Deleted Items", "\\trash"), folder("A")]
+    plan = map_folders(source, there, known=known, rules=FolderRules(rename={"A": "C"}))
+    assert {pair.source.name: (pair.target_name, pair.why) for pair in plan.pairs} == {
+        "Trash": ("Mülleimer", "special_use"),
+        "trash": ("Deleted Items", "known_name"),
+        "A": ("C", "rule"),
+    }
+
+
+def test_a_folder_that_the_target_spells_in_its_own_way_is_not_taken_for_one_of_that_name() -> None:
+    """What is listed raw would not be found under the name that we would say."""
+    raw = Folder("中文".encode(), "中文", "/", frozenset())
+    [pair] = map_folders([folder("中文")], [raw]).pairs
+    assert pair.create
+
+
+# What is known of services
+
+
+def test_every_service_of_the_table_is_told_and_only_by_its_signs() -> None:
+    assert {row.name for row in providers() if row.is_it("mail.corp.example", "IMAP4 ready", {"IMAP4REV1"})} == {
+        "anybody"
+    }
+    for host, greeting, capabilities, name in (
+        ("imap.gmail.com", "", (), "gmail"),
+        ("mail.corp.example", "Gimap ready for requests", (), "gmail"),
+        ("mail.corp.example", "", {"X-GM-EXT-1"}, "gmail"),
+        ("OUTLOOK.office365.com", "", (), "exchange"),
+        ("partner.outlook.cn", "", (), "exchange"),
+        ("imap.exmail.qq.com", "", (), "tencent"),
+        ("10.0.0.1", "QQMail IMAP4Server ready", (), "tencent"),
+        ("notqq.com", "", (), "anybody"),
+    ):
+        found = [row.name for row in providers() if row.is_it(host, greeting, capabilities)]
+        assert found[-1] == name, (host, greeting)
+
+
+def test_the_table_of_services_has_no_key_that_nobody_reads() -> None:
+    keys = {
+        "hosts": list,
+        "greeting": str,
+        "capability": str,
+        "containers": list,
+        "not_mail": list,
+        "views": list,
+        "labels": dict,
+        "view_role": str,
+    }
+    table = tomllib.loads((files("imapcopy") / "providers.toml").read_text(encoding="utf-8"))
+    for name, row in table.items():
+        for key, value in row.items():
+            assert isinstance(value, keys[key]), (name, key)
+        for key in ("hosts", "containers", "not_mail"):
+            assert all(isinstance(each, str) and each for each in row.get(key, []))
+            assert len({each.casefold() for each in row.get(key, [])}) == len(row.get(key, []))
+        assert all(re.fullmatch(r"\\[a-z]+", view) for view in row.get("views", []))
+        assert set(row.get("labels", {})) <= {"inbox", *ROLES}
+        assert row.get("view_role", "archive") in ROLES
+        assert bool(row.get("labels")) == bool(row.get("view_role"))
