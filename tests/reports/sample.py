@@ -13,6 +13,7 @@ from reports.summary import (
     Followed,
     InvalidRowSummary,
     IssueSummary,
+    LeftOutSummary,
     MemberSummary,
     MessageCounts,
     PreviousReport,
@@ -162,6 +163,7 @@ def sample_member(number: int) -> MemberSummary:
         server_text=words,
         bytes=sum(folder.bytes for folder in folders),
         folders=folders,
+        left_out=(LeftOutSummary("日历", "not_mail", 2310), LeftOutSummary(SCRIPT, "excluded", 1)) if folders else (),
         issues=sample_issues(state, folders),
         events=(
             EventSummary(MADE_AT - timedelta(hours=3), "admin", "ready → queued", "wave started"),
@@ -201,6 +203,8 @@ def sample_folders(state: MemberState, messages: int) -> tuple[FolderSummary, ..
             None,
             {"header_8bit": 4} if lost else {},
             messages - inbox if through else 0,
+            why="parent",
+            elsewhere=1200,
         ),
     )
 

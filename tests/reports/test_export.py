@@ -208,3 +208,12 @@ def test_failures_of_a_roster_of_failures_have_their_columns_once(summary: WaveS
 
 def test_nothing_to_mend_makes_no_roster(summary: WaveSummary) -> None:
     assert failures_csv(replace(summary, members=(sample_member(1),)), {}) is None
+
+
+def test_the_json_says_why_a_folder_went_where_it_went_and_what_was_left_out(summary: WaveSummary) -> None:
+    member = next(each for each in summary_document(summary)["members"] if each["id"] == 5)
+    inbox, sent = member["folders"]
+    assert (inbox["why"], inbox["reason"], inbox["elsewhere"]) == (None, None, 0)
+    assert (sent["why"], sent["elsewhere"]) == ("parent", 1200)
+    assert set(sent["reason"]) == {"zh-CN", "en"}
+    assert [(each["why"], each["messages"]) for each in member["left_out"]] == [("not_mail", 2310), ("excluded", 1)]

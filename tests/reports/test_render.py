@@ -155,6 +155,28 @@ def test_what_happened_at_the_source_is_shown_where_something_did(tmp_path: Path
     assert cause("moved_at_source").advice.in_language(language) in wave.text
 
 
+@pytest.mark.parametrize(
+    ("language", "texts"),
+    [
+        (
+            "en",
+            [
+                "the folder above it has another name",
+                "1,200 messages of it are in",
+                "what is in it is no mail",
+                "2,310",
+            ],
+        ),
+        ("zh-CN", ["上级文件夹在新邮箱中另有名称", "其中 1,200 封也在其他文件夹中", "其中不是邮件", "2,310"]),
+    ],
+)
+def test_a_members_page_says_where_folders_went_and_which_stayed(
+    pages: dict[str, Page], language: str, texts: list[str]
+) -> None:
+    page = shown(pages[f"members/5.{language}.html"])
+    assert all(text in page for text in texts), page
+
+
 def test_every_link_leads_to_a_file_of_the_report(directory: Path, pages: dict[str, Page]) -> None:
     for name, page in pages.items():
         assert page.links, name
