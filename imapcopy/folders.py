@@ -351,6 +351,8 @@ class Naming:
                 parts = each.path[len(above.path) :] if above else each.path
                 over = placed[above.folder.name] if above else None
                 name, why = self._name(parts, over, _STEPS[0])
+                if why == "parent" and name == self.prefix + self._joint.join(each.path):
+                    why = ""
                 if _folded(name) in taken and name not in open_to_others:
                     name, why = _untaken(name, taken), "collision"
                 taken.add(_folded(name))

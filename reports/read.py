@@ -191,7 +191,7 @@ def _folder(folder: FolderCopy, place: FolderPlace | None) -> FolderSummary:
         altered=json.loads(folder.altered),
         read_back=folder.read_back,
         followed=followed,
-        why=place.why if place and place.target_name == folder.target_name else "",
+        why=place.why if place and place.target_name == folder.target_name != folder.source_name else "",
         elsewhere=place.messages if place and place.target_name else 0,
     )
 

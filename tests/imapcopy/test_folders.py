@@ -210,6 +210,11 @@ def test_folders_below_a_special_one_go_below_its_new_name() -> None:
     }
 
 
+def test_a_folder_that_keeps_its_name_below_a_special_one_needs_no_reason() -> None:
+    plan = map_folders([folder("Sent"), folder("Sent/2019")], [])
+    assert [(pair.target_name, pair.why) for pair in plan.pairs] == [("Sent", "known_name"), ("Sent/2019", "")]
+
+
 def test_a_container_of_the_service_goes_away() -> None:
     source = [
         folder("其他文件夹", "\\noselect"),

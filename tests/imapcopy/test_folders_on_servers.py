@@ -1,17 +1,19 @@
-"""A mailbox that has lived with clients in five languages arrives with one folder for each special use."""
+"""Folders on real servers: one for each special use from five languages, and a place for any name."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import pytest
 from sqlalchemy import Engine
 
+from deployments.demo.imap_server import ImapServer
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from models.ledger import Ledger
 from models.member import release_lease, take_lease
-from tests.imapcopy.world import new_member
-from tests.servers.compare import mail_of
+from tests.imapcopy.world import LIN, account_at, mail, moment, new_member
+from tests.servers.compare import Mail, mail_of
 from tests.servers.courier import StartCourier
 from tests.servers.cyrus import Cyrus, StartCyrus
 from tests.servers.dovecot import Dovecot, StartDovecot, User
@@ -96,11 +98,11 @@ def test_forty_folders_in_five_languages_arrive_with_one_for_each_special_use(
         return prefix + name.replace("/", separator)
 
     there = mail_of(server, NAME)
-    expected = Counter({mail._replace(folder=place(mail.folder)): 0 for mail in mail_of(source, NAME)})
-    for mail, count in mail_of(source, NAME).items():
-        expected[mail._replace(folder=place(mail.folder))] += count
+    expected: Counter[Mail] = Counter()
+    for each, count in mail_of(source, NAME).items():
+        expected[each._replace(folder=place(each.folder))] += count
     assert there == expected
-    folders = {mail.folder for mail in there}
+    folders = {each.folder for each in there}
     assert len(folders) == 1 + len(SPECIAL) + len(ORDINARY)
     claims: Counter[tuple[str, int]] = Counter()
     ledger = Ledger(engine, member, 0)
@@ -118,3 +120,77 @@ def copy(source: Dovecot, target: Dovecot | Cyrus, engine: Engine, member: int) 
     accounts = [Account(Server("127.0.0.1", server.port, "plain"), NAME, PASSWORD) for server in (source, target)]
     copy_mailbox(*accounts, Ledger(engine, member, token), CopyOptions())
     release_lease(engine, member, token)
+
+
+ODD = (
+    *(
+        "v1.2",
+        "example.org/a.b",
+        '50% "off"',
+        "back\\slash",
+        "~home",
+        "a*b",
+        "#hash",
+        "&",
+        "R&D",
+        "'quoted'",
+        "a^b",
+        "<x>",
+    ),
+    *(
+        " leading",
+        "trailing ",
+        "two  blanks",
+        "tab\there",
+        "emoji 🎉",
+        "e\u0301",
+        "é",
+        "..",
+        "x/../y",
+        "INBOX/Kinder/Enkel",
+    ),
+    *("长" * 80, "a" * 200, "/".join("abcdefghij"), "Plain", "plain", "trash", "Trash", "user", "Sent/v2.0"),
+)
+
+
+def test_names_that_servers_refuse_arrive_under_others_and_stay_there(
+    old: ImapServer, target: Target, engine: Engine
+) -> None:
+    """Every folder's mail is there, once, in a folder of its own but for the two bins; the second pass adds to it."""
+    server, _, _ = target
+    account = old.account(LIN)
+    for number, name in enumerate(ODD):
+        if account.find(name) is None:
+            account.create(name)
+        account.folder(name).deliver(mail(number), moment(1))
+    member = new_member(engine)
+
+    def move() -> dict[str, str]:
+        token = take_lease(engine, member)
+        ledger = Ledger(engine, member, token)
+        there = Account(Server("127.0.0.1", server.port, "plain"), NAME, PASSWORD)
+        copy_mailbox(account_at(old, LIN), there, ledger, CopyOptions())
+        release_lease(engine, member, token)
+        return {row.source_name: row.target_name for row in ledger.folders()}
+
+    def folders() -> dict[str, set[str]]:
+        """Folders of the target by what is in them."""
+        found: dict[str, set[str]] = {}
+        for each, count in mail_of(server, NAME).items():
+            found.setdefault(each.sha256, set()).add(each.folder)
+            assert count == 1
+        return found
+
+    places = move()
+    digests = {name: sha256(mail(number)).hexdigest() for number, name in enumerate(ODD)}
+    first = folders()
+    assert {digest: len(some) for digest, some in first.items()} == dict.fromkeys(digests.values(), 1)
+    alone = [next(iter(first[digest])) for name, digest in digests.items() if name not in ("trash", "Trash")]
+    assert len(set(alone)) == len(alone)
+    assert places["trash"] == places["Trash"]
+    for number, name in enumerate(ODD, start=100):
+        account.folder(name).deliver(mail(number), moment(2))
+    assert move() == places
+    again = folders()
+    for number, name in enumerate(ODD, start=100):
+        assert again[sha256(mail(number)).hexdigest()] == again[digests[name]]
