@@ -26,6 +26,7 @@ from imapcopy.errors import (
     HOST_BUSY,
     ConnectionLost,
     FolderError,
+    MemberError,
     MessageError,
     MigrationError,
     Stopped,
@@ -143,6 +144,9 @@ def plan_folders(
     known: Mapping[str, Place] | None = None,
 ) -> FolderPlan:
     """Decide which folder goes where, from what both sides list and where folders went before."""
+    if not any(folder.selectable for folder in old.folders):
+        # There is always an INBOX (RFC 9051 section 5.1): this is no empty mailbox, but one that is not shown.
+        raise MemberError("no_folders", "source", "", where=source.server.host)
     return map_folders(
         old.folders,
         new.folders,

@@ -9,6 +9,7 @@ import pytest
 
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.errors import MemberError
 from models.database import open_database
 from models.ledger import Ledger
 from models.member import release_lease, take_lease
@@ -19,7 +20,7 @@ from tests.servers.compare import Mail, mail_of
 from tests.servers.courier import Courier
 from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
-from tests.servers.mail import FOLDERS, mailbox_messages, seed
+from tests.servers.mail import FOLDERS, mailbox_messages, seed, store_each
 
 MESSAGES = 150
 
@@ -71,3 +72,14 @@ def test_a_mailbox_that_goes_round_keeps_folders_dates_flags_and_every_message(
             assert changed.total() == told.total()
             before = after
         assert {mail.folder for mail in before} == {mail.folder for mail in first}
+
+
+def test_a_mailbox_of_which_the_server_lists_no_folder_is_no_empty_mailbox(tmp_path: Path) -> None:
+    """Cyrus does so where a user has a dot in the name and dots separate folders, as Debian ships it."""
+    with running([Cyrus, Dovecot]) as servers:
+        servers[0].add_user("li.ming", PASSWORD)
+        [stored] = store_each(servers[0], "li.ming", PASSWORD, mailbox_messages("dot", 1))
+        assert stored == 1
+        with pytest.raises(MemberError) as caught:
+            _moved(servers[0], servers[1], "li.ming", tmp_path)
+        assert caught.value.cause_id == "no_folders"

@@ -16,8 +16,8 @@ StartCyrus = Callable[..., "Cyrus"]
 class Cyrus(Unpacked):
     """A throw-away Cyrus below `directory`; `settings` are added to imapd.conf: `{"reject8bit": "yes"}`.
 
-    User names have no `@`, which Cyrus takes for another realm, and no `.` where it separates folders: to such a user
-    Cyrus lists none.
+    User names have no `@`, which Cyrus takes for another realm. Where `.` separates folders, a user with a `.` in the name
+    is shown none.
     """
 
     package = "cyrus"
@@ -30,13 +30,15 @@ class Cyrus(Unpacked):
     def add_users(self, users: Sequence[User]) -> None:
         separator = "/" if self._settings.get("unixhierarchysep") == "yes" else "."
         for user in users:
-            if separator in user.name or "@" in user.name:
+            if "@" in user.name:
                 raise ValueError(f"Cyrus cannot serve {user.name!r} here")
             self._set_password(user)
         with imaplib.IMAP4(self.host, self.port, timeout=20) as connection:
             connection.authenticate("PLAIN", lambda _: f"\0{ADMIN.name}\0{ADMIN.password}".encode())
             for user in users:
-                state, answer = connection.create(f"user{separator}{user.name}")
+                # How Cyrus writes a dot that separates no folders.
+                owner = user.name.replace(".", "^") if separator == "." else user.name
+                state, answer = connection.create(f"user{separator}{owner}")
                 if state != "OK":
                     raise RuntimeError(f"{user.name}: {answer}")
         self.users |= {user.name: user for user in users}
