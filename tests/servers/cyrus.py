@@ -16,8 +16,8 @@ StartCyrus = Callable[..., "Cyrus"]
 class Cyrus(Unpacked):
     """A throw-away Cyrus below `directory`; `settings` are added to imapd.conf: `{"reject8bit": "yes"}`.
 
-    User names have no `@`, which Cyrus takes for another realm. Where `.` separates folders, a user with a `.` in the name
-    is shown none.
+    User names have no `@`, which Cyrus takes for another realm. Where `.` separates folders, a user with a `.` in the
+    name is shown none.
     """
 
     package = "cyrus"
