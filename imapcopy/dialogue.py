@@ -159,6 +159,7 @@ class Dialogue:
             status, text = match[1].decode().upper(), match[2].decode("utf-8", "backslashreplace").strip()
             if status != "OK":
                 raise Refused(status, text)
+            self.hear_alert(f"{status} {text}")
             return text
         if line.startswith(b"+"):
             return None
@@ -166,6 +167,11 @@ class Dialogue:
             response.segments[0] = b""
             return None
         raise self.lost(f"answer to a command nobody sent: {response.text}")
+
+    def hear_alert(self, text: str) -> None:
+        """Tell what came with ALERT, which people must be shown (RFC 9051 section 7.1)."""
+        if "[ALERT]" in text.upper():
+            self.account.hear(self.side, text)
 
     def collect(self, tag: bytes) -> tuple[str, list[Response]]:
         """The tagged text and the untagged answers of a command; Refused on NO and BAD."""

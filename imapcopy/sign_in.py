@@ -91,8 +91,12 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
         )
     # The library has asked when it connected, and once more after STARTTLS.
     offered = frozenset(str(name).upper() for name in client._imap.capabilities)
-    plain = partial(_plain_at_once, dialogue) if "SASL-IR" in offered else partial(client.plain_login, user, password)
-    ways: list[Callable[[], object]] = [plain, partial(client.login, user, password)]
+    dialogue.hear_alert(_text(client.welcome).removeprefix("* "))
+    by_library = partial(_by_library, dialogue)
+    ways: list[Callable[[], str]] = [
+        partial(_plain_at_once, dialogue) if "SASL-IR" in offered else partial(by_library, client.plain_login),
+        partial(by_library, client.login),
+    ]
     if "AUTH=PLAIN" not in offered:
         ways.reverse()
     failure: MigrationError | None = MemberError("auth_mechanism", side, "", where=account.server.host)
@@ -131,6 +135,12 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
         # Raised out here, because the library's exception may quote the password and would stay its context.
         raise failure
     return _introduced(dialogue, offered, told)
+
+
+def _by_library(dialogue: Dialogue, login: Callable[[str, str], object]) -> str:
+    text = _text(login(dialogue.account.user, dialogue.account.password))
+    dialogue.hear_alert(f"OK {text}")
+    return text
 
 
 def _plain_at_once(dialogue: Dialogue) -> str:
@@ -172,9 +182,12 @@ def _introduced(dialogue: Dialogue, offered: frozenset[str], told: frozenset[str
     return offered
 
 
-def _told_capabilities(login: object) -> frozenset[str] | None:
+def _text(answer: object) -> str:
+    return answer.decode("latin-1") if isinstance(answer, bytes) else str(answer)
+
+
+def _told_capabilities(text: str) -> frozenset[str] | None:
     """The capabilities that an answer to a login tells: `OK [CAPABILITY IMAP4rev1 ...] Logged in` (RFC 9051 7.1)."""
-    text = login.decode("latin-1") if isinstance(login, bytes) else str(login)
     match = re.match(r"\[(CAPABILITY [^\]]*)\]", text, re.IGNORECASE)
     return responses.capabilities(match[1]) if match else None
 

@@ -57,6 +57,23 @@ def test_a_warning_during_a_command_that_succeeds_is_heard_and_no_failure(said: 
         assert notices == [("source", heard)]
 
 
+@pytest.mark.parametrize("capability", [b"IMAP4rev1", b"IMAP4rev1 AUTH=PLAIN SASL-IR"])
+def test_an_alert_is_heard_in_the_greeting_at_the_login_and_with_an_ok(capability: bytes) -> None:
+    alert: Any = lambda rest: b"TAG OK [ALERT] Over quota\r\n"  # noqa: E731
+    answers = {
+        "CAPABILITY": b"* CAPABILITY " + capability + b"\r\n",
+        "LOGIN": alert,
+        "AUTHENTICATE": alert,
+        "NOOP": alert,
+    }
+    with Scripted(answers, greeting=b"* OK [ALERT] We move\r\n") as server:
+        account, notices = listening(server.account)
+        with SourceConnection(account) as connection:
+            assert [text for _, text in notices] == ["OK [ALERT] We move", "OK [ALERT] Over quota"]
+            connection.refresh()
+        assert [text for _, text in notices][2:] == ["OK [ALERT] Over quota"]
+
+
 @pytest.mark.parametrize("said", [b"* OK [UIDNEXT 5] x\r\n", b"* OK still here\r\n", b"* NOOP\r\n", b"* 3 EXISTS\r\n"])
 def test_what_is_for_programs_is_not_shown_to_people(said: bytes) -> None:
     with Scripted({"FETCH": said + line(1)}) as server:
