@@ -17,6 +17,8 @@ from typing import Any
 
 import imapclient
 from imapclient.exceptions import CapabilityError, IMAPClientError, LoginError
+from imapclient.imap4 import IMAP4WithTimeout
+from imapclient.tls import IMAP4_TLS
 
 from imapcopy import responses
 from imapcopy.account import Account, Server
@@ -32,13 +34,47 @@ _BEYOND_THE_LIBRARY = (ValueError, ArithmeticError, MemoryError)
 IDENTITY = b'ID ("name" "Banjia")'
 
 
+class _Greeted:
+    """Takes the capabilities of the greeting where a server refuses to be asked for them before the login."""
+
+    def _get_capabilities(self: Any) -> None:
+        told = self.untagged_responses.get("CAPABILITY", [])
+        in_greeting = tuple(told[-1].decode("latin-1").upper().split()) if told else ()
+        try:
+            super()._get_capabilities()  # type: ignore[misc]
+        except self.abort:
+            raise
+        except self.error:
+            if not in_greeting:
+                raise
+            self.capabilities = in_greeting
+        if "IMAP4REV1" not in self.capabilities:
+            # After a NO the library takes the server's words for its capabilities.
+            self.capabilities = in_greeting or self.capabilities
+
+
+class _TlsClient(_Greeted, IMAP4_TLS):  # type: ignore[misc]
+    pass
+
+
+class _PlainClient(_Greeted, IMAP4WithTimeout):  # type: ignore[misc]
+    pass
+
+
+class _Client(imapclient.IMAPClient):  # type: ignore[misc]
+    def _create_IMAP4(self) -> Any:  # noqa: N802  (the library's name)
+        if self.ssl:
+            return _TlsClient(self.host, self.port, self.ssl_context, self._timeout.connect)
+        return _PlainClient(self.host, self.port, self._timeout.connect)
+
+
 def connect(account: Account, side: Side) -> Any:
     """The library's client, connected and, where it is to be, inside TLS."""
     server = account.server
     if server.security == "plain" and not (server.is_loopback or server.plain_allowed):
         raise MemberError("clear_text_refused", side, "", where=server.host)
     try:
-        client = imapclient.IMAPClient(
+        client = _Client(
             server.host,
             port=server.port,
             ssl=server.security == "tls",

@@ -321,3 +321,19 @@ def test_a_login_that_hangs_is_a_matter_of_waiting_and_the_next_one_may_succeed(
     assert caught.value.retryable
     SourceConnection(account_at(old, LIN)).close()
     assert len(old.commands("AUTHENTICATE")) == 2
+
+
+@pytest.mark.parametrize("status", [b"BAD", b"NO"])
+def test_a_server_that_refuses_to_be_asked_is_believed_what_it_said_in_its_greeting(status: bytes) -> None:
+    """One small host tells its capabilities in the greeting and takes no CAPABILITY before the login."""
+    answers: dict[str, Any] = {"CAPABILITY": lambda rest: b"TAG " + status + b" not before you sign in\r\n"}
+    greeting = b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR UIDPLUS] ready\r\n"
+    with Scripted(answers, greeting) as server, SourceConnection(server.account) as connection:
+        assert connection.has("UIDPLUS")
+        assert "AUTHENTICATE" in server.verbs()
+
+
+def test_a_server_that_says_nothing_of_its_capabilities_is_none() -> None:
+    answers: dict[str, Any] = {"CAPABILITY": lambda rest: b"TAG BAD not before you sign in\r\n"}
+    with Scripted(answers) as server, pytest.raises(MigrationError):
+        SourceConnection(server.account)
