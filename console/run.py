@@ -32,7 +32,7 @@ from models.wave import Wave
 from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document
 from reports.read import read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
-from reports.texts import alterations, placement, repairs, savings, sentence
+from reports.texts import alterations, placement, repair, savings, sentence
 from tasks import policy
 from tasks.prefect_server import use_prefect
 from tasks.settings import settings
@@ -330,7 +330,7 @@ def _print_issues(listed: list[tuple[Issue, str, str]], mended: list[Mended]) ->
             ended = known.in_language(spoken) if known else cause_of(outcome).title.in_language(spoken)
             console.print(plain(f"  {ended} {file}".rstrip()))
     for each in mended:
-        names = "; ".join(repairs()[name].in_language(spoken) for name in each.repairs)
+        names = "; ".join(repair(name).in_language(spoken) for name in each.repairs)
         console.print(plain(f"{each.email} {each.folder} UID {each.uid}: {names}"))
 
 

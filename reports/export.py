@@ -28,7 +28,7 @@ from reports.summary import (
     MessageCounts,
     WaveSummary,
 )
-from reports.texts import INVISIBLE, human_bytes, placement, repairs, sentence, visible
+from reports.texts import INVISIBLE, human_bytes, placement, repair, sentence, visible
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -213,16 +213,14 @@ def issues_document(issues: Iterable[tuple[Issue, str, str]], mended: Iterable[M
             for issue, file, outcome in issues
         ],
         "repaired": [
-            {
-                "email": each.email,
-                "folder": each.folder,
-                "uid": each.uid,
-                "repairs": [{"id": name, "zh": repairs()[name].zh, "en": repairs()[name].en} for name in each.repairs],
-                "server_text": each.server_text,
-            }
-            for each in mended
+            {"email": each.email, **_repaired(each.folder, each.uid, each.repairs, each.server_text)} for each in mended
         ],
     }
+
+
+def _repaired(folder: str, uid: int, names: Iterable[str], server_text: str) -> dict[str, Any]:
+    what = [{"id": name, "title": repair(name).as_dict()} for name in names]
+    return {"folder": folder, "uid": uid, "repairs": what, "server_text": server_text}
 
 
 def issues_csv(issues: Iterable[tuple[Issue, str, str]]) -> bytes:
@@ -347,6 +345,7 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "folders": [_folder(folder) for folder in member.folders],
         "left_out": [_left_out(folder) for folder in member.left_out],
         "issues": [_issue(issue) for issue in member.issues],
+        "repaired": [_repaired(m.folder, m.source_uid, m.repairs, m.server_text) for m in member.repaired],
     }
 
 

@@ -12,7 +12,7 @@ from models.bilingual import Text
 from models.causes import cause
 from models.columns import now
 from models.database import reading, writing
-from models.ledger_rows import FolderCopy, MessageIssue
+from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.places import FolderPlace
@@ -29,6 +29,7 @@ from reports.summary import (
     MemberSummary,
     MessageCounts,
     PreviousReport,
+    RepairSummary,
     WaveSummary,
 )
 
@@ -129,6 +130,15 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
         .order_by(col(MessageIssue.id))
     ):
         issues[issue.folder_copy_id].append(issue)
+    repaired: dict[int, list[RepairSummary]] = defaultdict(list)
+    for repair, name in session.exec(
+        select(MessageRepair, FolderCopy.source_name)
+        .join(FolderCopy, col(FolderCopy.id) == col(MessageRepair.folder_copy_id))
+        .where(col(FolderCopy.member_id).in_(own), col(FolderCopy.superseded).is_(False))
+        .order_by(col(MessageRepair.id))
+    ):
+        mended = RepairSummary(name, repair.source_uid, tuple(repair.repairs.split(",")), repair.server_text)
+        repaired[repair.folder_copy_id].append(mended)
     places: dict[int, dict[str, FolderPlace]] = defaultdict(dict)
     for place in session.exec(
         select(FolderPlace).where(col(FolderPlace.member_id).in_(own)).order_by(col(FolderPlace.id))
@@ -164,6 +174,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
                 if not place.target_name
             ),
             issues=tuple(_issue(issue, folder) for folder in mine for issue in issues[folder.id or 0]),
+            repaired=tuple(each for folder in mine for each in repaired[folder.id or 0]),
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
             limited_range=LimitedRange.read(member.limited_range),

@@ -143,6 +143,16 @@ class IssueSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class RepairSummary:
+    """One message that arrived only after it had been changed, and the server's words for which it was."""
+
+    folder: str
+    source_uid: int
+    repairs: tuple[str, ...]
+    server_text: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventSummary:
     """One line of a member's or a wave's timeline."""
 
@@ -178,6 +188,7 @@ class MemberSummary:
     folders: tuple[FolderSummary, ...] = ()
     left_out: tuple[LeftOutSummary, ...] = ()
     issues: tuple[IssueSummary, ...] = ()
+    repaired: tuple[RepairSummary, ...] = ()
     events: tuple[EventSummary, ...] = ()
     attempts: int = 0
     limited_range: LimitedRange | None = None

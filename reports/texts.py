@@ -57,6 +57,11 @@ def repairs() -> dict[str, Text]:
     return {name: Text(**row) for name, row in _catalogue()["repair"].items()}
 
 
+def repair(name: str) -> Text:
+    """The repair of that name; one of a later version is shown as it is."""
+    return repairs().get(name, Text(name, name))
+
+
 @cache
 def savings() -> dict[str, Text]:
     """What may come of saving a message as a file."""
@@ -130,6 +135,9 @@ class Wording:
 
     def placement(self, why: str) -> str:
         return self.of(placement(why))
+
+    def repair(self, name: str) -> str:
+        return self.of(repair(name))
 
     def happening(self, what: str) -> str:
         """Say an event in words; `queued > syncing` names both states."""

@@ -1,15 +1,22 @@
 """The engine between two Dovecots: what only a real server does."""
 
+import json
+from datetime import UTC, datetime
+from hashlib import sha256
+
 import pytest
 from sqlalchemy import Engine
 
+from deployments.demo.imap_server import ImapServer
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.send import Capacity
 from imapcopy.wire import LinkSpeed
 from models.ledger import Ledger
 from models.member import take_lease
-from tests.imapcopy.world import new_member
+from models.rules import Repair
+from tests.imapcopy.world import LIN, mail, moment, new_member
+from tests.imapcopy.world import PASSWORD as OLD_PASSWORD
 from tests.servers.compare import mail_of
 from tests.servers.dovecot import PLAIN_CAPABILITY, Dovecot, StartDovecot, User
 from tests.servers.mail import mailbox_messages, seed
@@ -80,3 +87,43 @@ def test_a_pass_over_an_unchanged_mailbox_asks_each_side_once(start_dovecot: Sta
     copy_mailbox(*accounts, ledger, CopyOptions())
     for server in (source, target):
         assert set(server.commands(NAME)) <= {"ID", "NAMESPACE", "LIST", "LOGOUT"}
+
+
+@pytest.mark.parametrize("capability", [None, PLAIN_CAPABILITY], ids=["all it has", "only UIDPLUS"])
+@pytest.mark.parametrize("repair", ["never", "refused"])
+def test_what_dovecot_refuses_or_misdates_takes_no_neighbour_along(
+    start_dovecot: StartDovecot, old: ImapServer, engine: Engine, capability: str | None, repair: Repair
+) -> None:
+    """No octets, keywords of sixty, a hundred and twenty of them, and dates that it replaces without a word."""
+    target = start_dovecot(capability=capability) if capability else start_dovecot()
+    target.add_users([User(NAME, PASSWORD)])
+    inbox = old.account(LIN).folder("INBOX")
+    received = b"Received: by a; Wed, 1 May 2024 10:00:00 +0800\r\n"
+    long = "k" * 60
+    for number in range(20):
+        inbox.deliver(mail(number), moment(1 + number))
+    inbox.deliver(b"", moment(21))
+    inbox.deliver(mail(22), moment(22), ["\\Seen", "$Forwarded", long])
+    inbox.deliver(mail(23), moment(23), ["\\Flagged", *(f"kw{number}" for number in range(120))])
+    inbox.deliver(received + mail(24), datetime(2040, 1, 1, tzinfo=UTC))
+    inbox.deliver(received + mail(25), datetime(1900, 1, 1, tzinfo=UTC))
+    inbox.deliver(mail(26), moment(26), ["\\Seen", long])
+    member = new_member(engine, NAME)
+    ledger = Ledger(engine, member, take_lease(engine, member))
+    accounts = (
+        Account(Server("127.0.0.1", old.port, "plain"), LIN, OLD_PASSWORD),
+        Account(Server("127.0.0.1", target.port, "plain"), NAME, PASSWORD),
+    )
+    copy_mailbox(*accounts, ledger, CopyOptions(repair=repair))
+    [row] = [row for row in ledger.folders() if row.source_name == "INBOX"]
+    issues = [issue.cause for issue in ledger.issues(row.id or 0).values()]
+    altered = json.loads(row.altered)
+    assert issues == ([] if repair == "refused" else ["invalid_message"])
+    assert altered.pop("repaired", 0) == (1 if repair == "refused" else 0)
+    assert altered == {"keyword_dropped": 2, "date_received": 2}
+    stored = {each.sha256: each for each in mail_of(target, NAME)}
+    assert len(stored) == (26 if repair == "refused" else 25)
+    assert stored[sha256(mail(22)).hexdigest()].flags == {"\\seen", "$Forwarded"}
+    assert stored[sha256(received + mail(25)).hexdigest()].arrived == datetime(2024, 5, 1, 2, tzinfo=UTC)
+    copy_mailbox(*accounts, ledger, CopyOptions(repair=repair))
+    assert sum(mail_of(target, NAME).values()) == len(stored), "and a second pass sends nothing"

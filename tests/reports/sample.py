@@ -17,6 +17,7 @@ from reports.summary import (
     MemberSummary,
     MessageCounts,
     PreviousReport,
+    RepairSummary,
     WaveSummary,
 )
 
@@ -165,6 +166,7 @@ def sample_member(number: int) -> MemberSummary:
         folders=folders,
         left_out=(LeftOutSummary("日历", "not_mail", 2310), LeftOutSummary(SCRIPT, "excluded", 1)) if folders else (),
         issues=sample_issues(state, folders),
+        repaired=sample_repairs(state),
         events=(
             EventSummary(MADE_AT - timedelta(hours=3), "admin", "ready → queued", "wave started"),
             EventSummary(MADE_AT - timedelta(hours=2), "banjia", f"queued → {state.value}", words),
@@ -206,6 +208,15 @@ def sample_folders(state: MemberState, messages: int) -> tuple[FolderSummary, ..
             why="parent",
             elsewhere=1200,
         ),
+    )
+
+
+def sample_repairs(state: MemberState) -> tuple[RepairSummary, ...]:
+    if state is not MemberState.SYNCED_WITH_ISSUES:
+        return ()
+    return (
+        RepairSummary("INBOX", 77, ("nul", "header_8bit"), f"NO {SCRIPT} contains NUL characters"),
+        RepairSummary("已发送/客户 <重要>", 78, ("of_a_later_version",), ""),
     )
 
 

@@ -122,6 +122,15 @@ def test_removed_members_are_not_called_done(summary: WaveSummary) -> None:
     }
 
 
+def test_a_repaired_message_is_told_with_what_was_changed_and_why(summary: WaveSummary) -> None:
+    document = summary_document(summary)
+    repaired = next(member["repaired"] for member in document["members"] if member["repaired"])
+    assert [(each["folder"], each["uid"]) for each in repaired] == [("INBOX", 77), ("已发送/客户 <重要>", 78)]
+    assert repaired[0]["repairs"][0] == {"id": "nul", "title": {"zh-CN": "去掉了 NUL 字节", "en": "NUL bytes removed"}}
+    assert repaired[0]["server_text"].endswith("contains NUL characters")
+    assert repaired[1]["repairs"][0]["title"]["en"] == "of_a_later_version"
+
+
 def test_a_member_synced_with_issues_shows_the_commonest_cause(summary: WaveSummary) -> None:
     member = summary_document(summary)["members"][6]
     assert member["state"] == "synced_with_issues"
