@@ -28,6 +28,7 @@ from models.ledger_rows import (
     GivenUp,
     Intended,
     MessageIssue,
+    MessageRepair,
     Settled,
 )
 from models.member import LeaseLost, lease_seconds, take_lease
@@ -245,6 +246,7 @@ WRITES: dict[str, Callable[[Ledger, int, int], object]] = {
     ),
     "check_lease": lambda ledger, folder, batch: ledger.check_lease(),
     "doubt": lambda ledger, folder, batch: ledger.doubt(folder, Doubt(1)),
+    "note_places": lambda ledger, folder, batch: ledger.note_places([ledger.place("Work", "Work (2)", "taken")]),
 }
 
 
@@ -265,7 +267,37 @@ def test_a_runner_whose_lease_was_taken_over_writes_nothing(
 
 def test_every_public_writing_method_is_among_those() -> None:
     readers = {"folders", "batches", "batches_of", "claimed_target_uids", "issues", "moved_issues", "keep_lease"}
+    readers |= {"places", "place"}
     assert {name for name in vars(Ledger) if not name.startswith("_")} - readers == set(WRITES)
+
+
+def repairs(ledger: Ledger, folder: int) -> dict[int, str]:
+    return {e.source_uid: e.repairs for batch in ledger.batches(folder) for e in batch.entries if e.repairs}
+
+
+def test_a_repair_is_kept_beside_the_batch_and_goes_with_it(engine: Engine, ledger: Ledger, folder: int) -> None:
+    arrived = entries({1: 50, 2: 51, 3: 52})
+    arrived[1] = replace(arrived[1], repairs="nul,line_ends", refusal="NO Message contains NUL characters")
+    ledger.confirm(intend(ledger, folder, [1, 2, 3]), arrived)
+    assert repairs(ledger, folder) == {2: "nul,line_ends"}
+    with reading(engine) as session:
+        [row] = session.exec(select(MessageRepair))
+        assert (row.source_uid, row.server_text) == (2, "NO Message contains NUL characters")
+    ledger.disown(folder, {1})
+    assert repairs(ledger, folder) == {2: "nul,line_ends"}
+    ledger.disown(folder, {2})
+    assert repairs(ledger, folder) == {}
+    with reading(engine) as session:
+        assert not session.exec(select(MessageRepair)).all()
+
+
+def test_a_repair_follows_its_message_into_another_folder(ledger: Ledger, folder: int) -> None:
+    mended = replace(entries({1: 50})[0], repairs="nul")
+    ledger.confirm(intend(ledger, folder, [1]), [mended])
+    other = ledger.open_folder("Later", 1, "Later", 1).id or 0
+    [known] = ledger.batches(folder)[0].entries
+    ledger.follow([], {other: [replace(known, source_uid=9)]}, {folder: {1}})
+    assert (repairs(ledger, folder), repairs(ledger, other)) == ({}, {9: "nul"})
 
 
 def test_a_doubt_unsettles_its_folder_until_a_pass_ends_it(ledger: Ledger, folder: int) -> None:
