@@ -401,11 +401,12 @@ class Naming:
 
     def _other(self, pair: FolderPair, found: Mapping[str, FolderPair], gone: Collection[str]) -> FolderPair | None:
         """The pair with the next name that has not been refused."""
-        taken = {"inbox", *gone, *(_folded(p.target_name) for n, p in found.items() if n != pair.source.name)}
+        taken = {"inbox", *(_folded(p.target_name) for n, p in found.items() if n != pair.source.name)}
         for number in range(pair.step, len(_STEPS)):
             name, why = self._name(pair.parts, found.get(pair.above), _STEPS[number])
+            # A name that is refused would be refused with every number behind it: the next step has its turn.
+            name = self._spelled(_untaken(name, taken))
             if name and _folded(name) not in gone:
-                name = self._spelled(_untaken(name, taken))
                 return replace(pair, target_name=name, why=why, step=number, create=name not in self.existing)
         return None
 

@@ -232,6 +232,19 @@ def test_a_container_of_the_service_goes_away() -> None:
     assert mapped(source)["其他文件夹/客户"] == "其他文件夹/客户"
 
 
+def test_a_name_with_a_number_that_is_refused_is_not_tried_with_all_numbers() -> None:
+    plan = map_folders([folder("a.b"), folder("A.B")], [folder("a.b")])
+    assert [pair.target_name for pair in plan.pairs] == ["a.b", "A.B (2)"]
+    tried = []
+    refused: set[str] = set()
+    while (pair := plan.pairs[1]).target_name not in refused:
+        tried.append(pair.target_name)
+        refused.add(pair.target_name)
+        plan = plan.renamed(refused)
+    assert tried[:2] == ["A.B (2)", "A_B"]
+    assert len(tried) < 5
+
+
 # What stays behind
 
 
