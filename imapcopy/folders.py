@@ -401,7 +401,7 @@ class Naming:
 
     def _other(self, pair: FolderPair, found: Mapping[str, FolderPair], gone: Collection[str]) -> FolderPair | None:
         """The pair with the next name that has not been refused."""
-        taken = {"inbox", *(_folded(p.target_name) for n, p in found.items() if n != pair.source.name)}
+        taken = {"inbox", *(_folded(p.target_name) for p in found.values() if p.target_name != pair.target_name)}
         for number in range(pair.step, len(_STEPS)):
             name, why = self._name(pair.parts, found.get(pair.above), _STEPS[number])
             # A name that is refused would be refused with every number behind it: the next step has its turn.

@@ -355,3 +355,8 @@ def test_the_table_of_services_has_no_key_that_nobody_reads() -> None:
         assert set(row.get("labels", {})) <= {"inbox", *ROLES}
         assert row.get("view_role", "archive") in ROLES
         assert bool(row.get("labels")) == bool(row.get("view_role"))
+
+
+def test_special_folders_of_one_role_stay_together_under_another_name() -> None:
+    plan = map_folders([folder("Sent", "\\sent"), folder("已发送")], []).renamed({"Sent"})
+    assert len({pair.target_name for pair in plan.pairs}) == 1
