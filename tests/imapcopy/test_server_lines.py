@@ -272,8 +272,18 @@ class Memory(io.RawIOBase):
 
     # The socket
 
-    def sendall(self, octets: bytes | memoryview) -> None:
-        self._in += bytes(octets)
+    def gettimeout(self) -> None:
+        return
+
+    def settimeout(self, seconds: float | None) -> None:
+        pass
+
+    def send(self, octets: bytes | memoryview) -> int:
+        self._receive(bytes(octets))
+        return len(octets)
+
+    def _receive(self, octets: bytes) -> None:
+        self._in += octets
         while self._in:
             taken = min(self._literal, len(self._in))
             self._in, self._literal = self._in[taken:], self._literal - taken
