@@ -168,6 +168,7 @@ def hazards() -> list[Hazard]:
     """All of them, in an order that stays."""
     same = _mail("same Message-ID")
     equal = _mail("equal messages")
+    received = b"Received: from a.example by b.example;\r\n\tSun, 5 May 2024 08:00:00 +0000\r\n"
     return [
         *(Hazard(name, make(name)) for name, make in _RAW.items()),
         Hazard("same Message-ID", same),
@@ -175,5 +176,11 @@ def hazards() -> list[Hazard]:
         Hazard("equal messages", equal),
         Hazard("equal messages, again", equal),
         *(Hazard(name, _mail(name), arrived=moment) for name, moment in _DATES.items()),
+        Hazard(
+            "arrived in 9999, with Received",
+            received + _mail("received"),
+            arrived=_DATES["arrived in 9999"],
+        ),
+        Hazard("arrived in 9999, no Date", _without(_mail("dateless"), b"Date"), arrived=_DATES["arrived in 9999"]),
         *(Hazard(name, _mail(name), flags=flags) for name, flags in _FLAGS.items()),
     ]
