@@ -152,14 +152,22 @@ def load(server: RealServer, hazards: Sequence[Hazard], user: str = "source") ->
     return loading
 
 
-def move(source: RealServer, loading: Loading, target: RealServer, user: str, directory: Path) -> Move:
+def move(
+    source: RealServer,
+    loading: Loading,
+    target: RealServer,
+    user: str,
+    directory: Path,
+    options: CopyOptions | None = None,
+) -> Move:
     """Move the loaded mailbox into a new account of the target, and compare both."""
     target.add_user(user, PASSWORD)
     result = Move(loading.server, _kind(target))
     before = inbox(source, loading.user)
     engine = open_database(f"sqlite:///{directory / user}.sqlite")
     try:
-        ledger = _carried_out(engine, source, loading.user, target, user, result)
+        old, new = _account(source, loading.user), _account(target, user)
+        ledger = _carried_out(engine, old, new, options or CopyOptions(), result)
         after = inbox(target, user)
         if inbox(source, loading.user) != before:
             result.failure += " the source is not what it was"
@@ -169,15 +177,12 @@ def move(source: RealServer, loading: Loading, target: RealServer, user: str, di
     return result
 
 
-def _carried_out(
-    engine: Engine, source: RealServer, source_user: str, target: RealServer, target_user: str, result: Move
-) -> Ledger:
+def _carried_out(engine: Engine, old: Account, new: Account, options: CopyOptions, result: Move) -> Ledger:
     member = new_member(engine)
     token = take_lease(engine, member)
     ledger = Ledger(engine, member, token)
-    old, new = _account(source, source_user), _account(target, target_user)
     try:
-        copy_mailbox(old, new, ledger, CopyOptions())
+        copy_mailbox(old, new, ledger, options)
         for verdict in verify_mailbox(old, new, ledger, deep=True):
             result.told_deep.update(verdict.altered)
             if verdict.failure:

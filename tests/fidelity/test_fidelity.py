@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fidelity.__main__ import KINDS, Cells, from_markdown, moved_cells, run, stored_cells
+from imapcopy.copy_mailbox import CopyOptions
+from tests.fidelity.__main__ import KINDS, Cells, from_markdown, moved_cells, run, running, stored_cells
 from tests.fidelity.corpus import corpus
 from tests.fidelity.hazards import NOON, hazards
-from tests.fidelity.moves import Kept, Loading, Move, difference, differences
+from tests.fidelity.moves import OF_THE_TEXT, Kept, Loading, Move, difference, differences, load, move
+from tests.servers.courier import Courier
+from tests.servers.cyrus import Cyrus
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs/fidelity.md").read_text()
 PAIRS = [f"{source.__name__}-{target.__name__}" for source in KINDS for target in KINDS]
@@ -28,13 +31,29 @@ def test_what_a_pair_of_servers_makes_of_mail_is_known_and_told(
     pair: str, moved: tuple[list[Loading], list[Move]]
 ) -> None:
     loadings, moves = moved
-    [move] = [each for each in moves if each.pair == pair]
-    assert (move.unexplained, move.silent, move.false_alarms, move.failure) == (0, 0, 0, "")
-    assert move.is_right
-    assert move.identical > 40
+    [result] = [each for each in moves if each.pair == pair]
+    assert (result.unexplained, result.silent, result.false_alarms, result.failure) == (0, 0, 0, "")
+    assert result.is_right
+    assert result.identical > 40
     happened = moved_cells(loadings, moves)
     expected = _with_the_rest(from_markdown(DOCUMENTED, PAIRS[0]), happened)
     assert {n: row[pair] for n, row in happened.items()} == {n: row[pair] for n, row in expected.items()}
+
+
+def test_what_cyrus_refuses_arrives_repaired_where_that_is_allowed_and_the_report_says_so(
+    moved: tuple[list[Loading], list[Move]], tmp_path: Path
+) -> None:
+    [refused] = [each.issues.total() for each in moved[1] if each.pair == "Courier-Cyrus"]
+    assert refused
+    with running([Courier, Cyrus]) as (source, target):
+        loading = load(source, hazards())
+        result = move(source, loading, target, "repaired", tmp_path, CopyOptions(repair="refused"))
+    assert (result.issues.total(), result.found["missing"], result.extra) == (0, 0, 0)
+    assert not result.failure
+    for told in (result.told, result.told_deep):
+        assert told["repaired"] == refused
+        # A message that was repaired is different and told once; every other difference has its own name.
+        assert sum(told[name] for name in OF_THE_TEXT) + refused == sum(result.found[n] for n in OF_THE_TEXT)
 
 
 def test_what_servers_make_of_mail_that_is_stored_is_documented(moved: tuple[list[Loading], list[Move]]) -> None:
@@ -86,12 +105,12 @@ def test_the_comparison_sees_dates_and_flags() -> None:
 
 
 def test_a_move_with_a_difference_that_nobody_told_is_not_right() -> None:
-    move = Move("a", "b", 1, {"x": frozenset({"nul"})})
-    assert move.silent == 1
-    move.told["nul"] = move.told_deep["nul"] = 1
-    assert (move.silent, move.is_right) == (0, True)
-    move.extra = 1
-    assert (move.silent, move.is_right) == (1, False)
+    result = Move("a", "b", 1, {"x": frozenset({"nul"})})
+    assert result.silent == 1
+    result.told["nul"] = result.told_deep["nul"] = 1
+    assert (result.silent, result.is_right) == (0, True)
+    result.extra = 1
+    assert (result.silent, result.is_right) == (1, False)
     assert not Move("a", "b", 1, {"x": frozenset({"issue: unclassified"})}).is_right
     assert not Move("a", "b", 1, {"x": frozenset({"missing"})}).is_right
 
