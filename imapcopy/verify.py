@@ -280,9 +280,13 @@ class _Comparison:
         if sent is not None:
             if entry.target_uid in self._fresh:
                 delivered = self.due.delivered
-                dropped = delivered.keywords_dropped.get(entry.source_uid) if delivered else None
-                self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped or frozenset()))
-                self._note_flags(entry, sendable_flags(sent.flags, keywords) - (dropped or frozenset()), found.flags)
+                dropped = delivered.keywords_dropped.get(entry.source_uid, frozenset()) if delivered else frozenset()
+                self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped))
+                if sent.arrived == found.arrived:
+                    # Where the moment is another, the message under this UID may be.
+                    self._note_flags(
+                        entry, sendable_flags(sent.flags, keywords) - (dropped or frozenset()), found.flags
+                    )
             self._compare_arrival(entry, sent, found)
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
             self._doubtful.append(entry)
@@ -297,12 +301,18 @@ class _Comparison:
             self._verdict.bare[entry.target_uid] = Bare(missing, sent)
 
     def _bare(self) -> Iterator[tuple[int, Bare]]:
-        """Only flags that no message has which was sent with them: of another it may be the member who took it away."""
-        kept = {flag.lower() for flags in self._kept for flag in flags} if self._verdict.bare else ()
-        for uid, bare in self._verdict.bare.items():
-            missing = frozenset(flag for flag in bare.missing if flag.lower() not in kept)
+        """Only flags that the server plainly ignores: a single message may have lost one to the member.
+
+        None that was sent with such a flag has it, and there are two at least, or none in the folder has any.
+        """
+        bare = self._verdict.bare
+        kept = {flag.lower() for flags in self._kept for flag in flags} if bare else ()
+        missed = Counter(flag.lower() for each in bare.values() for flag in each.missing)
+        least = 1 if len(bare) > 1 and not kept else 2
+        for uid, each in bare.items():
+            missing = frozenset(f for f in each.missing if f.lower() not in kept and missed[f.lower()] >= least)
             if missing:
-                yield uid, bare._replace(missing=missing)
+                yield uid, each._replace(missing=missing)
 
     def _compare_arrival(self, entry: Entry, sent: Envelope, found: Envelope) -> None:
         """Moments are compared, not what is written: servers keep other zones."""

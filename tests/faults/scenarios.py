@@ -355,7 +355,12 @@ _ROWS = [
         stored=lambda each: each._replace(raw=rewritten(each.raw)),
     ),
     Scenario("keywords refused", behaving("target", keywords_allowed=False), stored=lambda each: plain(each)),
-    Scenario("flags ignored", behaving("target", ignore_append_flags=True)),
+    Scenario(
+        "flags ignored",
+        behaving("target", ignore_append_flags=True),
+        # They are set afterwards, but for a message that is alone in its folder: it may be the member's doing.
+        stored=lambda each: each._replace(flags=frozenset()) if each.folder == "计划" else each,
+    ),
     # Room
     Scenario(
         "quota reached, then raised",
