@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from imapcopy.account import Account, Server
+from imapcopy.connection import SourceConnection
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import MemberError
+from imapcopy.folders import Folder
 from models.database import open_database
 from models.ledger import Ledger
 from models.member import release_lease, take_lease
@@ -83,3 +85,15 @@ def test_a_mailbox_of_which_the_server_lists_no_folder_is_no_empty_mailbox(tmp_p
         with pytest.raises(MemberError) as caught:
             _moved(servers[0], servers[1], "li.ming", tmp_path)
         assert caught.value.cause_id == "no_folders"
+
+
+@pytest.mark.parametrize("kind", [Cyrus, Courier])
+def test_a_folder_with_very_many_gaps_can_be_asked_about(kind: type) -> None:
+    """Courier ends the session at a command that names thousands of UIDs."""
+    with running([kind]) as (server,):
+        server.add_user("ming", PASSWORD)
+        assert store_each(server, "ming", PASSWORD, mailbox_messages("gaps", 1) * 3) == [1, 2, 3]
+        with SourceConnection(Account(Server(server.host, server.port, "plain"), "ming", PASSWORD)) as connection:
+            connection.examine(Folder(b"INBOX", "INBOX", ".", frozenset()))
+            assert [envelope.uid for envelope in connection.scan_uids(range(1, 40_000, 2))] == [1, 3]
+            assert [message.uid for message in connection.messages(range(1, 40_000, 2))] == [1, 3]
