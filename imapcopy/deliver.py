@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from imapcopy.arrival import Arrival
+from imapcopy.arrival import Arrival, is_kept_everywhere
 from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
@@ -45,12 +45,16 @@ _OF_THE_MESSAGE = {"client_bug", "protocol_unsupported", "unclassified"}
 """How servers answer to one odd message: Courier says `Error in IMAP command` to nearly everything."""
 _MAY_BE_A_KEYWORD = _OF_THE_MESSAGE | {"flags_refused", "permission_denied"}
 _CONCESSIONS = {
+    "once more": _OF_THE_MESSAGE,
     "odd keywords": _MAY_BE_A_KEYWORD,
     "keywords": _MAY_BE_A_KEYWORD,
     "date": _OF_THE_MESSAGE | {"date_refused"},
     "repair": _OF_THE_MESSAGE | {"invalid_message"},
 }
-"""What may be left out or changed in this order, each once, and the causes of a refusal for which it may be."""
+"""What may be left out or changed in this order, each once, and the causes of a refusal for which it may be.
+
+Nothing at first, where the words say nothing: what was only temporary shall cost no flag.
+"""
 _USUAL_KEYWORD = re.compile(r"[A-Za-z0-9$_.-]{1,50}")
 """Dovecot takes none that is longer; what else is in an atom is not taken everywhere."""
 
@@ -413,15 +417,21 @@ class Delivery:
         """Whether there is something to be left out or changed, and the refusal may mean it."""
         if failure.cause_id not in _CONCESSIONS[step]:
             return False
+        if step == "once more":
+            return True
         if step == "repair":
             return self._repair == "refused" and _mended(letter, failure) is not None
         if step == "date":
-            return letter.terms.dated and bool(letter.arrival().moment)
+            moment = letter.arrival().moment if letter.terms.dated else None
+            # An arrival date cannot be mended later: one that every server takes goes only where the words name it.
+            return moment is not None and (failure.cause_id == "date_refused" or not is_kept_everywhere(moment))
         keywords = _keywords(self.outgoing(letter).flags)
         return bool(_odd(keywords) if step == "odd keywords" else keywords)
 
     def _conceded(self, step: str, letter: Letter, failure: MigrationError) -> Terms:
         terms = letter.terms
+        if step == "once more":
+            return terms
         if step == "repair":
             return replace(terms, mended=_mended(letter, failure), refusal=failure.server_text)
         if step == "date":

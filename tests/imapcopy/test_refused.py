@@ -56,6 +56,23 @@ def test_without_leave_to_repair_each_refused_message_is_an_issue_and_the_others
     strict.assert_counted()
 
 
+@pytest.mark.parametrize("capabilities", PROFILES, ids=["full", "only UIDPLUS", "nothing"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_refusal_without_a_reason_that_passes_costs_neither_date_nor_flag(
+    mailbox: Box, capabilities: frozenset[str], times: int
+) -> None:
+    """Refused twice alone, a message is an issue; it never arrives with less."""
+    mailbox.new.behaviour.capabilities = capabilities
+    for number in range(3):
+        mailbox.deliver(number, flags=["\\Seen"])
+    mailbox.new.behaviour.faults.append(Fault("APPEND", Action.NO, text="What?", times=times))
+    mailbox.copy()
+    if times == 1:
+        mailbox.assert_equal()
+    wanted = {(m.raw, m.internal_date, frozenset(m.flags)) for m in mailbox.folder("INBOX").messages}
+    assert {(m.raw, m.internal_date, frozenset(m.flags)) for m in mailbox.target.folder("INBOX").messages} <= wanted
+
+
 def test_each_refused_message_arrives_repaired_and_the_ledger_says_how(strict: Box) -> None:
     strict.copy(repair="refused")
     strict.assert_counted()
