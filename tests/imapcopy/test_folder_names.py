@@ -162,6 +162,6 @@ def assert_places(plan: FolderPlan, prefix: str, separator: str) -> None:
         assert pair.target_name
         grammar.quote(encode_mailbox(pair.target_name))
         if pair.create:
-            # Below INBOX is tried wherever the personal namespace is.
-            assert pair.target_name.startswith((prefix, f"INBOX{separator or '_'}"))
+            # What lies below a folder goes along with it, wherever the target has that one.
+            assert pair.above or pair.target_name.startswith(prefix)
             assert not separator or "" not in pair.target_name.split(separator)
