@@ -44,7 +44,6 @@ def test_a_worker_starts_a_scheduled_wave_by_itself_and_links_its_report(
         scheduled = banjia.start(["wave", "start", "night", "--at", _in(15), "--json"]).wait()
         assert scheduled.result["state"] == "scheduled", scheduled
         run_id = scheduled.result["flow_run_id"]
-        assert _flow_run(banjia, run_id)["state_name"] in ("Scheduled", "Late")
 
         wait_until(lambda: _ended(banjia, run_id, worker), "the scheduled run to end", deadline=180)
         run = _flow_run(banjia, run_id)
