@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import Engine
 from sqlmodel import col, select
@@ -11,6 +12,8 @@ from models.database import reading
 from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import find_wave
 from models.member import Member
+
+T = TypeVar("T", MessageIssue, MessageRepair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,6 @@ class Mended:
 
 def issues_of(engine: Engine, wave: str) -> list[Issue]:
     """Every message of a wave that was not moved, by member, folder and UID."""
-    with reading(engine) as session:
-        rows = session.exec(
-            select(MessageIssue, FolderCopy, Member)
-            .join(FolderCopy, col(FolderCopy.id) == col(MessageIssue.folder_copy_id))
-            .join(Member, col(Member.id) == col(FolderCopy.member_id))
-            .where(Member.wave_id == find_wave(session, wave).id, col(FolderCopy.superseded).is_(False))
-            .order_by(col(Member.line), col(FolderCopy.id), col(MessageIssue.source_uid))
-        ).all()
     return [
         Issue(
             member_id=member.id or 0,
@@ -63,21 +58,25 @@ def issues_of(engine: Engine, wave: str) -> list[Issue]:
             server_text=issue.server_text,
             digest=issue.digest,
         )
-        for issue, folder, member in rows
+        for issue, folder, member in _rows_of(engine, wave, MessageIssue)
     ]
 
 
 def repairs_of(engine: Engine, wave: str) -> list[Mended]:
     """Every message of a wave that was repaired, in the same order."""
-    with reading(engine) as session:
-        rows = session.exec(
-            select(MessageRepair, FolderCopy, Member)
-            .join(FolderCopy, col(FolderCopy.id) == col(MessageRepair.folder_copy_id))
-            .join(Member, col(Member.id) == col(FolderCopy.member_id))
-            .where(Member.wave_id == find_wave(session, wave).id, col(FolderCopy.superseded).is_(False))
-            .order_by(col(Member.line), col(FolderCopy.id), col(MessageRepair.source_uid))
-        ).all()
     return [
         Mended(member.email, folder.source_name, row.source_uid, row.repairs.split(","), row.server_text)
-        for row, folder, member in rows
+        for row, folder, member in _rows_of(engine, wave, MessageRepair)
     ]
+
+
+def _rows_of(engine: Engine, wave: str, table: type[T]) -> Sequence[tuple[T, FolderCopy, Member]]:
+    """What a table has about single messages of a wave, by member, folder and UID."""
+    with reading(engine) as session:
+        return session.exec(
+            select(table, FolderCopy, Member)
+            .join(FolderCopy, col(FolderCopy.id) == col(table.folder_copy_id))
+            .join(Member, col(Member.id) == col(FolderCopy.member_id))
+            .where(Member.wave_id == find_wave(session, wave).id, col(FolderCopy.superseded).is_(False))
+            .order_by(col(Member.line), col(FolderCopy.id), col(table.source_uid))
+        ).all()
