@@ -39,7 +39,6 @@ from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import digest
 from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, Existing, batches, groups
-from imapcopy.providers import traits_of
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
@@ -47,6 +46,7 @@ from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
 from models.ledger_rows import BatchState, FolderCopy, GivenUp
 from models.places import FolderPlace
+from models.providers import traits_of
 from models.rules import FolderRules, Repair
 
 BATCH_MESSAGES = 250

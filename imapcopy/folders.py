@@ -12,7 +12,7 @@ from importlib.resources import files
 from itertools import count
 
 from imapcopy.grammar import encode_mailbox
-from imapcopy.providers import Traits
+from models.providers import Traits
 from models.rules import ROLES, FolderRules, fits
 
 Path = tuple[str, ...]

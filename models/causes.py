@@ -24,6 +24,17 @@ OWNERS: dict[Owner, Text] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """When something is tried again that failed for a cause: after `first` seconds, then twice as long each time."""
+
+    first: float
+    most: float
+    """Seconds; no pause is longer."""
+    tries: int
+    """How often it is tried in one run, the first time included."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
     """One class of failure."""
 
@@ -31,10 +42,18 @@ class Cause:
     title: Text
     owner: Owner
     reach: Reach
-    retryable: bool
+    retry: Retry | None
+    """None: trying again without somebody's action cannot succeed."""
     advice: Text
+    step: str = ""
+    """Which of a provider's own steps (`Provider.steps`) cures it."""
     harmless: bool = False
     """The message has its copy, or the member did away with it: nothing is missing and nobody has to look."""
+
+    @property
+    def retryable(self) -> bool:
+        """Trying again without anybody's action may succeed."""
+        return self.retry is not None
 
 
 @cache
@@ -47,8 +66,9 @@ def causes() -> dict[str, Cause]:
             title=Text(**row["title"]),
             owner=row["owner"],
             reach=row["reach"],
-            retryable=row["retryable"],
+            retry=Retry(**row["retry"]) if "retry" in row else None,
             advice=Text(row["advice_zh"], row["advice_en"]),
+            step=row.get("step", ""),
             harmless=row.get("harmless", False),
         )
         for name, row in rows.items()

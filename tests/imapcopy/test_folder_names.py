@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from imapcopy import grammar, responses
 from imapcopy.folders import Folder, FolderPlan, map_folders
 from imapcopy.grammar import decode_mailbox, encode_mailbox
-from imapcopy.providers import Traits, providers
 from imapcopy.wire import Response
+from models.providers import Traits, providers
 from models.rules import ROLES
 
 EXAMPLES = settings(

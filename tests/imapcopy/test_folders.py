@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imapcopy.folders import Folder, Place, map_folders, role_names
 from imapcopy.grammar import encode_mailbox
-from imapcopy.providers import providers, traits_of
+from models.providers import providers, traits_of
 from models.rules import KINDS, ROLES, FolderRules
 
 
@@ -343,8 +343,9 @@ def test_the_table_of_services_has_no_key_that_nobody_reads() -> None:
         "views": list,
         "labels": dict,
         "view_role": str,
+        "title": dict,
     }
-    table = tomllib.loads((files("imapcopy") / "providers.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads((files("models") / "providers.toml").read_text(encoding="utf-8"))
     for name, row in table.items():
         for key, value in row.items():
             assert isinstance(value, keys[key]), (name, key)

@@ -1,10 +1,12 @@
-"""What is odd about the folders of a service, from `providers.toml`: nothing else asks who the server is."""
+"""What is known of mail services, from `providers.toml`: nothing else asks who the server is."""
 
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+
+from models.bilingual import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,24 @@ class Provider:
     """One row of the table."""
 
     name: str
+    """Its id in the table, the roster and the database."""
     hosts: tuple[str, ...]
     greeting: str
     capability: str
     traits: Traits
+    title: Text
+    mechanisms: tuple[str, ...] = ()
+    """How to sign in, the best first: `PLAIN`, `LOGIN`, `XOAUTH2`, `OAUTHBEARER`; empty leaves it to the server."""
+    connections: int | None = None
+    """How many connections the service stands, of all members together; None where nothing is known."""
+    mailbox_connections: int | None = None
+    """The same for one mailbox."""
+    logins_a_minute: int | None = None
+    """How many sign-ins of all members together it stands."""
+    largest_message: int | None = None
+    """Octets, where the service publishes a limit and its server does not tell it."""
+    steps: Mapping[str, tuple[Text, ...]] = field(default_factory=dict)
+    """What to click, by what for (`client_password`, `imap`, `receive_range` ...), one text a step."""
 
     def is_it(self, host: str, greeting: str, capabilities: Collection[str]) -> bool:
         """Whether a server is one of this provider; a row that names no sign is everybody's."""
@@ -45,7 +61,7 @@ class Provider:
 @cache
 def providers() -> tuple[Provider, ...]:
     """The table, in its order."""
-    rows = tomllib.loads((files("imapcopy") / "providers.toml").read_text(encoding="utf-8"))
+    rows = tomllib.loads((files("models") / "providers.toml").read_text(encoding="utf-8"))
     return tuple(
         Provider(
             name,
@@ -59,6 +75,7 @@ def providers() -> tuple[Provider, ...]:
                 row.get("view_role", ""),
                 row.get("labels", {}),
             ),
+            Text(**row["title"]),
         )
         for name, row in rows.items()
     )
