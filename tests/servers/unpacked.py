@@ -4,6 +4,7 @@ A running server gets a copy of that root (hard links, so it costs milliseconds)
 it becomes `nobody`; an ordinary user starts it in a user namespace, where they are `nobody`.
 """
 
+import abc
 import contextlib
 import os
 import shutil
@@ -24,7 +25,7 @@ NOBODY = 65534
 LOG_LINES = 40
 
 
-class Unpacked:
+class Unpacked(abc.ABC):
     """A throw-away server in its own root below `directory`; what is common to Cyrus and Courier."""
 
     host = "127.0.0.1"
@@ -114,14 +115,14 @@ class Unpacked:
         self.add_users([User(name, password)])
         return self.users[name]
 
+    @abc.abstractmethod
     def add_users(self, users: Sequence[User]) -> None:
         """Add accounts with empty mailboxes."""
-        raise NotImplementedError
 
     # Inside
 
-    def _launch(self, port: int) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _launch(self, port: int) -> None: ...
 
     def _lay_out(self) -> None:
         unpacked = CACHE / self.package
