@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Literal
 
 from imapcopy.errors import Side
+from imapcopy.waits import suggested_wait as suggested_wait
 
 Stage = Literal["connect", "login", "list", "select", "fetch", "create", "append"]
 

@@ -13,6 +13,7 @@ an exception are public: Prefect stores them, logs show them.
 from collections.abc import Iterable
 from typing import Literal
 
+from imapcopy.waits import suggested_wait
 from models.causes import Cause, cause
 
 Side = Literal["source", "target"]
@@ -39,6 +40,11 @@ class MigrationError(Exception):
     @property
     def retryable(self) -> bool:
         return self.cause.retryable
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """How long the server asks to be left alone; None where it names no time."""
+        return suggested_wait(self.server_text)
 
 
 class MessageError(MigrationError):
