@@ -15,6 +15,7 @@ from typing import Literal
 
 from imapcopy.waits import suggested_wait
 from models.causes import Cause, cause
+from models.hints import Hint
 
 Side = Literal["source", "target"]
 
@@ -22,16 +23,19 @@ Side = Literal["source", "target"]
 class MigrationError(Exception):
     """A failure with a named cause."""
 
-    def __init__(self, cause_id: str, side: Side, server_text: str = "", *, where: str = "") -> None:
+    def __init__(
+        self, cause_id: str, side: Side, server_text: str = "", *, where: str = "", hint: Hint | None = None
+    ) -> None:
         self.cause_id = cause_id
         self.side: Side = side
         self.server_text = server_text
         self.where = where
+        self.hint = hint
         place = f" in {where!r}" if where else ""
         super().__init__(f"{cause_id} ({side}{place}): {server_text}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.cause_id, self.side, self.server_text, self.where))
+        return (_rebuild, (type(self), self.cause_id, self.side, self.server_text, self.where, self.hint))
 
     @property
     def cause(self) -> Cause:
@@ -114,5 +118,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return visible if len(visible) <= 500 else visible[:497] + "..."
 
 
-def _rebuild(kind: type[MigrationError], cause_id: str, side: Side, text: str, where: str) -> MigrationError:
-    return kind(cause_id, side, text, where=where)
+def _rebuild(
+    kind: type[MigrationError], cause_id: str, side: Side, text: str, where: str, hint: Hint | None
+) -> MigrationError:
+    return kind(cause_id, side, text, where=where, hint=hint)

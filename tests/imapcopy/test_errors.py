@@ -17,6 +17,7 @@ from imapcopy.errors import (
     redact,
 )
 from models.causes import causes
+from models.hints import Hint
 
 KINDS = [MessageError, FolderError, MemberError, ServerError, ConnectionLost]
 
@@ -24,9 +25,11 @@ KINDS = [MessageError, FolderError, MemberError, ServerError, ConnectionLost]
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_survives_pickling(kind: type[MigrationError]) -> None:
     """Prefect and process pools hand them on that way."""
-    error = kind("over_quota", "target", "NO full", where="INBOX")
+    hint = Hint("near_host", {"host": "imap.fishu.cn", "near": "imap.feishu.cn", "provider": "Feishu"})
+    error = kind("over_quota", "target", "NO full", where="INBOX", hint=hint)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert type(again) is kind
+    assert again.hint == hint
     assert (again.cause_id, again.side, again.server_text, again.where) == ("over_quota", "target", "NO full", "INBOX")
     assert str(again) == str(error) == "over_quota (target in 'INBOX'): NO full"
 
