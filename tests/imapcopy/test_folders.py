@@ -1,6 +1,5 @@
 """Which folder goes where."""
 
-import re
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -11,8 +10,8 @@ from hypothesis import strategies as st
 
 from imapcopy.folders import Folder, Place, map_folders, role_names
 from imapcopy.grammar import encode_mailbox
-from models.providers import providers, traits_of
-from models.rules import KINDS, ROLES, FolderRules
+from models.providers import traits_of
+from models.rules import KINDS, FolderRules
 
 
 def folder(name: str, *attributes: str, separator: str = "/") -> Folder:
@@ -310,52 +309,6 @@ def test_a_folder_that_the_target_spells_in_its_own_way_is_not_taken_for_one_of_
     raw = Folder("中文".encode(), "中文", "/", frozenset())
     [pair] = map_folders([folder("中文")], [raw]).pairs
     assert pair.create
-
-
-# What is known of services
-
-
-def test_every_service_of_the_table_is_told_and_only_by_its_signs() -> None:
-    assert {row.name for row in providers() if row.is_it("mail.corp.example", "IMAP4 ready", {"IMAP4REV1"})} == {
-        "anybody"
-    }
-    for host, greeting, capabilities, name in (
-        ("imap.gmail.com", "", (), "gmail"),
-        ("mail.corp.example", "Gimap ready for requests", (), "gmail"),
-        ("mail.corp.example", "", {"X-GM-EXT-1"}, "gmail"),
-        ("OUTLOOK.office365.com", "", (), "exchange"),
-        ("partner.outlook.cn", "", (), "exchange"),
-        ("imap.exmail.qq.com", "", (), "tencent"),
-        ("10.0.0.1", "QQMail IMAP4Server ready", (), "tencent"),
-        ("notqq.com", "", (), "anybody"),
-    ):
-        found = [row.name for row in providers() if row.is_it(host, greeting, capabilities)]
-        assert found[-1] == name, (host, greeting)
-
-
-def test_the_table_of_services_has_no_key_that_nobody_reads() -> None:
-    keys = {
-        "hosts": list,
-        "greeting": str,
-        "capability": str,
-        "containers": list,
-        "not_mail": list,
-        "views": list,
-        "labels": dict,
-        "view_role": str,
-        "title": dict,
-    }
-    table = tomllib.loads((files("models") / "providers.toml").read_text(encoding="utf-8"))
-    for name, row in table.items():
-        for key, value in row.items():
-            assert isinstance(value, keys[key]), (name, key)
-        for key in ("hosts", "containers", "not_mail"):
-            assert all(isinstance(each, str) and each for each in row.get(key, []))
-            assert len({each.casefold() for each in row.get(key, [])}) == len(row.get(key, []))
-        assert all(re.fullmatch(r"\\[a-z]+", view) for view in row.get("views", []))
-        assert set(row.get("labels", {})) <= {"inbox", *ROLES}
-        assert row.get("view_role", "archive") in ROLES
-        assert bool(row.get("labels")) == bool(row.get("view_role"))
 
 
 def test_special_folders_of_one_role_stay_together_under_another_name() -> None:
