@@ -2,15 +2,16 @@
 
 import base64
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from imapcopy.errors import Side, redact
 
 Security = Literal["tls", "starttls", "plain"]
 DEFAULT_PORTS: dict[Security, int] = {"tls": 993, "starttls": 143, "plain": 143}
+Credential = Literal["password", "token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +35,103 @@ class Server:
             return False
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token (RFC 6750)."""
+
+    value: str = field(repr=False)
+    fresh: bool = False
+    """It was issued for this very sign-in: a server that refuses it would refuse another one, too."""
+
+
+class Tokens(Protocol):
+    """Where one account's access tokens come from."""
+
+    def current(self) -> Token:
+        """A token to sign in with; the MigrationError that says why there is none."""
+
+    def ended(self, token: Token) -> None:
+        """The server takes this one no longer."""
+
+    def issued(self) -> Iterable[str]:
+        """All that servers may have been shown, to be taken out of what they say."""
+
+
+class Ways(Protocol):
+    """What is remembered of servers: the mechanism by which one was signed in to last."""
+
+    def known(self, server: Server, credential: Credential) -> str:
+        """Its name, "" where nothing is known."""
+
+    def worked(self, server: Server, credential: Credential, mechanism: str) -> None:
+        """A sign-in went through."""
+
+
+class _NothingRemembered:
+    def known(self, server: Server, credential: Credential) -> str:
+        return ""
+
+    def worked(self, server: Server, credential: Credential, mechanism: str) -> None:
+        return
+
+
 def _nobody_listens(side: Side, text: str) -> None:
     return
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One mailbox on a server; the password never shows in a repr."""
+    """One mailbox on a server, and what opens it: a password, or tokens. Neither ever shows in a repr."""
 
     server: Server
     user: str
-    password: str = field(repr=False)
+    password: str = field(default="", repr=False)
     heard: Callable[[Side, str], None] = field(default=_nobody_listens, repr=False, compare=False)
     """Called with what a server says to people, outside of any failure: warnings, and what it wants to be shown."""
+    login: str = ""
+    """The name that the password belongs to, where it is not `user`: an administrator's, or both in one."""
+    on_behalf: bool = False
+    """`login` signs in for `user` (the authorization identity of RFC 4616)."""
+    tokens: Tokens | None = field(default=None, repr=False, compare=False)
+    """In place of the password."""
+    ways: Ways = field(default_factory=_NothingRemembered, repr=False, compare=False)
+
+    @property
+    def credential(self) -> Credential:
+        return "token" if self.tokens else "password"
+
+    @property
+    def is_the_admins(self) -> bool:
+        """Whether the password is not the member's own."""
+        return bool(self.login) and self.login != self.user
 
     def hear(self, side: Side, text: str) -> None:
         self.heard(side, self.redacted(text))
 
     def redacted(self, text: str) -> str:
-        """A server's words with the password taken out."""
+        """A server's words with the secrets taken out."""
         # Servers quote what they did not understand, also the line of a PLAIN login.
-        return redact(text, [self.password, base64.b64encode(f"\0{self.user}\0{self.password}".encode()).decode()])
+        secrets = [self.password, *(base64.b64encode(line).decode() for line in self._plain_lines())]
+        for token in self.tokens.issued() if self.tokens else ():
+            secrets += [token, *_encoded(token)]
+        return redact(text, secrets)
+
+    def _plain_lines(self) -> list[bytes]:
+        if not self.password:
+            return []
+        return [
+            f"{by}\0{login}\0{self.password}".encode()
+            for login in {self.login or self.user, self.user}
+            for by in ("", self.user)
+        ]
+
+
+def _encoded(secret: str) -> list[str]:
+    """How a secret looks within something longer in base64, by where it begins; its first and last octets not."""
+    found = []
+    for ahead in range(3):
+        coded = base64.b64encode(b"\0" * ahead + secret.encode()).decode().rstrip("=")
+        inner = coded[4 if ahead else 0 : len(coded) - 2]
+        if len(inner) >= 8:
+            found.append(inner)
+    return found

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from imapcopy import grammar, responses
-from imapcopy.account import Account
+from imapcopy.account import Account, Token
 from imapcopy.answers import Stage, classify, classify_exception
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, Refused, Side, error_of_reach
 from imapcopy.responses import Selected
@@ -45,6 +45,12 @@ class Dialogue:
         """The folder that is open, and its UIDVALIDITY."""
         self.uidvalidity = 0
         self.sent = 0
+        self.token: Token | None = None
+        """What was signed in with, if not a password."""
+        self.go_on_over(connected)
+
+    def go_on_over(self, connected: Any) -> None:
+        """Speak over another connection; nothing may be under way on the one before."""
         self._connected = connected
         self._wire = Wire(connected.socket(), connected._imap.file)
         self._unawaited: Sequence[bytes] = ()
@@ -158,6 +164,9 @@ class Dialogue:
                 raise self.lost(f"unreadable answer: {response.text}")
             status, text = match[1].decode().upper(), match[2].decode("utf-8", "backslashreplace").strip()
             if status != "OK":
+                if self.token and self._classified(text) == "token_expired":
+                    # Nothing more is carried out over this connection; the next one is opened with another token.
+                    raise self.lost(text)
                 raise Refused(status, text)
             self.hear_alert(f"{status} {text}")
             return text
@@ -239,10 +248,15 @@ class Dialogue:
         found = classify(f"{refused.status} {refused.text}", stage=stage, side=self.side, host=self.account.server.host)
         return error_of_reach(found, self.side, self.account.redacted(f"{refused.status} {refused.text}"), where=where)
 
+    def _classified(self, text: str) -> str:
+        return classify(text, stage="list", side=self.side, host=self.account.server.host)
+
     def lost(self, text: str) -> ConnectionLost:
         """The error that says so; nothing more goes over the connection."""
         self.drop()
-        found = classify(text, stage="list", side=self.side, host=self.account.server.host)
+        found = self._classified(text)
+        if found == "token_expired" and self.account.tokens and self.token:
+            self.account.tokens.ended(self.token)
         if found not in HOST_BUSY | {"timeout"}:
             found = "connection_dropped"
         return ConnectionLost(found, self.side, self.account.redacted(text), where=self.account.server.host)

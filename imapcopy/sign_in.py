@@ -1,8 +1,8 @@
 """Opens a connection and signs in: TLS or a refusal, one try of a password, then who we are.
 
-imapclient connects and negotiates TLS, and signs in where a server cannot take the password with the command. After
-that the copier speaks over the same socket itself: the library rewrites bare line ends, loses a whole answer to one
-odd name, never looks at the status of MULTIAPPEND and cannot overlap commands.
+imapclient connects and negotiates TLS. After that the copier speaks over the same socket itself: the library rewrites
+bare line ends, loses a whole answer to one odd name, never looks at the status of MULTIAPPEND, cannot overlap commands,
+and answers a refused token with the token.
 """
 
 import ast
@@ -11,20 +11,21 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import imapclient
-from imapclient.exceptions import CapabilityError, IMAPClientError, LoginError
+from imapclient.exceptions import CapabilityError, IMAPClientError
 from imapclient.imap4 import IMAP4WithTimeout
 from imapclient.tls import IMAP4_TLS
 
 from imapcopy import responses
-from imapcopy.account import Account, Server
+from imapcopy.account import Account, Server, Token
 from imapcopy.answers import classify, classify_exception
-from imapcopy.dialogue import THROW_AWAY, Dialogue
+from imapcopy.dialogue import MAX_COLLECTED_BYTES, THROW_AWAY, Dialogue
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused, ServerError, Side, error_of_reach
+from imapcopy.mechanisms import acknowledgement, login_command, mechanisms, sasl_response, told_in
+from imapcopy.wire import Deadline
+from models.providers import mechanisms_of
 
 CONNECT_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
@@ -32,6 +33,9 @@ SILENCE_SECONDS = 60.0
 _BEYOND_THE_LIBRARY = (ValueError, ArithmeticError, MemoryError)
 """What the library lets out where an answer is no IMAP: numbers of a thousand digits, literals of an exabyte."""
 IDENTITY = b'ID ("name" "Banjia")'
+_OF_THE_PASSWORD = frozenset({"bad_credentials", "ambiguous_login", "app_password_required"})
+_OF_THE_TOKEN = _OF_THE_PASSWORD | {"token_expired", "oauth_consent", "oauth_required"}
+"""Causes that another token may cure, where this one is not new."""
 
 
 class _Greeted:
@@ -115,10 +119,26 @@ def _connect_failed(error: Exception, account: Account, side: Side) -> Migration
 
 
 def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
-    """Sign in, introduce ourselves, and return what the server offers after that."""
+    """Sign in, introduce ourselves, and return what the server offers after that.
+
+    Where a server takes a token no longer, a new one is got and another connection opened, once.
+    """
+    while True:
+        try:
+            return _signed_in(dialogue, client)
+        except _TokenEnded:
+            dialogue.drop()
+            client = connect(dialogue.account, dialogue.side)
+            dialogue.go_on_over(client)
+
+
+class _TokenEnded(Exception):
+    """The server does not take the token, and it is not the newest that can be had."""
+
+
+def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
     account, side = dialogue.account, dialogue.side
-    user, password = account.user, account.password
-    if any(c in "\r\n\0" for c in user + password):
+    if any(c in "\r\n\0" for c in account.user + account.login + account.password):
         raise MemberError("bad_credentials", side, "user name or password contains a control character")
     if client._imap.state == "AUTH":
         # It gives one mailbox to whoever connects, so all members would be brought the same one.
@@ -128,67 +148,77 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
     # The library has asked when it connected, and once more after STARTTLS.
     offered = frozenset(str(name).upper() for name in client._imap.capabilities)
     dialogue.hear_alert(_text(client.welcome).removeprefix("* "))
-    by_library = partial(_by_library, dialogue)
-    ways: list[Callable[[], str]] = [
-        partial(_plain_at_once, dialogue) if "SASL-IR" in offered else partial(by_library, client.plain_login),
-        partial(by_library, client.login),
-    ]
-    if "AUTH=PLAIN" not in offered:
-        ways.reverse()
-    failure: MigrationError | None = MemberError("auth_mechanism", side, "", where=account.server.host)
-    told: frozenset[str] | None = None
-    for number, way in enumerate(ways):
+    known = account.ways.known(account.server, account.credential)
+    preferred = mechanisms_of(account.server.host, _text(client.welcome), offered)
+    ways = mechanisms(account, offered, preferred=preferred, known=known)
+    token = account.tokens.current() if account.tokens else None
+    failure: MigrationError = _no_mechanism(account, side, offered)
+    for mechanism in ways:
         try:
-            told = _told_capabilities(way())
-            failure = None
-            break
-        except UnicodeEncodeError:
-            # LOGIN cannot carry it; the exception's own text would show the password.
-            continue
+            told = _told_capabilities(_attempt(dialogue, mechanism, token, at_once="SASL-IR" in offered))
         except Refused as refused:
-            failure = _login_failed(dialogue, f"{refused.status} {refused.text}")
-            if number or refused.status != "BAD":
+            # BAD means "not this mechanism", NO means "not this password": only BAD may be tried otherwise.
+            failure = _login_failed(dialogue, f"{refused.status} {refused.text}", token=token)
+            if refused.status != "BAD":
                 break
         except ConnectionLost as lost:
             failure = _login_failed(dialogue, lost.server_text, lost.cause_id)
             break
-        except (LoginError, IMAPClientError) as error:
-            failure = _login_failed(dialogue, _library_text(error))
-            # BAD means "not this mechanism", NO means "not this password": only BAD may be tried otherwise.
-            if number or " BAD [" not in f" {error}":
-                break
-        except OSError as error:
-            failure = _login_failed(
-                dialogue,
-                _library_text(error),
-                classify_exception(error, stage="login", side=side, host=account.server.host),
-            )
-            break
-        except _BEYOND_THE_LIBRARY as error:
-            failure = _login_failed(dialogue, f"unreadable answer ({type(error).__name__})", "connection_dropped")
-            break
-    if failure:
-        # Raised out here, because the library's exception may quote the password and would stay its context.
-        raise failure
-    return _introduced(dialogue, offered, told)
+        else:
+            dialogue.token = token
+            if mechanism != known:
+                account.ways.worked(account.server, account.credential, mechanism)
+            return _introduced(dialogue, offered, told)
+    raise failure
 
 
-def _by_library(dialogue: Dialogue, login: Callable[[str, str], object]) -> str:
-    text = _text(login(dialogue.account.user, dialogue.account.password))
-    dialogue.hear_alert(f"OK {text}")
-    return text
+def _no_mechanism(account: Account, side: Side, offered: frozenset[str]) -> MigrationError:
+    """What is said where none of the mechanisms can be tried."""
+    clear = account.server.security == "plain" and "LOGINDISABLED" in offered
+    announced = " ".join(sorted(name for name in offered if name.startswith(("AUTH=", "LOGINDISABLED"))))
+    return MemberError("starttls_required" if clear else "auth_mechanism", side, announced, where=account.server.host)
 
 
-def _plain_at_once(dialogue: Dialogue) -> str:
-    """AUTHENTICATE PLAIN with the answer in the command (SASL-IR, RFC 4959): a round trip less."""
-    answer = f"\0{dialogue.account.user}\0{dialogue.account.password}".encode()
-    text, untagged = dialogue.collect(dialogue.send(b"AUTHENTICATE PLAIN " + base64.b64encode(answer)))
-    # Dovecot tells its capabilities in the OK, or before it to a client that has asked already.
-    told = [response.text for response in untagged if response.text.upper().startswith("CAPABILITY ")]
-    return f"[{told[-1]}]" if told else text
+def _attempt(dialogue: Dialogue, mechanism: str, token: Token | None, *, at_once: bool) -> str:
+    """Try one mechanism; returns the text of the OK, or what was told of capabilities before it. Refused otherwise.
+
+    `at_once` sends the answer within the command, which saves a round trip (SASL-IR, RFC 4959).
+    """
+    account = dialogue.account
+    if mechanism == "LOGIN":
+        tag, answers = dialogue.send(login_command(account)), []
+    else:
+        response = base64.b64encode(sasl_response(mechanism, account, token.value if token else ""))
+        command = b"AUTHENTICATE " + mechanism.encode()
+        tag = dialogue.send(command + b" " + response if at_once else command)
+        answers = [] if at_once else [response]
+    deadline, octets = Deadline(), 0
+    capabilities = challenge = ""
+    while True:
+        answer = dialogue.read(deadline)
+        octets += answer.octets
+        asked = answer.segments[0].startswith(b"+")
+        try:
+            text = dialogue.finish(answer, tag)
+        except Refused as refused:
+            raise (Refused(refused.status, f"{refused.text} {challenge}") if challenge else refused) from None
+        if text is not None:
+            return f"[{capabilities}]" if capabilities else text
+        if octets > MAX_COLLECTED_BYTES:
+            raise dialogue.lost("the server's answer has no end")
+        if not asked:
+            # Dovecot tells its capabilities in the OK, or before it to a client that has asked already.
+            capabilities = answer.text if answer.text.upper().startswith("CAPABILITY ") else capabilities
+        elif answers:
+            dialogue.write(answers.pop() + b"\r\n")
+        elif token and not challenge:
+            challenge = told_in(answer.segments[0][1:].strip()) or "?"
+            dialogue.write(acknowledgement(mechanism) + b"\r\n")
+        else:
+            raise dialogue.lost("the server asks for more than the mechanism has")
 
 
-def _login_failed(dialogue: Dialogue, text: str, found: str = "") -> MigrationError:
+def _login_failed(dialogue: Dialogue, text: str, found: str = "", token: Token | None = None) -> MigrationError:
     account, side = dialogue.account, dialogue.side
     text = account.redacted(text)
     told = classify(text, stage="login", side=side, host=account.server.host)
@@ -196,6 +226,16 @@ def _login_failed(dialogue: Dialogue, text: str, found: str = "") -> MigrationEr
     found = found if found and told in {"unclassified", "ambiguous_login"} else told
     if found in {"timeout", "connection_dropped"}:
         return ServerError(found, side, text, where=account.user)
+    if account.tokens and token and found in _OF_THE_TOKEN:
+        account.tokens.ended(token)
+        if not token.fresh:
+            raise _TokenEnded
+    if found == "permission_denied":
+        found = "not_authorized"  # no folder is asked for yet: it is the mailbox that is closed to who signs in
+    if found in _OF_THE_PASSWORD:
+        # Gmail refuses good tokens in these words when it has seen too many sign-ins; and an administrator's password
+        # is not the member's to mend.
+        found = "token_refused" if account.tokens else "admin_refused" if account.is_the_admins else found
     return error_of_reach(found, side, text, where=account.user)
 
 

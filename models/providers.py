@@ -306,6 +306,11 @@ def traits_of(host: str, greeting: str, capabilities: Collection[str]) -> Traits
     return provider_at(host, greeting, capabilities).traits
 
 
+def mechanisms_of(host: str, greeting: str, capabilities: Collection[str]) -> tuple[str, ...]:
+    """How a server is best signed in to, the best first; empty where nothing is known."""
+    return provider_at(host, greeting, capabilities).mechanisms
+
+
 def _anybody() -> Provider:
     return next(row for row in providers() if row.name == ANYBODY)
 
