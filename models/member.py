@@ -46,6 +46,9 @@ class Member(SQLModel, table=True):
     target_port: int | None = None
     target_security: str | None = None
     target_user_name: str | None = None
+    source_admin: str | None = None
+    """Who signs in for the member at that side; the password is theirs."""
+    target_admin: str | None = None
     exclude_folders: str = ""
     """Folder names, one a line."""
     since: date | None = None
@@ -58,6 +61,8 @@ class Member(SQLModel, table=True):
     cause: str | None = None
     cause_side: str = ""
     server_text: str = ""
+    hint: str = ""
+    """What probably lies behind the failure (`models.hints.Hint`); "" where nothing is guessed."""
     attempts: int = 0
     resume_at: datetime | None = None
     messages_found: int = 0

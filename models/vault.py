@@ -1,4 +1,4 @@
-"""The vault: members' passwords, encrypted at rest with keys that live outside the database.
+"""The vault: members' and administrators' passwords, encrypted at rest with keys that live outside the database.
 
 The key file (0600) holds one Fernet key a line, the newest first; every key in it still opens. A ciphertext carries
 the member and the side inside, so that one moved to another row does not open there.
@@ -39,6 +39,15 @@ class Secret(SQLModel, table=True):
     changed_at: datetime = Field(default_factory=now)
 
 
+class StandingSecret(SQLModel, table=True):
+    """One sealed secret that is no single member's: an administrator's password, an application's secret."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    sealed: bytes
+    changed_at: datetime = Field(default_factory=now)
+
+
 _TABLE: Table = Secret.__table__  # type: ignore[attr-defined]
 _FORGET = delete(_TABLE).where(_TABLE.c.member_id == bindparam("of"), _TABLE.c.side == bindparam("on"))
 _KEEP = insert(_TABLE).values(
@@ -48,6 +57,10 @@ _KEEP = insert(_TABLE).values(
 
 def _content(member_id: int, side: Side, password: str) -> bytes:
     return json.dumps({"member": member_id, "side": side, "password": password}).encode()
+
+
+def _standing_content(name: str, secret: str) -> bytes:
+    return json.dumps({"name": name, "secret": secret}).encode()
 
 
 class VaultClosed(Exception):
@@ -114,6 +127,40 @@ class Vault:
             raise VaultClosed("a stored password belongs to another member: the database was changed by hand")
         return {side: str(contents[side]["password"]) for side in sides if side in contents}
 
+    def put_standing(self, name: str, secret: str) -> None:
+        """Seal a secret under a name, replacing the one before."""
+        if not self._key_file.exists():
+            self._create_key()
+        with writing(self._engine) as session:
+            row = session.exec(select(StandingSecret).where(StandingSecret.name == name)).first()
+            row = row or StandingSecret(name=name, sealed=b"")
+            row.sealed, row.changed_at = self._fernet().encrypt(_standing_content(name, secret)), now()
+            session.add(row)
+
+    def get_standing(self, name: str) -> str | None:
+        """The secret of that name, or None when there is none; VaultClosed when it does not open."""
+        for _ in range(2):
+            with reading(self._engine) as session:
+                sealed = session.exec(select(StandingSecret.sealed).where(StandingSecret.name == name)).first()
+            if sealed is None:
+                return None
+            with contextlib.suppress(InvalidToken):
+                content = json.loads(self._fernet().decrypt(sealed))
+                if content.get("name") != name:
+                    raise VaultClosed("a stored secret belongs to another name: the database was changed by hand")
+                return str(content["secret"])
+        raise self._does_not_open()
+
+    def standing(self) -> list[str]:
+        """The names under which secrets are stored."""
+        with reading(self._engine) as session:
+            return sorted(session.exec(select(StandingSecret.name)))
+
+    def forget_standing(self, name: str) -> bool:
+        """Delete the secret of that name for good; whether there was one."""
+        with writing(self._engine) as session:
+            return bool(session.exec(delete(StandingSecret).where(col(StandingSecret.name) == name)).rowcount)
+
     def _does_not_open(self) -> VaultClosed:
         return VaultClosed(f"the keys in {self._key_file} do not open the stored passwords")
 
@@ -121,14 +168,16 @@ class Vault:
         """Raise VaultClosed unless the key file is private and opens what is stored."""
         with reading(self._engine) as session:
             row = session.exec(select(Secret)).first()
-        if row is None:
-            # Nothing is stored, so no key is needed; one that is there must be private all the same.
-            self._keys()
-        else:
+            name = session.exec(select(StandingSecret.name)).first()
+        if row is not None:
             self.get(row.member_id, "source" if row.side == "source" else "target")
+        if name is not None:
+            self.get_standing(name)
+        # Where nothing is stored no key is needed; one that is there must be private all the same.
+        self._keys()
 
     def rotate(self) -> int:
-        """Seal everything with a new key and drop the old ones; returns how many passwords were sealed again.
+        """Seal everything with a new key and drop the old ones; returns how many secrets were sealed again.
 
         The new key is written first and the old ones are dropped last, so that stopping in between locks nobody out.
         """
@@ -138,7 +187,7 @@ class Vault:
             self._write_keys([new, *old])
             fernet = self._fernet()
             with writing(self._engine) as session:
-                rows = session.exec(select(Secret)).all()
+                rows = [*session.exec(select(Secret)), *session.exec(select(StandingSecret))]
                 for row in rows:
                     try:
                         row.sealed = fernet.rotate(row.sealed)

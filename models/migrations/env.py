@@ -6,6 +6,7 @@ from sqlmodel import SQLModel
 import models.ledger_rows
 import models.member
 import models.places
+import models.sign_in_ways
 import models.vault
 import models.wave  # noqa: F401  (each registers its tables)
 
