@@ -95,10 +95,10 @@ def wave_create(roster: RosterFile, wave: WaveOption = None, report: ReportOptio
 
 @wave_app.command("check")
 def wave_check(wave: WaveName, json: AsJson = False) -> None:
-    """Sign in to both mailboxes of every member and count. Writes to no mailbox."""
-    from console import run
+    """Sign in to both mailboxes of every member, count, and say what would go wrong. Writes to no mailbox."""
+    from console import check
 
-    run.check(wave, as_json=json)
+    check.show(wave, as_json=json)
 
 
 @wave_app.command("plan")

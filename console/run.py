@@ -123,18 +123,7 @@ def move(wave: str, *, as_json: bool, only: list[str] | None = None, reopen_issu
 
         return migrate_wave(wave, only, reopen_issues, return_state=True)
 
-    return _run(wave, flow, as_json=as_json)
-
-
-def check(wave: str, *, as_json: bool) -> None:
-    """Run the check flow here."""
-
-    def flow() -> "State[Any]":
-        from flows.check_wave import check_wave
-
-        return check_wave(wave, return_state=True)
-
-    _run(wave, flow, as_json=as_json, moving=False)
+    return _finish(run_flow(wave, flow, as_json=as_json), as_json=as_json)
 
 
 def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
@@ -152,7 +141,8 @@ def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
     move(wave, as_json=as_json, only=again, reopen_issues=True)
 
 
-def _run(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, moving: bool = True) -> WaveSummary:
+def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool) -> "PublishedReport":
+    """Run a flow over a wave in this process, show how far it is, and return the report that it published."""
     kept = store()
     require(kept, wave)
     kept.vault.check()
@@ -175,7 +165,7 @@ def _run(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, moving: 
         state.result()  # raises what the flow ended with
     from flows.report_wave import last_report
 
-    return _finish(last_report(wave), as_json=as_json, moving=moving)
+    return last_report(wave)
 
 
 class _Stopper:
@@ -205,9 +195,7 @@ def _signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[Non
             signal.signal(number, old)
 
 
-def _finish(
-    published: "PublishedReport", *, as_json: bool, note: Text | None = None, moving: bool = True
-) -> WaveSummary:
+def _finish(published: "PublishedReport", *, as_json: bool, note: Text | None = None) -> WaveSummary:
     """Print the outcome, and end the command with its code."""
     summary, files = published.summary, published.files
     if as_json:
@@ -227,8 +215,6 @@ def _finish(
         if files.failures:
             console.print(_FAILURES.format(path=files.failures).in_language(language()))
     code = exit_code(summary)
-    if not moving and not summary.needs_attention and not summary.invalid_rows:
-        code = Exit.DONE  # after a check nobody has been moved
     if code != Exit.DONE:
         raise typer.Exit(code)
     return summary

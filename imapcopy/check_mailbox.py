@@ -1,46 +1,195 @@
-"""Looks at both sides of a move and writes to neither: sign in, EXAMINE, count, and compare the need with the room."""
+"""Looks at both sides of a move and writes to neither: sign in, EXAMINE, count, and compare the need with the room.
+
+Both sides are looked at, whatever the other one says, because an admin wants both faults at once; each is signed in to
+once. No content of a message is read.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from imapcopy.account import Account
-from imapcopy.connection import SourceConnection, TargetConnection
+from imapcopy.connection import Listing, SourceConnection, Surveyed, TargetConnection
 from imapcopy.copy_mailbox import CopyOptions, plan_folders
-from imapcopy.errors import MemberError, MigrationError
-from imapcopy.plan import wanted
+from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
+from imapcopy.folders import FolderPlan, is_inbox
+from imapcopy.grammar import quote
+from imapcopy.plan import is_too_large, wanted
+from imapcopy.responses import append_limit
+from models.check import Circumstances, Finding, Look, Severity, findings
+from models.probe import Known
+from models.providers import providers
 from models.receive_range import FolderAge
+
+_NOTHING = Listing("", "/", (), None)
+_NAMED_ANEW = {"characters", "depth", "length", "separator", "collision", "beside_inbox"}
+"""Why a folder has another name at the target, where no rule and no special use is the reason."""
+_ROLES = {"\\sent", "\\drafts", "\\trash", "\\junk", "\\archive"}
+_INBOX = b"INBOX"
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxCheck:
-    """What a check saw."""
+    """What a check saw, and what a copy would fail for."""
 
     folders: Sequence[FolderAge]
-    bytes: int
-    """Octets of the wanted mail."""
-    quota_used: int
-    """Octets of the source's quota, 0 where it does not tell."""
+    look: Look
+    failures: tuple[MigrationError, ...] = ()
+
+    @property
+    def failure(self) -> MigrationError | None:
+        """The one to act upon: while one side waits for somebody, the other is not signed in to again and again."""
+        return min(self.failures, key=lambda error: error.retryable, default=None)
+
+    @property
+    def quota_used(self) -> int:
+        """Octets of the source's quota, 0 where it does not tell."""
+        return self.look.source_quota[0] if self.look.source_quota else 0
+
+
+class _CheckedTarget(TargetConnection):
+    """A target that is only looked at."""
+
+    def examine_inbox(self) -> None:
+        """Open INBOX for reading, because some servers refuse only then; one that knows no EXAMINE has listed it."""
+        try:
+            self._open(b"EXAMINE", _INBOX)
+        except MigrationError as error:
+            if not error.server_text.startswith("BAD "):
+                raise
+
+    def largest_message(self) -> int | None:
+        """What the server says of its limit (RFC 7889), for all folders or for INBOX."""
+        if not self.has("APPENDLIMIT"):
+            return self.append_limit
+        asked = self._dialogue.send(b"STATUS " + quote(_INBOX) + b" (APPENDLIMIT)")
+        return append_limit(self._dialogue.unless_refused(asked))
+
+
+@dataclass(frozen=True, slots=True)
+class _AtTarget:
+    listing: Listing
+    there: int
+    quota: tuple[int, int] | None
+    limit: int | None
+    limit_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class _AtSource:
+    folders: Sequence[FolderAge]
+    look: Look
+    unreadable: int
+    plan: FolderPlan
 
 
 def check_mailbox(source: Account, target: Account, options: CopyOptions) -> MailboxCheck:
-    """Check one member; raise the MigrationError that the copy would meet."""
-    with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
-        plan = plan_folders(from_source, from_source.listing(), to_target, to_target.listing(), options)
-        folders, need = [], 0
-        for _, survey in from_source.survey(pair.source for pair in plan.pairs):
-            # EXAMINE, because on NetEase a LIST succeeds where nothing can be read.
-            if isinstance(survey, MigrationError):
+    """Check one member; what a copy would meet at either side is in `failures`, and said as a finding."""
+    with ThreadPoolExecutor(1) as other, ExitStack() as opened:
+        asking = other.submit(_at_target, target, options)
+        failures: list[MigrationError] = []
+        listed: tuple[SourceConnection, Listing] | None = None
+        try:
+            connection = opened.enter_context(SourceConnection(source))
+            listed = connection, connection.listing()
+        except MigrationError as error:
+            failures.append(error)
+        there: _AtTarget | None = None
+        try:
+            there = asking.result()
+        except MigrationError as error:
+            failures.append(error)
+        here: _AtSource | None = None
+        if listed:
+            try:
+                here = _at_source(*listed, there, options)
+            except MigrationError as error:
+                failures.append(error)
+    return _concluded(here, there, failures, options.known)
+
+
+def _at_target(account: Account, options: CopyOptions) -> _AtTarget:
+    with _CheckedTarget(account) as connection:
+        listing = connection.listing(statuses=True)
+        connection.examine_inbox()
+        statuses = listing.statuses
+        if statuses is None:
+            statuses = connection.statuses([folder.raw for folder in listing.folders if folder.selectable])
+        limit, limit_of = connection.largest_message(), "server"
+        if limit is None and (limit := options.known.size_limit) is not None:
+            limit_of = "probe"
+        if limit is None:
+            host = connection.server.host
+            known = [row for row in providers() if row.is_it(host, connection.greeting, connection.capabilities)]
+            limit, limit_of = known[-1].largest_message, "provider"
+        there = sum(status.messages for status in statuses.values())
+        return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "")
+
+
+def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | None, options: CopyOptions) -> _AtSource:
+    plan = plan_folders(connection, old, there.listing if there else _NOTHING, options)
+    inbox = next((folder for folder in old.folders if is_inbox(folder.name) and folder.selectable), None)
+    if inbox and all(pair.source.raw != inbox.raw for pair in plan.pairs):
+        # On NetEase a LIST succeeds where nothing can be read, so INBOX is opened even where it is not to be moved.
+        connection.examine(inbox)
+    folders: list[FolderAge] = []
+    unreadable: list[MigrationError] = []
+    octets, largest, too_large = 0, 0, 0
+    moments: list[datetime] = []
+    for folder, survey in connection.survey(pair.source for pair in plan.pairs):
+        if not isinstance(survey, Surveyed):
+            if is_inbox(folder.name) or not is_of_the_folder(survey):
                 raise survey
-            found = wanted(survey.scan, options.since)
-            folders.append(FolderAge(len(found), min((e.arrived for e in found if e.arrived), default=None)))
-            need += sum(envelope.size for envelope in found)
-        quota = to_target.quota()
-        if quota and need > quota[1] - quota[0] and not _already_moved(quota[0], need):
-            raise MemberError("over_quota", "target", f"needs {need} bytes, {max(quota[1] - quota[0], 0)} are free")
-        at_source = from_source.quota()
-        return MailboxCheck(folders, need, at_source[0] if at_source else 0)
+            unreadable.append(survey)
+            continue
+        found = wanted(survey.scan, options.since)
+        dates = [envelope.arrived for envelope in found if envelope.arrived]
+        folders.append(FolderAge(len(found), min(dates, default=None)))
+        moments += [min(dates), max(dates)] if dates else []
+        octets += sum(envelope.size for envelope in found)
+        largest = max([largest, *(envelope.size for envelope in found)])
+        if there:
+            too_large += sum(is_too_large(envelope.size, there.limit) for envelope in found)
+    if unreadable and not folders:
+        raise unreadable[0]
+    look = Look(
+        folders=len(folders),
+        messages=sum(folder.messages for folder in folders),
+        bytes=octets,
+        largest=largest,
+        oldest=min(moments, default=None),
+        newest=max(moments, default=None),
+        too_large=too_large,
+        source_quota=connection.quota(),
+    )
+    return _AtSource(folders, look, len(unreadable), plan)
 
 
-def _already_moved(used: int, need: int) -> bool:
-    """Whether most of the mail may be there already, so that the free room says little."""
-    return used >= need // 2
+def _concluded(
+    here: _AtSource | None, there: _AtTarget | None, failures: list[MigrationError], known: Known
+) -> MailboxCheck:
+    """Put what both sides told together. Pure."""
+    look = here.look if here else Look()
+    if there:
+        look = replace(look, limit=there.limit, limit_of=there.limit_of, there=there.there, target_quota=there.quota)
+    pairs = here.plan.pairs if here else ()
+    seen = Circumstances(
+        sides_read=here is not None and there is not None,
+        unreadable=here.unreadable if here else 0,
+        renamed=sum(pair.why in _NAMED_ANEW for pair in pairs),
+        left_out=len(here.plan.left_out) if here else 0,
+        roles_wanted=any(pair.role for pair in pairs),
+        roles_marked=there is None or any(folder.attributes & _ROLES for folder in there.listing.folders),
+        keywords_kept=known.keywords != "dropped",
+    )
+    told = findings(look, seen)
+    met = tuple(Finding(e.cause_id, Severity.BLOCKS, e.side, {}, e.server_text) for e in failures)
+    blocking = [_failure(found) for found in told if found.severity == Severity.BLOCKS]
+    return MailboxCheck(here.folders if here else (), replace(look, findings=(*met, *told)), (*failures, *blocking))
+
+
+def _failure(found: Finding) -> MigrationError:
+    side: Side = "target" if found.side == "target" else "source"
+    return MemberError(found.name, side, ", ".join(f"{name} {value}" for name, value in found.values.items()))

@@ -46,6 +46,7 @@ from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
 from models.ledger_rows import BatchState, FolderCopy, GivenUp
 from models.places import FolderPlace
+from models.probe import Known
 from models.providers import traits_of
 from models.rules import FolderRules, Repair
 
@@ -73,6 +74,8 @@ class CopyOptions:
     folders: FolderRules = field(default_factory=FolderRules)
     repair: Repair = "never"
     capacity: Capacity = field(default_factory=Capacity)
+    known: Known = field(default_factory=Known)
+    """What a probe has found out about the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def copy_mailbox(
         )
         rows = ledger.folders()
         before = ledger.places()
-        plan = plan_folders(from_source.connection, old, to_target.connection, new, options, known_places(rows, before))
+        plan = plan_folders(from_source.connection, old, new, options, known_places(rows, before))
         pairs = plan.pairs
         statuses = old.statuses
         if statuses is None:
@@ -138,7 +141,6 @@ def copy_mailbox(
 def plan_folders(
     source: SourceConnection,
     old: Listing,
-    target: TargetConnection,
     new: Listing,
     options: CopyOptions,
     known: Mapping[str, Place] | None = None,

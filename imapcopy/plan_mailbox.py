@@ -30,7 +30,7 @@ def plan_mailbox(
     """
     with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
         old, new = from_source.listing(statuses=True), to_target.listing()
-        plan = plan_folders(from_source, old, to_target, new, options, known)
+        plan = plan_folders(from_source, old, new, options, known)
         statuses = old.statuses
         if statuses is None:
             statuses = from_source.statuses([folder.raw for folder in plan.sources])

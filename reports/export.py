@@ -17,6 +17,7 @@ from models.causes import cause as cause_of
 from models.issues import Issue, Mended
 from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
+from reports.check import check_document
 from reports.summary import (
     CauseGroup,
     FolderSummary,
@@ -159,6 +160,7 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
         "nothing_to_do": [_cause_group(group) for group in summary.harmless_causes],
         "limited": _cause_group(summary.limited) if summary.limited else None,
         "invalid_rows": [_invalid_row(row) for row in summary.invalid_rows],
+        "check": check_document(summary.checks) if summary.checks else None,
     }
 
 

@@ -19,6 +19,7 @@ from models.places import FolderPlace
 from models.receive_range import LimitedRange
 from models.uid_sets import parse_uids
 from models.wave import Event, InvalidRow, Wave
+from reports.read_check import read_checks
 from reports.summary import (
     EventSummary,
     FolderSummary,
@@ -62,6 +63,7 @@ def read_wave(engine: Engine, name: str) -> WaveSummary:
                     .order_by(col(Event.id))
                 )
             ),
+            checks=tuple(read_checks(session, wave)),
         )
 
 

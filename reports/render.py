@@ -22,6 +22,8 @@ from markupsafe import Markup
 from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause, cause
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, WAVE_STATE_NAMES, MemberState, ShortState
+from reports.check import groups, in_order, sentence_of, totals
+from reports.check import result as check_result
 from reports.export import (
     clipped,
     document_bytes,
@@ -161,6 +163,10 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
         not_reached=sum(member.counts.unaccounted for member in summary.members if not member.moved),
         finished_issues=_finished_issues(summary),
         checksum=checksum,
+        checked=in_order(summary.checks),
+        check_groups=groups(summary.checks),
+        check_result=check_result(summary.checks),
+        check_totals=totals(summary.checks),
     )
 
 
@@ -211,6 +217,7 @@ def _environment() -> Environment:
         clipped=clipped,
         followed_sentence=followed_sentence,
         range_sentence=range_sentence,
+        sentence_of=sentence_of,
         member_page=member_page,
         state_names=MEMBER_STATE_NAMES,
         wave_state_names=WAVE_STATE_NAMES,

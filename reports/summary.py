@@ -13,6 +13,7 @@ from models.bilingual import Text
 from models.causes import Cause, cause
 from models.receive_range import LimitedRange
 from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
+from reports.check import CheckedMember
 
 # A mailbox with more refused or lost messages than this share, and more than this many, is Poor.
 POOR_SHARE = 0.01
@@ -296,6 +297,8 @@ class WaveSummary:
     run_bytes: int = 0
     """What that run alone copied; with `seconds` it gives the speed, which the sums over all passes would not."""
     events: tuple[EventSummary, ...] = field(default=())
+    checks: tuple[CheckedMember, ...] = ()
+    """What the last check saw of the members that have not been moved yet; empty when there was none."""
 
     @property
     def counts(self) -> MessageCounts:

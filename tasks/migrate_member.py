@@ -16,6 +16,7 @@ from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
 from imapcopy.errors import MemberError, MigrationError, ServerError, Stopped
 from imapcopy.send import Capacity
 from models import lifecycle
+from models.check import note_check
 from models.columns import now
 from models.database import trouble
 from models.ledger import Ledger
@@ -75,7 +76,12 @@ def check_member(member_id: int, email: str) -> str:
         source, target = kept.accounts(member)
         with places_at(kept, source.server.host, target.server.host):
             seen = check_mailbox(source, target, copy_options(kept, member, target.server.host))
-        lifecycle.member_checked(kept.engine, member_id, member.lease_token, seen.folders, seen.bytes, seen.quota_used)
+        note_check(kept.engine, member_id, member.lease_token, seen.look)
+        if seen.failure:
+            raise seen.failure
+        lifecycle.member_checked(
+            kept.engine, member_id, member.lease_token, seen.folders, seen.look.bytes, seen.quota_used
+        )
         return MemberState.READY
 
     return _as_its_runner(member_id, email, MemberState.CHECKING, look)

@@ -3,9 +3,11 @@
 from alembic import context
 from sqlmodel import SQLModel
 
+import models.check
 import models.ledger_rows
 import models.member
 import models.places
+import models.probe
 import models.sign_in_ways
 import models.vault
 import models.wave  # noqa: F401  (each registers its tables)

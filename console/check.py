@@ -1,0 +1,183 @@
+"""Shows what a check found: what members have in common, who needs somebody first, and what will be moved."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text as RichText
+
+from console.live import plain
+from console.outcome import Exit, print_invalid_rows
+from console.terminal import language, say, screen
+from models.bilingual import Language, Text
+from models.causes import OWNERS
+from models.check import Severity
+from reports.check import (
+    CheckedMember,
+    FindingGroup,
+    check_document,
+    groups,
+    in_order,
+    result,
+    sentence_of,
+    totals,
+    unreachable,
+)
+from reports.summary import WaveSummary
+from reports.texts import human_bytes, sentence
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from flows.report_wave import PublishedReport
+
+SHOWN = 40
+"""Members in the table; the report has all."""
+NAMED = 3
+"""Members of a finding that are named."""
+WIDE = 130
+"""Columns from which there is room for everything."""
+
+_STYLES = {Severity.BLOCKS: "yellow", Severity.WARNS: "cyan", Severity.TELLS: "dim"}
+_WORDS = {Severity.BLOCKS: "check_blocks", Severity.WARNS: "check_warns", Severity.TELLS: "check_tells"}
+_MEMBER = Text("成员", "Member")
+_OLDEST = Text("最早", "Oldest")
+_NEWEST = Text("最新", "Newest")
+_CURE = Text("处理方法：", "What to do: ")
+_SIDES = {"source": Text("旧邮箱", "old mailbox"), "target": Text("新邮箱", "new mailbox")}
+_SERVER = Text("服务器原文：", "The server says: ")
+_REST = Text(
+    "另有 {n} 个成员没有列出（其中 {ready} 个可以开始）。", "{n} more members are not shown ({ready} of them ready)."
+)
+_REPORT = Text("完整的表：{path}", "The whole table: {path}")
+_MEND = Text("待处理名单（改好后可再次上传）：{path}", "The members to mend, as a roster: {path}")
+
+
+def show(wave: str, *, as_json: bool) -> None:
+    """Run the check flow here; ends with 0 when all are ready, 3 when some are not, 5 when a server is away."""
+    from console.run import run_flow
+
+    def flow() -> "State[Any]":
+        from flows.check_wave import check_wave
+
+        return check_wave(wave, return_state=True)
+
+    code = _told(run_flow(wave, flow, as_json=as_json), as_json=as_json)
+    if code != Exit.DONE:
+        raise typer.Exit(code)
+
+
+def _told(published: "PublishedReport", *, as_json: bool) -> Exit:
+    summary, files = published.summary, published.files
+    if as_json:
+        document = {"wave": summary.wave, **check_document(summary.checks)}
+        failures = str(files.failures) if files.failures else None
+        report = {"html": str(files.html), "json": str(files.json), "failures": failures}
+        say({**document, "invalid_rows": summary.invalid_lines, "report": report}, as_json=True)
+    else:
+        console, spoken = screen(as_json=False), language()
+        print_check(summary.checks, console, spoken)
+        print_invalid_rows(summary.invalid_rows, console, spoken)
+        console.print(_REPORT.format(path=files.html).in_language(spoken))
+        if files.failures:
+            console.print(_MEND.format(path=files.failures).in_language(spoken))
+    return exit_code(summary)
+
+
+def exit_code(summary: WaveSummary) -> Exit:
+    """What the outcome of a check means for a script."""
+    if unreachable(summary.checks):
+        return Exit.UNREACHABLE
+    all_ready = all(member.ready for member in summary.checks)
+    return Exit.DONE if all_ready and not summary.invalid_rows else Exit.PARTIAL
+
+
+def print_check(members: Sequence[CheckedMember], console: Console, spoken: Language, *, most: int = SHOWN) -> None:
+    """The table of members, then each finding once with its cure, then the sentence that sums it up."""
+    ordered = in_order(members)
+    if ordered:
+        console.print(_table(ordered[:most], console.width, spoken))
+    if rest := ordered[most:]:
+        ready = sum(member.ready for member in rest)
+        console.print(_REST.format(n=f"{len(rest):,}", ready=f"{ready:,}").in_language(spoken), style="dim")
+    for group in groups(members):
+        console.print()
+        _print_group(group, console, spoken)
+    console.print()
+    folders, messages, octets = totals(members)
+    console.print(result(members).in_language(spoken), style="bold")
+    if messages:
+        told = sentence("check_totals", folders=folders, messages=messages, size=human_bytes(octets))
+        console.print(told.in_language(spoken))
+
+
+def _print_group(group: FindingGroup, console: Console, spoken: Language) -> None:
+    title = group.kind.title.in_language(spoken)
+    parts = [title, f"{len(group.members):,}", OWNERS[group.kind.owner].in_language(spoken)]
+    if group.side in _SIDES:
+        parts.append(_SIDES[group.side].in_language(spoken))
+    parts.append(sentence(_WORDS[group.severity]).in_language(spoken))
+    console.print(RichText(" · ".join(parts), style=_STYLES[group.severity]))
+    names = ", ".join(member.email for member in group.members[:NAMED])
+    more = f" +{len(group.members) - NAMED:,}" if len(group.members) > NAMED else ""
+    console.print(RichText("  ") + plain(names + more))
+    said = {found.server_text for m in group.members for found in m.findings if found.name == group.name} - {""}
+    if group.severity == Severity.BLOCKS and len(said) == 1:
+        console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said.pop()))
+    console.print(RichText("  " + _CURE.in_language(spoken) + group.kind.advice.in_language(spoken)))
+
+
+def _table(members: Sequence[CheckedMember], width: int, spoken: Language) -> Table:
+    wide = width >= WIDE
+    table = Table(box=None, pad_edge=False, header_style="bold")
+
+    def head(text: Text, *, right: bool = False, **options: Any) -> None:
+        table.add_column(text.in_language(spoken), justify="right" if right else "left", **options)
+
+    head(_MEMBER, no_wrap=True, max_width=36 if wide else 28)
+    if wide:
+        head(sentence("check_folders"), right=True, no_wrap=True)
+    head(sentence("check_messages"), right=True, no_wrap=True)
+    head(sentence("check_size"), right=True, no_wrap=True)
+    if wide:
+        head(sentence("check_largest"), right=True, no_wrap=True)
+        head(sentence("check_room"), right=True, no_wrap=True)
+    head(_OLDEST, no_wrap=True)
+    if wide:
+        head(_NEWEST, no_wrap=True)
+    head(sentence("check_findings"))
+    for member in members:
+        table.add_row(*_cells(member, spoken, wide=wide))
+    return table
+
+
+def _cells(member: CheckedMember, spoken: Language, *, wide: bool) -> list[RichText]:
+    look = member.look
+    seen = look if look and look.folders else None
+
+    def count(value: int) -> RichText:
+        return RichText(f"{value:,}" if seen else "-")
+
+    def size(value: int | None) -> RichText:
+        return RichText("-" if value is None else human_bytes(value))
+
+    quota = look.target_quota if look else None
+    cells = [plain(member.email)]
+    if wide:
+        cells.append(count(seen.folders if seen else 0))
+    cells += [count(seen.messages if seen else 0), size(seen.bytes if seen else None)]
+    if wide:
+        cells += [size(seen.largest if seen else None), size(max(quota[1] - quota[0], 0) if quota else None)]
+    cells.append(RichText(f"{seen.oldest:%Y-%m-%d}" if seen and seen.oldest else "-"))
+    if wide:
+        cells.append(RichText(f"{seen.newest:%Y-%m-%d}" if seen and seen.newest else "-"))
+    told = RichText()
+    for number, found in enumerate(member.findings):
+        words = (sentence_of(found) if wide else found.kind.title).in_language(spoken)
+        told.append(("\n" if number else "") + words, style=_STYLES[found.severity])
+    if not member.findings:
+        told.append(sentence("check_ready").in_language(spoken), style="green")
+    cells.append(told)
+    return cells

@@ -1,0 +1,203 @@
+"""What was measured of a destination, kept by host, and what a copy makes of it.
+
+Facts are kept, never sentences: what they mean says `models/probe_card.py`, what a copy does with them is `Known`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlmodel import Field, SQLModel, col, select
+
+from models.database import reading, writing
+
+DOCUMENT = 1
+"""The version of the stored document; one of another version reads as no probe at all."""
+LASTS = timedelta(days=30)
+"""Services change: what is older is not used."""
+
+KEPT, STORED, LOST, REFUSED, NOT_TRIED = "kept", "stored", "lost", "refused", "not_tried"
+"""What became of something that was appended: kept, only taken by a STORE afterwards, ignored, refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a probe says of a target, as far as a copy uses it; empty for a server that nobody has probed."""
+
+    connections: int | None = None
+    """So many append faster than fewer, and are not refused."""
+    size_limit: int | None = None
+    """Octets, where the server tells no limit of its own."""
+    keywords: str = ""
+    """`kept`, `stored` (by STORE alone), `dropped`; "" is not known."""
+    ignored_flags: frozenset[str] = frozenset()
+    """Flags that are to be set by STORE, because APPEND loses them."""
+    refused_defects: frozenset[str] = frozenset()
+    """Repairs without which a message is refused (`imapcopy.repair`)."""
+    refused_characters: frozenset[str] = frozenset()
+    """Characters that a folder's name cannot have."""
+    one_of_equals: bool = False
+    """The same octets in the same folder are stored once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast so many connections appended, together."""
+
+    connections: int
+    """That were asked for."""
+    opened: int
+    messages: int
+    seconds: float
+    errors: tuple[str, ...] = ()
+    """Causes of what was refused or lost."""
+
+    @property
+    def a_second(self) -> float:
+        return self.messages / max(self.seconds, 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The facts about one destination. Texts of servers have no secrets in them."""
+
+    host: str
+    at: datetime
+    greeting: str = ""
+    mechanism: str = ""
+    capabilities: tuple[str, ...] = ()
+    prefix: str = ""
+    separator: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """By kind of name: "" where the folder could be made and is listed under its name, else what the server said."""
+    uidplus: str = ""
+    """`right`, `absent` or `wrong`: what APPENDUID tells."""
+    shows: str = ""
+    """When a new message can be seen: `at_once`, `refreshed`, `reopened`, `never`."""
+    date: str = ""
+    """`kept`, `zone` (the moment alone), `lost`, `refused`."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """By flag: kept, stored, lost or refused; keywords too."""
+    permanent_flags: str = ""
+    """`any` keyword, `some`, or `none`."""
+    special: Mapping[str, str] = field(default_factory=dict)
+    """By role: "" where an APPEND into that folder arrived, `absent`, `not_tried`, else what the server said."""
+    messages: Mapping[str, str] = field(default_factory=dict)
+    """By kind of message: "" where it came back octet by octet, the name of what was altered, or `refused`, or
+    `repaired` where it was taken only after the repair."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What the server said when it refused something, by what it was."""
+    duplicates: int = 0
+    """How many are stored of the same message appended twice; 0 is not known."""
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    """Of those that are offered: `works` or what the server said."""
+    told_limit: int | None = None
+    """The server's own limit for a message (RFC 7889)."""
+    largest_taken: int | None = None
+    smallest_refused: int | None = None
+    """Of the sizes that were tried."""
+    quota: tuple[int, int] | None = None
+    rates: tuple[Rate, ...] = ()
+    connections: int = 1
+    """To use."""
+    leftovers: tuple[str, ...] = ()
+    """What could not be removed again."""
+    removed: tuple[str, ...] = ()
+    """What an earlier probe had left behind."""
+    unfinished: str = ""
+    """The cause by which the probe ended early; "" when it went through."""
+
+    def document(self) -> str:
+        """As JSON, for `Probe.read`."""
+        return json.dumps({"version": DOCUMENT, **self.values()}, ensure_ascii=False)
+
+    def values(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "at": self.at.isoformat()}
+
+    @classmethod
+    def read(cls, document: str) -> "Probe | None":
+        """What `document` gave; None for a version that is not ours."""
+        told: dict[str, Any] = json.loads(document)
+        if told.pop("version", 0) != DOCUMENT:
+            return None
+        told["at"] = datetime.fromisoformat(told["at"])
+        told["quota"] = tuple(told["quota"]) if told["quota"] else None
+        told["rates"] = tuple(Rate(**{**rate, "errors": tuple(rate["errors"])}) for rate in told["rates"])
+        for name in ("capabilities", "leftovers", "removed"):
+            told[name] = tuple(told[name])
+        return cls(**told)
+
+    @property
+    def size_limit(self) -> int | None:
+        """The largest message that is known to have a chance: one octet less than what was refused."""
+        return self.smallest_refused - 1 if self.smallest_refused is not None and self.told_limit is None else None
+
+
+class ProbeResult(SQLModel, table=True):
+    """The last probe of a destination."""
+
+    host: str = Field(primary_key=True)
+    """Lower case."""
+    at: datetime
+    greeting: str
+    document: str
+    """A `Probe`."""
+
+
+def note_probe(engine: Engine, probe: Probe) -> None:
+    """Keep a probe in place of the one before it."""
+    host = probe.host.lower()
+    with writing(engine) as session:
+        row = session.get(ProbeResult, host) or ProbeResult(host=host, at=probe.at, greeting="", document="")
+        row.at, row.greeting, row.document = probe.at, probe.greeting, probe.document()
+        session.add(row)
+
+
+def find_probe(engine: Engine, host: str) -> Probe | None:
+    """The last probe of a host, None if there is none that can be read."""
+    with reading(engine) as session:
+        row = session.get(ProbeResult, host.lower())
+        return Probe.read(row.document) if row else None
+
+
+def probes(engine: Engine) -> list[Probe]:
+    """The last probe of every host."""
+    with reading(engine) as session:
+        rows = session.exec(select(ProbeResult).order_by(col(ProbeResult.host))).all()
+        return [probe for row in rows if (probe := Probe.read(row.document))]
+
+
+def is_stale(probe: Probe, at: datetime) -> bool:
+    """Whether a probe is too old to be gone by."""
+    return at - probe.at > LASTS
+
+
+def known(probe: Probe | None, at: datetime) -> Known:
+    """What a copy may go by at that time; nothing of a probe that is stale or was not finished. Pure."""
+    if probe is None or is_stale(probe, at) or probe.unfinished:
+        return Known()
+    keywords = [state for flag, state in probe.flags.items() if not flag.startswith("\\")]
+    ignored = frozenset(flag for flag, state in probe.flags.items() if state == STORED and flag.startswith("\\"))
+    told = Known(
+        connections=probe.connections if probe.rates else None,
+        size_limit=probe.size_limit,
+        ignored_flags=ignored,
+        refused_defects=frozenset(_DEFECTS[kind] for kind, how in probe.messages.items() if how == "repaired"),
+        refused_characters=frozenset(
+            _CHARACTERS[kind] for kind, said in probe.folders.items() if said and kind in _CHARACTERS
+        ),
+        one_of_equals=probe.duplicates == 1,
+    )
+    if keywords and all(state == KEPT for state in keywords):
+        return replace(told, keywords="kept")
+    if keywords and all(state in {LOST, REFUSED} for state in keywords):
+        return replace(told, keywords="dropped")
+    return replace(told, keywords="stored") if STORED in keywords else told
+
+
+_DEFECTS: dict[str, str] = {}
+_CHARACTERS: dict[str, str] = {}

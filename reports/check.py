@@ -1,0 +1,217 @@
+"""What the checks of a wave say: who can be moved, who needs somebody first, and what they have in common. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from models.bilingual import Text
+from models.causes import OWNERS
+from models.check import Finding, Kind, Look, Severity, kind
+from models.receive_range import LimitedRange
+from models.states import FINAL, MOVED, MemberState
+from reports.texts import Count, human_bytes, sentence
+
+_SIZES = {"need", "free", "used", "limit", "largest"}
+"""Values of findings that are octets."""
+_ORDER = list(Severity)
+SERVER_CAUSES = frozenset(
+    {"dns_error", "connect_failed", "tls_cert", "tls_protocol", "wrong_port", "ip_denied", "clear_text_refused"}
+)
+"""Failures of a whole server."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedMember:
+    """A member that has not been moved yet, as its last check saw it."""
+
+    id: int
+    email: str
+    state: MemberState
+    source_host: str
+    target_host: str
+    look: Look | None
+    """None when no check has come that far."""
+    at: datetime | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def ready(self) -> bool:
+        return not any(found.severity == Severity.BLOCKS for found in self.findings)
+
+    @property
+    def weight(self) -> int:
+        """0 for a member that needs somebody first, then those that lose something, then the rest."""
+        return min((_ORDER.index(found.severity) for found in self.findings), default=len(_ORDER))
+
+
+@dataclass(frozen=True, slots=True)
+class FindingGroup:
+    """Members with the same finding on the same side."""
+
+    name: str
+    side: str
+    severity: Severity
+    members: tuple[CheckedMember, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return kind(self.name)
+
+
+def with_findings(
+    look: Look | None, state: MemberState, cause: str, side: str, server_text: str, limited: LimitedRange | None
+) -> tuple[Finding, ...]:
+    """The findings of the last check, and what the member's row knows beside: it says so when there was no check."""
+    found = list(look.findings) if look else []
+    if cause and all(each.name != cause for each in found):
+        found.insert(0, Finding(cause, Severity.BLOCKS, side, {}, server_text))
+    if limited and look:
+        found.append(Finding("receive_range", Severity.WARNS, "source"))
+    if not found and (look is None or state in {MemberState.CHECKING, MemberState.AWAITING_PASSWORD}):
+        found.append(Finding("not_checked", Severity.BLOCKS))
+    return tuple(sorted(found, key=lambda each: _ORDER.index(each.severity)))
+
+
+def is_checked(state: MemberState) -> bool:
+    """Whether a check looks at members of that state: who has been moved needs none."""
+    return state not in MOVED | FINAL
+
+
+def in_order(members: Iterable[CheckedMember]) -> list[CheckedMember]:
+    """Who needs somebody first, then by the roster."""
+    return sorted(members, key=lambda member: member.weight)
+
+
+def groups(members: Iterable[CheckedMember]) -> list[FindingGroup]:
+    """Findings with their members, the gravest and commonest first."""
+    found: dict[tuple[str, str, Severity], list[CheckedMember]] = {}
+    for member in members:
+        for each in member.findings:
+            some = found.setdefault((each.name, each.side, each.severity), [])
+            if not some or some[-1] is not member:
+                some.append(member)
+    made = [FindingGroup(*key, tuple(some)) for key, some in found.items()]
+    return sorted(made, key=lambda group: (_ORDER.index(group.severity), -len(group.members)))
+
+
+def result(members: Sequence[CheckedMember]) -> Text:
+    """One sentence."""
+    ready = sum(member.ready for member in members)
+    if not members:
+        return sentence("check_empty")
+    if ready == len(members):
+        return sentence("check_all_ready", all=len(members))
+    return sentence("check_some_ready", all=len(members), ready=ready, rest=len(members) - ready)
+
+
+def detail(found: Finding) -> Text | None:
+    """The finding's numbers in words."""
+    template = found.kind.detail
+    if template is None:
+        return None
+    return template.format(
+        **{name: human_bytes(value) if name in _SIZES else Count(value) for name, value in found.values.items()}
+    )
+
+
+def sentence_of(found: Finding) -> Text:
+    """Title and numbers, as they stand in a row."""
+    title, told = found.kind.title, detail(found)
+    colon = sentence("colon")
+    if told is None:
+        return title
+    return Text(f"{title.zh}{colon.zh}{told.zh}", f"{title.en}{colon.en}{told.en}")
+
+
+def unreachable(members: Sequence[CheckedMember]) -> bool:
+    """Whether a server that every one of several members needs cannot be reached."""
+    if len(members) < 2:
+        return False
+    hosts = {"source": lambda m: m.source_host, "target": lambda m: m.target_host}
+    per_member = [
+        {(f.side, hosts[f.side](member)) for f in member.findings if f.name in SERVER_CAUSES and f.side in hosts}
+        for member in members
+    ]
+    return bool(set.intersection(*per_member))
+
+
+def totals(members: Iterable[CheckedMember]) -> tuple[int, int, int]:
+    """Folders, messages and octets of all."""
+    looks = [member.look for member in members if member.look]
+    return sum(e.folders for e in looks), sum(e.messages for e in looks), sum(e.bytes for e in looks)
+
+
+def check_document(members: Sequence[CheckedMember]) -> dict[str, Any]:
+    """Everything as plain values, ready for JSON."""
+    folders, messages, octets = totals(members)
+    return {
+        "result": result(members).as_dict(),
+        "ready": sum(member.ready for member in members),
+        "not_ready": sum(not member.ready for member in members),
+        "folders": folders,
+        "messages": messages,
+        "bytes": octets,
+        "findings": [
+            {
+                "finding": group.name,
+                "side": group.side or None,
+                "severity": group.severity.value,
+                "owner": group.kind.owner,
+                "turn": OWNERS[group.kind.owner].as_dict(),
+                "title": group.kind.title.as_dict(),
+                "advice": group.kind.advice.as_dict(),
+                "members": [member.email for member in group.members],
+            }
+            for group in groups(members)
+        ],
+        "members": [_document(member) for member in in_order(members)],
+    }
+
+
+def _document(member: CheckedMember) -> dict[str, Any]:
+    look = member.look or Look()
+    return {
+        "email": member.email,
+        "ready": member.ready,
+        "state": member.state.value,
+        "checked_at": _time(member.at),
+        "source_host": member.source_host,
+        "target_host": member.target_host,
+        "folders": look.folders,
+        "messages": look.messages,
+        "bytes": look.bytes,
+        "largest": look.largest,
+        "oldest": _time(look.oldest),
+        "newest": _time(look.newest),
+        "size_limit": look.limit,
+        "size_limit_of": look.limit_of or None,
+        "too_large": look.too_large,
+        "at_target": look.there,
+        "source_quota": _quota(look.source_quota),
+        "target_quota": _quota(look.target_quota),
+        "findings": [_finding(found) for found in member.findings],
+    }
+
+
+def _finding(found: Finding) -> dict[str, Any]:
+    told = detail(found)
+    return {
+        "finding": found.name,
+        "side": found.side or None,
+        "severity": found.severity.value,
+        "owner": found.kind.owner,
+        "values": dict(found.values),
+        "title": found.kind.title.as_dict(),
+        "detail": told.as_dict() if told else None,
+        "advice": found.kind.advice.as_dict(),
+        "server_text": found.server_text or None,
+    }
+
+
+def _quota(quota: tuple[int, int] | None) -> Mapping[str, int] | None:
+    return {"used": quota[0], "allowed": quota[1]} if quota else None
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

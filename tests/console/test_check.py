@@ -1,0 +1,86 @@
+"""`banjia wave check`: the table on a terminal of any width, and its exit code for scripts."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from console.check import SHOWN, print_check
+from models.bilingual import LANGUAGES, Language
+from models.check import Finding, Look, Severity
+from models.states import MemberState
+from reports.check import CheckedMember
+from tests.console.conftest import Program
+from tests.tasks.office import Office, written
+
+WRONG = Finding("bad_credentials", Severity.BLOCKS, "source", {}, "NO [AUTHENTICATIONFAILED] no")
+LARGE = Finding("too_large", Severity.WARNS, "target", {"n": 3, "limit": 1 << 20, "largest": 3 << 20})
+
+
+def company(count: int) -> list[CheckedMember]:
+    """Every hundredth has a wrong password, every tenth mail that is too large."""
+    return [
+        CheckedMember(
+            number,
+            f"person.number-{number:03}@new.example",
+            MemberState.READY,
+            "old.example",
+            "new.example",
+            Look(folders=4, messages=1000, bytes=5 << 20, largest=1 << 20),
+            None,
+            (WRONG,) if number % 100 == 0 else (LARGE,) if number % 10 == 0 else (),
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("width", [100, 160])
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_eight_hundred_members_are_readable(width: int, spoken: Language) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False)
+    print_check(company(800), console, spoken)
+    said = out.getvalue()
+    lines = said.splitlines()
+    assert len(lines) < 3 * SHOWN
+    assert all(len(line) <= width for line in lines)
+    table = [line for line in lines if line.startswith("person.number-")]
+    assert len(table) >= SHOWN
+    assert [line.split()[0][:17] for line in table[:8]] == [f"person.number-{n:03}" for n in range(0, 800, 100)]
+    assert ("760 more members" if spoken == "en" else "另有 760 个成员") in said
+    assert ("792 of 800 members can be moved" if spoken == "en" else "800 个成员中 792 个可以开始搬") in said
+    assert said.count("AUTHENTICATIONFAILED") == 1
+
+
+def test_a_check_of_everybody_tells_both_faults_and_ends_with_3_and_then_with_0(
+    program: Program, office: Office, tmp_path: Path
+) -> None:
+    for name in ("li", "wang"):
+        office.add(name)
+    wrong = {"Password": "canary-one", "TargetPassword": "canary-two"}
+    rows = [office.row("li"), office.row("wang", **wrong)]
+    roster = office.write_roster(tmp_path / "members.csv", *rows)
+    assert program.run("wave", "create", roster).code == 0
+    checked = program.run("wave", "check", "members", "--json")
+    assert checked.code == 3, checked
+    document = checked.document
+    assert (document["ready"], document["not_ready"], document["messages"]) == (1, 1, 3)
+    first, second = document["members"]
+    assert [(f["finding"], f["side"]) for f in first["findings"]] == [
+        ("bad_credentials", "source"),
+        ("bad_credentials", "target"),
+    ]
+    assert (second["email"], second["ready"]) == ("li@new.example", True)
+    assert "canary" not in checked.stdout + checked.stderr
+    assert written(office.old) == written(office.new) == set()
+    report = Path(document["report"]["html"])
+    assert 'id="check"' in report.read_text()
+
+    office.write_roster(roster)
+    assert program.run("wave", "create", roster).code == 0
+    again = program.run("wave", "check", "members")
+    assert again.code == 0, again
+    assert "All 2 members can be moved." in again.stdout
+    assert program.run("wave", "start", "members").code == 0
+    assert 'id="check"' not in report.read_text(), "who has been moved needs no check"

@@ -1,0 +1,86 @@
+"""The table of a check: who stands where, what members have in common, and when a server is away."""
+
+import pytest
+
+from models.check import Finding, Look, Severity
+from models.receive_range import LimitedRange, Sign
+from models.states import MemberState
+from reports.check import (
+    CheckedMember,
+    check_document,
+    groups,
+    in_order,
+    result,
+    sentence_of,
+    unreachable,
+    with_findings,
+)
+
+M = MemberState
+LOOK = Look(folders=2, messages=5, bytes=1000)
+
+
+def member(name: str, *findings: Finding, look: Look | None = LOOK) -> CheckedMember:
+    return CheckedMember(1, name, M.READY, "old.example", "new.example", look, None, findings)
+
+
+AWAY = Finding("connect_failed", Severity.BLOCKS, "target")
+WRONG = Finding("bad_credentials", Severity.BLOCKS, "source")
+LARGE = Finding("too_large", Severity.WARNS, "target", {"n": 1, "limit": 1 << 20, "largest": 3 << 20})
+THERE = Finding("target_not_empty", Severity.TELLS, "target", {"n": 2})
+
+
+def test_who_needs_somebody_first_comes_first() -> None:
+    members = [member("ready"), member("told", THERE), member("wrong", WRONG, LARGE), member("large", LARGE)]
+    assert [m.email for m in in_order(members)] == ["wrong", "large", "told", "ready"]
+    assert [m.ready for m in members] == [True, True, False, True]
+    assert result(members).en == "3 of 4 members can be moved; 1 needs somebody first."
+
+
+def test_members_with_the_same_finding_stand_together_the_gravest_first() -> None:
+    found = groups([member("a", LARGE, THERE), member("b", WRONG), member("c", LARGE)])
+    assert [(g.name, [m.email for m in g.members]) for g in found] == [
+        ("bad_credentials", ["b"]),
+        ("too_large", ["a", "c"]),
+        ("target_not_empty", ["a"]),
+    ]
+
+
+def test_a_finding_says_its_numbers_in_both_languages() -> None:
+    assert sentence_of(LARGE).en.endswith(": 1 message is beyond 1.0 MB; the largest has 3.0 MB")
+    assert sentence_of(LARGE).zh.endswith("：1 封超过 1.0 MB，最大的 3.0 MB")
+    assert sentence_of(THERE).en.endswith(": 2 messages")
+
+
+@pytest.mark.parametrize(
+    ("members", "away"),
+    [
+        ([member("a", AWAY), member("b", AWAY, WRONG)], True),
+        ([member("a", AWAY), member("b")], False),
+        ([member("a", AWAY)], False),
+        ([member("a", WRONG), member("b", WRONG)], False),
+        ([member("a", AWAY), member("b", Finding("connect_failed", Severity.BLOCKS, "source"))], False),
+        ([], False),
+    ],
+)
+def test_a_server_is_away_when_every_one_of_several_members_needs_it(members: list[CheckedMember], away: bool) -> None:
+    assert unreachable(members) is away
+
+
+def test_what_the_members_row_says_is_a_finding_too() -> None:
+    limited = LimitedRange(Sign.AGE, 30)
+    assert with_findings(LOOK, M.READY, "", "", "", None) == ()
+    assert [f.name for f in with_findings(LOOK, M.READY, "", "", "", limited)] == ["receive_range"]
+    assert [f.name for f in with_findings(None, M.QUEUED, "", "", "", None)] == ["not_checked"]
+    [lost] = with_findings(None, M.FAILED, "vault_closed", "", "closed", None)
+    assert (lost.name, lost.severity, lost.server_text) == ("vault_closed", Severity.BLOCKS, "closed")
+    look = Look(findings=(WRONG,))
+    assert with_findings(look, M.NEEDS_PASSWORD, "bad_credentials", "source", "no", None) == (WRONG,)
+
+
+def test_the_document_has_every_number_and_both_languages() -> None:
+    document = check_document([member("a", LARGE), member("b", WRONG, look=None)])
+    assert (document["ready"], document["not_ready"], document["messages"], document["bytes"]) == (1, 1, 5, 1000)
+    assert [each["email"] for each in document["members"]] == ["b", "a"]
+    assert document["findings"][0]["turn"]["en"]
+    assert document["members"][1]["findings"][0]["detail"]["zh-CN"]
