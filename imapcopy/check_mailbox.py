@@ -20,7 +20,7 @@ from imapcopy.plan import is_too_large, wanted
 from imapcopy.responses import append_limit
 from models.check import Circumstances, Finding, Look, Severity, findings
 from models.probe import Known
-from models.providers import providers
+from models.providers import provider_at
 from models.receive_range import FolderAge
 
 _NOTHING = Listing("", "/", (), None)
@@ -122,8 +122,8 @@ def _at_target(account: Account, options: CopyOptions) -> _AtTarget:
             limit_of = "probe"
         if limit is None:
             host = connection.server.host
-            known = [row for row in providers() if row.is_it(host, connection.greeting, connection.capabilities)]
-            limit, limit_of = known[-1].largest_message, "provider"
+            limit = provider_at(host, connection.greeting, connection.capabilities).largest_message
+            limit_of = "provider"
         there = sum(status.messages for status in statuses.values())
         return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "")
 
