@@ -49,6 +49,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 RosterFile = Annotated[Path, typer.Argument(help="The roster: CSV or XLSX.", metavar="ROSTER")]
 WaveName = Annotated[str, typer.Argument(help="The wave's name.", metavar="WAVE")]
 WaveOption = Annotated[str | None, typer.Option("--wave", help="The wave's name; default: the file's name.")]
+SecretName = Annotated[
+    str, typer.Argument(help="What it is called in the settings, or: source, target.", metavar="NAME")
+]
 ReportOption = Annotated[Path | None, typer.Option("--report", help="Folder for the reports.", metavar="DIR")]
 
 
@@ -202,6 +205,30 @@ def verify(
     from console import run
 
     run.verify(wave, deep=deep, as_json=json)
+
+
+@vault_app.command("set")
+def vault_set(name: SecretName, json: AsJson = False) -> None:
+    """Store an administrator's password or an application's secret, typed at the prompt or read from stdin."""
+    from console import vault
+
+    vault.keep(name, as_json=json)
+
+
+@vault_app.command("list")
+def vault_list(json: AsJson = False) -> None:
+    """Name the secrets that `vault set` stored. They are never shown."""
+    from console import vault
+
+    vault.names(as_json=json)
+
+
+@vault_app.command("forget")
+def vault_forget(name: SecretName, json: AsJson = False) -> None:
+    """Delete a secret that `vault set` stored, for good."""
+    from console import vault
+
+    vault.forget(name, as_json=json)
 
 
 @vault_app.command("rotate")

@@ -58,13 +58,13 @@ class Tokens(Protocol):
 
 
 class Ways(Protocol):
-    """What is remembered of servers: the mechanism by which one was signed in to last."""
+    """What is remembered of servers that do not take the mechanism that would be tried first."""
 
     def known(self, server: Server, credential: Credential) -> str:
-        """Its name, "" where nothing is known."""
+        """The name of the one that they take, "" where nothing is known."""
 
     def worked(self, server: Server, credential: Credential, mechanism: str) -> None:
-        """A sign-in went through."""
+        """A sign-in went through by another mechanism than the first that was tried."""
 
 
 class _NothingRemembered:

@@ -166,7 +166,7 @@ def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
             break
         else:
             dialogue.token = token
-            if mechanism != known:
+            if mechanism != ways[0]:
                 account.ways.worked(account.server, account.credential, mechanism)
             return _introduced(dialogue, offered, told)
     raise failure

@@ -28,6 +28,8 @@ _COPIED_FIELDS = (
     "target_port",
     "target_security",
     "target_user_name",
+    "source_admin",
+    "target_admin",
     "since",
     "language",
     "notify_address",

@@ -211,6 +211,26 @@ COLUMNS: tuple[Column, ...] = (
         secret=True,
     ),
     Column(
+        "SourceAdmin",
+        "source_admin",
+        Text(
+            zh="代成员登录原邮箱的管理员账号，Password 是管理员的密码；通常留空",
+            en="The administrator who signs in to the old mailbox; Password is theirs then; usually blank",
+        ),
+        Text(zh="mailadmin", en="mailadmin"),
+        _names("原邮箱管理员,原管理员,源管理员", "Source Auth User,Source Administrator"),
+    ),
+    Column(
+        "TargetAdmin",
+        "target_admin",
+        Text(
+            zh="代成员登录新邮箱的管理员账号，TargetPassword 是管理员的密码；通常留空",
+            en="The administrator who signs in to the new mailbox; TargetPassword is theirs then; usually blank",
+        ),
+        Text(zh="mailadmin", en="mailadmin"),
+        _names("新邮箱管理员,新管理员,目标管理员", "Target Auth User,Target Administrator"),
+    ),
+    Column(
         "ExcludeFolders",
         "exclude_folders",
         Text(zh="不搬的文件夹，用 | 或分号隔开", en="Folders to leave out, separated by | or a semicolon"),

@@ -226,6 +226,8 @@ class RosterRow(BaseModel):
     target_security: OptionalSecurity = None
     target_user_name: OptionalLogin = None
     target_password: OptionalPassword = None
+    source_admin: OptionalLogin = None
+    target_admin: OptionalLogin = None
     exclude_folders: Annotated[tuple[str, ...], BeforeValidator(_folders)] = ()
     since: Annotated[datetime.date | None, BeforeValidator(_date)] = None
     language: Annotated[Language | None, BeforeValidator(_language)] = None

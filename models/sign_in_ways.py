@@ -1,4 +1,4 @@
-"""How servers were signed in to last: one row a server and kind of credential, written only when it changes."""
+"""How servers are signed in to that do not take what would be tried first: a row a server and kind of credential."""
 
 from datetime import datetime
 

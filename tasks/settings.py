@@ -24,6 +24,7 @@ from models.database import NoSuchDatabase
 from models.database import database_url as usable
 from models.member import LEASE_SECONDS
 from models.rules import TABLES, Rules, parse_rules
+from tasks.credentials import SignIns
 
 
 class SettingsMistake(Exception):
@@ -50,7 +51,9 @@ class _WithoutRules(TomlConfigSettingsSource):
 class Settings(BaseSettings):
     """Every setting, with its default."""
 
-    model_config = SettingsConfigDict(env_prefix="BANJIA_", extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="BANJIA_", env_nested_delimiter="__", extra="forbid", env_ignore_empty=True
+    )
 
     home: Path = Field(default_factory=home_directory, description="where state, keys, logs and reports are kept")
     database_url: SecretStr = Field(
@@ -67,6 +70,9 @@ class Settings(BaseSettings):
     target_host: str = Field(default="", description="new server of rows that name none")
     target_port: int | None = Field(default=None, description="its port")
     target_security: Security = Field(default="tls", description="tls, starttls or plain")
+    sign_in: SignIns = Field(
+        default=SignIns(), description="how members are signed in at either side, where not with passwords of their own"
+    )
     members_at_once: int = Field(default=8, ge=1, le=256, description="members moved at the same time")
     host_connections: int = Field(default=8, ge=1, description="members at the same time from one source server")
     target_connections: int = Field(

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from imapcopy.account import DEFAULT_PORTS, Account, Security, Server
+from imapcopy.account import DEFAULT_PORTS, Account, Security, Server, Ways
 from imapcopy.errors import MemberError, Side
 from models import lifecycle
 from models.database import open_database
@@ -20,7 +20,10 @@ from models.enrol import DefaultServers
 from models.member import Member, let_leases_last
 from models.rules import Rules
 from models.vault import Vault
+from tasks.credentials import SignIn, by_administrator, token_source
 from tasks.settings import Settings, rules, settings
+from tasks.tokens import TokenSource
+from tasks.ways import RememberedWays
 
 log = logging.getLogger("banjia")
 
@@ -35,20 +38,23 @@ class Store:
     settings: Settings
     engine: Engine
     vault: Vault
+    ways: Ways
     rules: Rules = field(default_factory=Rules)
     unwritten: dict[int, str] = field(default_factory=dict)
     """Members that ended when the database took no word of it, with its own words; the flow writes them down later."""
+    _token_sources: dict[tuple[Side, str], TokenSource] = field(default_factory=dict)
+    _opening: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def default_servers(self) -> DefaultServers:
         return DefaultServers(self.settings.source_host, self.settings.target_host)
 
     def accounts(self, member: Member) -> tuple[Account, Account]:
-        """The old and the new mailbox of a member; MemberError when a server or a password is missing."""
+        """The old and the new mailbox of a member; MemberError when a server or what opens it is missing."""
         passwords = self.vault.get_sides(member.id or 0)
         heard = _Hearing(self.engine, member.id or 0).hear
         source, target = self._source(member, passwords), self._target(member, passwords)
-        return replace(source, heard=heard), replace(target, heard=heard)
+        return replace(source, heard=heard, ways=self.ways), replace(target, heard=heard, ways=self.ways)
 
     def _source(self, member: Member, passwords: Mapping[Side, str]) -> Account:
         server = self._server(
@@ -57,7 +63,7 @@ class Store:
             member.source_port if member.source_host else member.source_port or self.settings.source_port,
             member.source_security or ("" if member.source_host else self.settings.source_security),
         )
-        return Account(server, member.user_name, _password(passwords, "source"))
+        return self._account("source", server, member.user_name, member.source_admin, passwords)
 
     def _target(self, member: Member, passwords: Mapping[Side, str]) -> Account:
         server = self._server(
@@ -66,7 +72,39 @@ class Store:
             member.target_port if member.target_host else member.target_port or self.settings.target_port,
             member.target_security or ("" if member.target_host else self.settings.target_security),
         )
-        return Account(server, member.target_user_name or member.email, _password(passwords, "target"))
+        user = member.target_user_name or member.email
+        return self._account("target", server, user, member.target_admin, passwords)
+
+    def _account(
+        self, side: Side, server: Server, user: str, admin: str | None, passwords: Mapping[Side, str]
+    ) -> Account:
+        """The account at a server, with what opens it: what the row says counts before what the settings say."""
+        asked = self.settings.sign_in.side(side)
+        default = self.settings.source_host if side == "source" else self.settings.target_host
+        applies = asked.is_for(server.host, default)
+        if admin or (applies and asked.method == "master"):
+            password = passwords.get(side) if admin else None
+            if password is None and applies:
+                password = self._standing(side, asked)
+            template = asked.template if applies else ""
+            return by_administrator(server, side, user, admin or asked.admin, _given(password, side), template)
+        if applies:
+            return Account(server, user, tokens=self._token_source(side, asked, server.host).tokens(side, user))
+        return Account(server, user, _given(passwords.get(side), side))
+
+    def _standing(self, side: Side, asked: SignIn) -> str | None:
+        """The password of a side's administrator, or the secret of its application."""
+        if asked.secret_file:
+            return asked.secret_file.read_text(encoding="utf-8").rstrip("\r\n")
+        return self.vault.get_standing(asked.secret or side)
+
+    def _token_source(self, side: Side, asked: SignIn, host: str) -> TokenSource:
+        with self._opening:
+            key = side, host.casefold()
+            if key not in self._token_sources:
+                secret = "" if asked.key_file else _given(self._standing(side, asked), side)
+                self._token_sources[key] = token_source(asked, host, secret, self.settings.ca_file, side)
+            return self._token_sources[key]
 
     def _server(self, side: Side, host: str, port: int | None, security: str) -> Server:
         if not host:
@@ -103,10 +141,10 @@ class _Hearing:
             log.error("member %d: %s", self._member_id, places(error))
 
 
-def _password(passwords: Mapping[Side, str], side: Side) -> str:
-    if side not in passwords:
+def _given(password: str | None, side: Side) -> str:
+    if password is None:
         raise MemberError("password_missing", side)
-    return passwords[side]
+    return password
 
 
 @cache
@@ -116,7 +154,7 @@ def store() -> Store:
     log_to_file(found)
     let_leases_last(found.lease_seconds)
     engine = open_database(found.database)
-    return Store(found, engine, Vault(engine, found.key_file), asked)
+    return Store(found, engine, Vault(engine, found.key_file), RememberedWays(engine), asked)
 
 
 def log_to_file(found: Settings) -> Path:
