@@ -214,6 +214,9 @@ def microsoft_tokens(
             answer = application.acquire_token_for_client([scope])
         except requests.exceptions.RequestException as error:
             raise NotIssued(_network_words(error), waiting_helps=True) from None
+        except msal.exceptions.MsalError as error:
+            # The endpoint itself failed (5xx).
+            raise NotIssued(str(error), waiting_helps=True) from None
         except (ValueError, KeyError, TypeError) as error:
             # No such tenant, or a certificate that is none.
             raise NotIssued(f"{type(error).__name__}: {error}", waiting_helps=False) from None

@@ -2,11 +2,19 @@
 
 import base64
 import binascii
+import re
 
 from deployments.demo.imap_behaviour import Received
 from deployments.demo.imap_grammar import Arguments, Malformed, Refused
 from deployments.demo.imap_session import ALWAYS, BEFORE_LOGIN, Session, Usage
 from deployments.demo.imap_store import Account
+
+# What is said of a token that is not taken, and what the client has to answer (RFC 7628 sections 3.2.2 and 3.2.3).
+_MECHANISMS = {
+    "PLAIN": (b"", b""),
+    "XOAUTH2": (b'{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}', b""),
+    "OAUTHBEARER": (b'{"status":"invalid_token","scope":"https://mail.google.com/"}', b"AQ=="),
+}
 
 
 def capability(session: Session, args: Arguments) -> str:
@@ -56,7 +64,7 @@ def login(session: Session, args: Arguments) -> str:
 def authenticate(session: Session, args: Arguments) -> str:
     args.space()
     mechanism = args.word()
-    if mechanism not in ("PLAIN", "XOAUTH2") or not session.offers(f"AUTH={mechanism}"):
+    if mechanism not in _MECHANISMS or not session.offers(f"AUTH={mechanism}"):
         raise Refused("Unsupported authentication mechanism")
     if args.at_end():
         session.ask("")
@@ -71,39 +79,65 @@ def authenticate(session: Session, args: Arguments) -> str:
         raise Malformed("Authentication cancelled")
     try:
         answer = text_of(base64.b64decode(b"" if response == b"=" else response, validate=True))
-        if mechanism == "XOAUTH2":
-            fields = dict(line.split("=", 1) for line in answer.split("\x01") if line)
-            return _enter_by_token(session, fields["user"], fields["auth"].removeprefix("Bearer "))
+        if mechanism != "PLAIN":
+            return _enter_by_token(session, mechanism, *_token_of(mechanism, answer))
         user, login, password = answer.split("\0")
     except (binascii.Error, ValueError, KeyError):
         raise Malformed("Invalid SASL response") from None
     return _enter(session, "AUTHENTICATE", user, login, password)
 
 
-def _enter_by_token(session: Session, user: str, token: str) -> str:
-    session.begin(Received(user, "AUTHENTICATE", ""))
+def _token_of(mechanism: str, answer: str) -> tuple[str, str]:
+    """User and token: `user=..^Aauth=Bearer ..^A^A`, or the form of RFC 7628 section 3.1."""
+    head, *rest = answer.split("\x01") if mechanism == "OAUTHBEARER" else ["", *answer.split("\x01")]
+    fields = dict(line.split("=", 1) for line in rest if line)
+    scheme, _, token = fields["auth"].partition(" ")
+    if scheme.lower() != "bearer":
+        raise ValueError(scheme)
+    if mechanism == "XOAUTH2":
+        return fields["user"], token
+    binding, authzid, _ = head.split(",")
+    if binding != "n" or not authzid.startswith("a="):
+        raise ValueError(head)
+    return authzid[2:].replace("=2C", ",").replace("=3D", "="), token
+
+
+def _enter_by_token(session: Session, mechanism: str, user: str, token: str) -> str:
+    session.begin(Received(user, "AUTHENTICATE", mechanism))
     account = session.server.find_account(user)
-    if account is None or session.behaviour.tokens.get(user) != token:
-        # The client answers the error with an empty line before it gets its NO.
-        session.ask(base64.b64encode(b'{"status":"400","schemes":"bearer"}').decode("ascii"))
-        session.read_line()
+    if account is None or not session.behaviour.tokens.opens(token, user):
+        # The client answers the reason before it gets its NO; each mechanism has an answer of its own.
+        reason, answer = _MECHANISMS[mechanism]
+        session.ask(base64.b64encode(reason).decode("ascii"))
+        if session.read_line() != answer:
+            raise Malformed("Invalid SASL response")
         raise Refused("[AUTHENTICATIONFAILED] Authentication failed.")
-    return _open_account(session, account)
+    text = _open_account(session, account)
+    session.token = token
+    return text
 
 
 def _enter(session: Session, verb: str, user: str, login: str, password: str) -> str:
-    """Log in; a master user names the other one as SASL authorisation identity, or as user*master."""
+    """Log in; a master names the other one as SASL authorisation identity, or both in one name as user*master."""
+    behaviour = session.behaviour
     if not user:
-        user, _, master = login.partition("*")
-        login = master or user
+        user = login
+        if both := re.fullmatch(behaviour.master_login, login):
+            named = both.groupdict()
+            user, login = named.get("user") or f"{named['local']}@{named['domain']}", named["admin"]
     session.begin(Received(user, verb, ""))
-    refusal = session.behaviour.login_refusals.get(user)
+    refusal = behaviour.login_refusals.get(user)
     if refusal is not None:
         raise Refused(refusal)
     account = session.server.find_account(user)
-    expected = account.password if account and login == user else session.behaviour.masters.get(login)
-    if account is None or expected is None or password != expected:
+    if login == user:
+        if account is None or password != account.password:
+            raise Refused("[AUTHENTICATIONFAILED] Authentication failed.")
+        return _open_account(session, account)
+    if password != behaviour.masters.get(login, password + "?"):
         raise Refused("[AUTHENTICATIONFAILED] Authentication failed.")
+    if account is None or user not in behaviour.masters_of.get(login, {user}):
+        raise Refused("[AUTHORIZATIONFAILED] You may not open this mailbox.")
     return _open_account(session, account)
 
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Literal, NamedTuple
 
+from deployments.demo.imap_tokens import TokenBook
+
 CAPABILITIES = frozenset(
     {
         *("IMAP4rev1", "LITERAL+", "SASL-IR", "AUTH=PLAIN", "ENABLE", "ID", "NAMESPACE", "UIDPLUS", "MULTIAPPEND"),
@@ -87,7 +89,10 @@ class Behaviour:
 
     login_refusals: Mapping[str, str] = field(default_factory=dict)  # account -> text of the NO to every login
     masters: Mapping[str, str] = field(default_factory=dict)  # who may log in for others -> password
-    tokens: Mapping[str, str] = field(default_factory=dict)  # with AUTH=XOAUTH2: account -> access token
+    master_login: str = r"(?P<user>[^*]+)\*(?P<admin>[^*]+)"  # how a login names both; local and domain make a user
+    masters_of: Mapping[str, frozenset[str]] = field(default_factory=dict)  # master -> the only accounts it may open
+    tokens: TokenBook = field(default_factory=TokenBook)  # with AUTH=XOAUTH2 or AUTH=OAUTHBEARER
+    token_ended: str = "Session invalidated - AccessTokenExpired"  # the BYE to a session whose token ends
     id_before_select: bool = False  # as NetEase: no folder opens before the client sent ID
 
     hidden_before: datetime | None = None  # the receive range: older mail is there, but IMAP does not show it

@@ -108,6 +108,7 @@ class Session:
     def __init__(self, server: "ImapServer", connection: socket.socket, commands: Mapping[str, Usage]) -> None:
         self.server = server
         self.account: Account | None = None
+        self.token = ""  # by which it was opened
         self.ended = threading.Event()
         self._dropped = threading.Event()
         self._connection = connection
@@ -295,6 +296,8 @@ class Session:
 
     def begin(self, entry: Received) -> None:
         """Record a command, and let happen what is to happen before it is carried out."""
+        if self.token and not self.behaviour.tokens.spend(self.token):
+            self.bye(self.behaviour.token_ended)
         with self.server.lock:
             self.server.log.append(entry)
         if entry.verb == "NOOP":

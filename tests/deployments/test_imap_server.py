@@ -2,6 +2,7 @@
 
 import base64
 import imaplib
+import json
 import re
 import socket
 import ssl
@@ -504,18 +505,54 @@ def test_logins_that_are_right_and_wrong(server: ImapServer) -> None:
         assert library_client.authenticate("PLAIN", lambda _: b"\0%b\0right" % LIN.encode())[0] == "OK"
 
 
-def test_a_token_logs_in_where_the_server_offers_it(server: ImapServer) -> None:
-    server.behaviour.capabilities |= {"AUTH=XOAUTH2"}
-    server.behaviour.tokens = {LIN: "good"}
+def test_a_master_opens_the_mailboxes_that_are_his(server: ImapServer) -> None:
+    server.behaviour.masters = {"admin": "master"}
+    server.behaviour.masters_of = {"admin": frozenset({LIN})}
+    server.behaviour.master_login = "(?P<domain>[^/]+)/(?P<admin>[^/]+)/(?P<local>.+)"
+    local, _, domain = LIN.partition("@")
+    with wire(server, user="") as client:
+        assert client.answer(b"LOGIN %b/admin/chen master" % domain.encode()).startswith(b"t NO [AUTHORIZATIONFAILED]")
+        assert client.answer(b"LOGIN %b/admin/%b wrong" % (domain.encode(), local.encode())).startswith(
+            b"t NO [AUTHENTICATIONFAILED]"
+        )
+        assert client.answer(b"LOGIN %b/admin/%b master" % (domain.encode(), local.encode())).startswith(b"t OK")
 
-    def response(token: str) -> bytes:
-        return base64.b64encode(f"user={LIN}\x01auth=Bearer {token}\x01\x01".encode())
+
+@pytest.mark.parametrize(
+    ("mechanism", "form", "answer", "told"),
+    [
+        ("XOAUTH2", "user={user}\x01auth=Bearer {token}\x01\x01", b"", "401"),
+        ("OAUTHBEARER", "n,a={user},\x01host=h\x01port=143\x01auth=Bearer {token}\x01\x01", b"AQ==", "invalid_token"),
+    ],
+)
+def test_a_token_logs_in_where_the_server_offers_it(
+    server: ImapServer, mechanism: str, form: str, answer: bytes, told: str
+) -> None:
+    server.behaviour.capabilities |= {f"AUTH={mechanism}"}
+    good = server.behaviour.tokens.issue(LIN, commands=2)
+    others = server.behaviour.tokens.issue("chen@old.example")
+
+    def command(token: str) -> bytes:
+        said = form.format(user=LIN, token=token).encode()
+        return b"AUTHENTICATE " + mechanism.encode() + b" " + base64.b64encode(said)
 
     with wire(server, user="") as client:
-        assert client.ask(b"AUTHENTICATE XOAUTH2 " + response("stale"))[0].startswith(b"+ ")
-        client.send(b"\r\n")
-        assert client.line().startswith(b"t NO [AUTHENTICATIONFAILED]")
-        assert client.answer(b"AUTHENTICATE XOAUTH2 " + response("good")).startswith(b"t OK")
+        for token in ("unknown", others):
+            [challenge] = client.ask(command(token))
+            assert json.loads(base64.b64decode(challenge[2:]))["status"] == told
+            client.send(answer + b"\r\n")
+            assert client.line().startswith(b"t NO [AUTHENTICATIONFAILED]")
+        client.ask(command("unknown"))
+        client.send(b"something else\r\n")
+        assert client.line().startswith(b"t BAD")
+        assert client.answer(command(good)).startswith(b"t OK")
+        assert client.answer(b"SELECT INBOX").startswith(b"t OK")
+        assert client.answer(b"NOOP").startswith(b"t OK")
+        client.send(b"t NOOP\r\n")
+        assert client.line() == b"* BYE Session invalidated - AccessTokenExpired\r\n"
+        assert client.line() == b""
+    with wire(server, user="") as client:
+        assert client.ask(command(good))[0].startswith(b"+ ")
 
 
 def test_connections_of_one_account_are_limited_and_freed_by_logging_out(server: ImapServer) -> None:
