@@ -21,21 +21,22 @@ from console.terminal import INTERRUPTED, fail, language, say, screen
 from models.bilingual import Text
 from models.causes import cause as cause_of
 from models.database import reading, writing
-from models.enrol import DefaultServers, problems_without_server
+from models.detection import DefaultServers, settle
 from models.enrol import enrol as enrol_roster
 from models.issues import Issue, Mended, issues_of, repairs_of
 from models.lifecycle import find_wave, needing_retry
 from models.member import Member
 from models.progress import wave_progress
-from models.roster import Roster, read_roster
+from models.roster import Roster, RosterProblem, read_roster
 from models.wave import Wave
 from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document
 from reports.read import read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
 from reports.texts import alterations, placement, repair, savings, sentence
 from tasks import policy
+from tasks.domain_records import records_of
 from tasks.prefect_server import use_prefect
-from tasks.settings import settings
+from tasks.settings import know_own_providers, settings
 from tasks.store import Store, store
 
 if TYPE_CHECKING:
@@ -74,16 +75,15 @@ def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -
     roster = _read(path)
     name, roster = _choose_wave(roster, wave, path)
     kept = store()
-    usable = {row.line for row in roster.rows} - {
-        problem.line for problem in problems_without_server(roster.rows, kept.default_servers)
-    }
+    records = records_of(kept.settings)
+    usable, unsettled = settle(roster.rows, kept.default_servers, records)
     if not usable:
-        problems = _problems(roster, kept.default_servers)
+        problems = _problems(roster, unsettled)
         if as_json:
             say({"wave": name, "state": "refused", "members": [], "invalid_rows": _rows(problems)}, as_json=True)
         print_invalid_rows(problems, screen(as_json=as_json), language())
         raise fail(_NOTHING_USABLE.in_language(language()), Exit.ROSTER_REFUSED)
-    enrol_roster(kept.engine, kept.vault, name, roster, kept.default_servers)
+    enrol_roster(kept.engine, kept.vault, name, roster, kept.default_servers, records)
     if report is not None:
         with writing(kept.engine) as session:
             found = find_wave(session, name)
@@ -95,7 +95,10 @@ def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -
 def check_roster(path: Path, *, as_json: bool) -> None:
     """Show what a roster holds and every problem in it."""
     roster = _read(path)
-    problems = _problems(roster, DefaultServers(settings().source_host, settings().target_host))
+    know_own_providers()
+    found = settings()
+    default = DefaultServers(found.source_host, found.target_host)
+    problems = _problems(roster, settle(roster.rows, default, records_of(found))[1])
     if as_json:
         say(
             {
@@ -414,8 +417,8 @@ def _choose_wave(roster: Roster, wave: str | None, path: Path) -> tuple[str, Ros
     return name, dataclasses.replace(roster, rows=rows)
 
 
-def _problems(roster: Roster, default: DefaultServers) -> tuple[InvalidRowSummary, ...]:
-    found = [*roster.problems, *problems_without_server(roster.rows, default)]
+def _problems(roster: Roster, unsettled: list[RosterProblem]) -> tuple[InvalidRowSummary, ...]:
+    found = [*roster.problems, *unsettled]
     return tuple(
         InvalidRowSummary(p.line, p.column, p.value, p.problem, p.fix) for p in sorted(found, key=lambda p: p.line)
     )

@@ -18,6 +18,7 @@ from console.outcome import Exit
 from models.bilingual import Language, Text
 from models.database import database_url, trouble, words
 from models.lifecycle import NoSuchWave
+from models.providers import ProvidersMistaken
 from models.rules import RulesMistaken
 from models.vault import VaultClosed
 from tasks.prefect_server import PrefectUnreachable
@@ -30,6 +31,9 @@ WIDTH_OF_A_FILE = 160
 _NO_WAVE = Text("没有名为“{what}”的批次。", "There is no wave called {what!r}.")
 _SETTINGS = Text("设置有误：{what}", "A setting cannot be used: {what}")
 _RULES = Text("规则有误，什么也没有开始：\n{what}", "The rules cannot be followed; nothing was started:\n{what}")
+_PROVIDERS = Text(
+    "服务商表有误，什么也没有开始：\n{what}", "The table of providers cannot be used; nothing was started:\n{what}"
+)
 _VAULT = Text("密码库无法打开：{what}", "The vault of passwords stays closed: {what}")
 _PREFECT = Text("Prefect 服务不可用：{what}", "Prefect is not available: {what}")
 _DATABASE = Text("数据库无法使用：{what}", "The database cannot be used: {what}")
@@ -102,6 +106,8 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
             return _SETTINGS, str(error), Exit.USAGE
         case RulesMistaken():
             return _RULES, error.told.in_language(language()), Exit.USAGE
+        case ProvidersMistaken():
+            return _PROVIDERS, error.told.in_language(language()), Exit.USAGE
         case VaultClosed():
             return _VAULT, str(error), Exit.UNEXPECTED
         case PrefectUnreachable():

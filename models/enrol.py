@@ -1,13 +1,12 @@
 """Takes the rows of a roster into a wave: new members are added, known ones updated, problems kept for the report."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sqlalchemy import Engine, delete
 from sqlmodel import Session, col, select
 
-from models.bilingual import Text
 from models.database import writing
+from models.detection import DefaultServers, Records, Settled, no_records, settle
 from models.member import Member, change_state
 from models.roster import Roster, RosterProblem, RosterRow
 from models.states import MemberState
@@ -38,47 +37,21 @@ _COPIED_FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultServers:
-    """The servers of rows that name none, "" where there is no default."""
-
-    source_host: str = ""
-    target_host: str = ""
-
-
-def problems_without_server(rows: Iterable[RosterRow], default: DefaultServers) -> list[RosterProblem]:
-    """Rows that name no server where the settings give none either."""
-    found = []
-    for row in rows:
-        for column, host, fallback, setting in (
-            ("SourceHost", row.source_host, default.source_host, "BANJIA_SOURCE_HOST"),
-            ("TargetHost", row.target_host, default.target_host, "BANJIA_TARGET_HOST"),
-        ):
-            if not host and not fallback:
-                found.append(
-                    RosterProblem(
-                        line=row.line,
-                        column=column,
-                        value="",
-                        problem=Text("没有填写服务器", "no server is given"),
-                        fix=Text(
-                            f"在 {column} 列填写服务器名，例如 imap.example.com；或设置 {setting}",
-                            f"Write the server into {column}, for example imap.example.com, or set {setting}",
-                        ),
-                        code="server-missing",
-                    )
-                )
-    return found
-
-
-def enrol(engine: Engine, vault: Vault, wave_name: str, roster: Roster, default: DefaultServers) -> Wave:
+def enrol(
+    engine: Engine,
+    vault: Vault,
+    wave_name: str,
+    roster: Roster,
+    default: DefaultServers,
+    records: Callable[[str], Records] = no_records,
+) -> Wave:
     """Make the wave hold these members; a second upload updates rows and passwords and starts nothing twice.
 
-    Members who are not on a later roster stay: admins upload the failures alone, mended, to retry those.
+    Members who are not on a later roster stay: admins upload the failures alone, mended, to retry those. `records`
+    tells what DNS says of a domain.
     """
-    extra = problems_without_server(roster.rows, default)
-    left_out = {problem.line for problem in extra}
-    rows = [row for row in roster.rows if row.line not in left_out]
+    settled, extra = settle(roster.rows, default, records)
+    rows = [each.row for each in settled]
     with writing(engine) as session:
         wave = session.exec(select(Wave).where(Wave.name == wave_name)).first() or Wave(name=wave_name)
         wave.roster_columns = ",".join(roster.columns)
@@ -87,7 +60,7 @@ def enrol(engine: Engine, vault: Vault, wave_name: str, roster: Roster, default:
         if wave.id is None:
             raise AssertionError("a flushed row has an id")
         known = {m.email.casefold(): m for m in session.exec(select(Member).where(Member.wave_id == wave.id))}
-        members = [_member(session, wave.id, known.get(row.email.casefold()), row) for row in rows]
+        members = [_member(session, wave.id, known.get(each.row.email.casefold()), each) for each in settled]
         session.flush()
         _replace_problems(session, wave.id, [*roster.problems, *extra])
         session.add(Event(wave_id=wave.id, who="admin", what="roster", why=f"{len(rows)} rows"))
@@ -106,10 +79,16 @@ def _secrets(rows: Iterable[tuple[int, RosterRow]]) -> Iterator[tuple[int, Side,
             yield member_id, "target", row.target_password.get_secret_value()
 
 
-def _member(session: Session, wave_id: int, known: Member | None, row: RosterRow) -> Member:
+def _member(session: Session, wave_id: int, known: Member | None, settled: Settled) -> Member:
+    row = settled.row
     member = known or Member(wave_id=wave_id, line=row.line, email=row.email, user_name=row.user_name)
     for name in _COPIED_FIELDS:
         setattr(member, name, getattr(row, name))
+    if server := settled.server:
+        member.source_host, member.source_security = server.host, server.security
+        member.source_port = row.source_port or server.port
+    # What a server said of itself is forgotten where the roster has changed.
+    member.source_provider, member.target_provider = settled.source_provider, settled.target_provider
     member.exclude_folders = "\n".join(row.exclude_folders)
     if known is None:
         member.state = MemberState.QUEUED

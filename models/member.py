@@ -39,6 +39,10 @@ class Member(SQLModel, table=True):
     display_name: str | None = None
     department: str | None = None
     provider: str | None = None
+    """As the roster has it."""
+    source_provider: str = ""
+    """The row of the table of providers that it means, or that was told otherwise; "" where nobody could tell."""
+    target_provider: str = ""
     source_host: str | None = None
     source_port: int | None = None
     source_security: str | None = None

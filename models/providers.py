@@ -391,7 +391,7 @@ def _fault(kind: str, message: str) -> tuple[str, str]:
         case "string_type" | "string_too_short" | "string_pattern_mismatch":
             return "应当是一段有效的文字", english
         case "tuple_type" | "list_type":
-            return '应当是列表，例如 ["…"]', english
+            return '应当是列表，例如 ["…"]', 'must be a list, such as ["..."]'
         case "literal_error":
             return f"不能这样写；可用的有：{english.removeprefix('Input should be ')}", english
         case "value_error":

@@ -251,6 +251,37 @@ FAULTS: dict[str, tuple[Text, Text]] = {
             en="Set the cell's format to Text and type the value itself.",
         ),
     ),
+    # -- the mail services
+    "unknown-provider": (
+        Text(zh="不认识这个服务商。", en="This provider is not known."),
+        Text(
+            zh="是否指 {near_zh}？全部服务商见 banjia provider list；自建或其他服务请留空并填写 SourceHost。",
+            en="Is one of these meant: {near_en}? All are listed by banjia provider list; leave it blank for "
+            "servers of your own and for others, and give SourceHost.",
+        ),
+    ),
+    "strange-provider": (
+        Text(zh="不认识这个服务商。", en="This provider is not known."),
+        Text(
+            zh="全部服务商见 banjia provider list；自建或其他服务请留空并填写 SourceHost。",
+            en="All are listed by banjia provider list; leave it blank for servers of your own and for others, and "
+            "give SourceHost.",
+        ),
+    ),
+    "server-missing": (
+        Text(zh="没有填写服务器。", en="No server is given."),
+        Text(
+            zh="在 {column} 列填写服务器名，例如 imap.example.com；或设置 {setting}。",
+            en="Write the server into {column}, for example imap.example.com, or set {setting}.",
+        ),
+    ),
+    "server-of-their-own": (
+        Text(zh="没有填写服务器。", en="No server is given."),
+        Text(
+            zh="{title_zh} 的服务器每家不同：请在 {column} 列填写公司自己的服务器名。",
+            en="Each customer of {title_en} has servers of their own: write yours into {column}.",
+        ),
+    ),
     # -- two rows, or two sides of a row
     "duplicate-email": (
         Text(zh="与第 {other} 行是同一个新邮箱。", en="It is the same new mailbox as in line {other}."),

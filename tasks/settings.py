@@ -23,6 +23,7 @@ from models.bilingual import Language
 from models.database import NoSuchDatabase
 from models.database import database_url as usable
 from models.member import LEASE_SECONDS
+from models.providers import use_providers
 from models.rules import TABLES, Rules, parse_rules
 from tasks.credentials import SignIns
 
@@ -62,6 +63,12 @@ class Settings(BaseSettings):
     )
     vault_key_file: Path | None = Field(default=None, description="key file; default: keys/vault.key in BANJIA_HOME")
     rules: Path | None = Field(default=None, description="file with the rules for folders; default: banjia.toml")
+    providers: Path | None = Field(
+        default=None, description="file with what you know of mail services; default: providers.toml in BANJIA_HOME"
+    )
+    look_up_mx: bool = Field(
+        default=False, description="ask DNS whose mail a login's domain is, where roster and servers do not say it"
+    )
     ca_file: Path | None = Field(default=None, description="a private certificate authority to trust, PEM")
     plain_hosts: tuple[str, ...] = Field(default=(), description="hosts that may be spoken to in clear text")
     source_host: str = Field(default="", description="old server of rows that name none")
@@ -171,14 +178,21 @@ def settings() -> Settings:
 def rules() -> Rules:
     """The admin's rules; RulesMistaken when they cannot be followed."""
     if chosen := settings().rules:
-        return parse_rules(_read_rules(chosen), str(chosen), alone=True)
+        return parse_rules(_read(chosen), str(chosen), alone=True)
     for file in settings_files():
-        if file.is_file() and TABLES & tomllib.loads(text := _read_rules(file)).keys():
+        if file.is_file() and TABLES & tomllib.loads(text := _read(file)).keys():
             return parse_rules(text, str(file))
     return Rules()
 
 
-def _read_rules(file: Path) -> str:
+def know_own_providers() -> None:
+    """Let this process know the admin's own table of providers; ProvidersMistaken when it cannot be used."""
+    chosen = settings().providers
+    file = chosen or settings().home / "providers.toml"
+    use_providers(_read(file) if chosen or file.is_file() else "", str(file))
+
+
+def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -16,12 +16,12 @@ from imapcopy.account import DEFAULT_PORTS, Account, Security, Server, Ways
 from imapcopy.errors import MemberError, Side
 from models import lifecycle
 from models.database import open_database
-from models.enrol import DefaultServers
+from models.detection import DefaultServers
 from models.member import Member, let_leases_last
 from models.rules import Rules
 from models.vault import Vault
 from tasks.credentials import SignIn, by_administrator, token_source
-from tasks.settings import Settings, rules, settings
+from tasks.settings import Settings, know_own_providers, rules, settings
 from tasks.tokens import TokenSource
 from tasks.ways import RememberedWays
 
@@ -151,6 +151,7 @@ def _given(password: str | None, side: Side) -> str:
 def store() -> Store:
     """The store of this process, opened once."""
     found, asked = settings(), rules()
+    know_own_providers()
     log_to_file(found)
     let_leases_last(found.lease_seconds)
     engine = open_database(found.database)

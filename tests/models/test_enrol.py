@@ -9,7 +9,8 @@ from sqlmodel import col, select
 
 from models.columns import now
 from models.database import reading, writing
-from models.enrol import DefaultServers, enrol, problems_without_server
+from models.detection import DefaultServers
+from models.enrol import enrol
 from models.member import Member
 from models.roster import read_roster
 from models.states import MemberState
@@ -22,6 +23,7 @@ COLUMNS = (
     "EmailAddress",
     "UserName",
     "Password",
+    "Provider",
     "SourceHost",
     "TargetHost",
     "TargetPassword",
@@ -159,12 +161,21 @@ def test_a_row_without_server_is_a_problem_unless_the_settings_have_one(engine: 
     assert set(members(engine)) == {"a@new.example", "b@new.example"}
 
 
-def test_the_problem_of_a_missing_server_names_the_setting_in_both_languages() -> None:
-    roster = read_roster(b"EmailAddress,UserName,Password\na@new.example,a,password\n")
-    problems = problems_without_server(roster.rows, DefaultServers(target_host="imap.new.example"))
-    (problem,) = problems
-    assert "BANJIA_SOURCE_HOST" in problem.fix.zh
-    assert "BANJIA_SOURCE_HOST" in problem.fix.en
+def test_a_row_that_names_a_provider_gets_its_server_and_an_unknown_one_is_left_out(
+    engine: Engine, vault: Vault
+) -> None:
+    gmail, misspelt = row("a", Provider="谷歌", SourceHost=""), row("b", Provider="gmial")
+    upload(engine, vault, gmail, misspelt)
+    member = members(engine)["a@new.example"]
+    assert (member.source_host, member.source_port, member.source_security) == ("imap.gmail.com", 993, "tls")
+    assert (member.provider, member.source_provider, member.target_provider) == ("谷歌", "gmail", "")
+    assert [(r.line, r.column, r.value, r.code) for r in invalid_rows(engine)] == [
+        (3, "Provider", "gmial", "unknown-provider")
+    ]
+    upload(engine, vault, row("a", TargetHost="imap.feishu.cn"))
+    member = members(engine)["a@new.example"]
+    assert (member.source_host, member.source_port) == ("imap.old.example", None)
+    assert (member.source_provider, member.target_provider) == ("", "feishu")
 
 
 @pytest.mark.parametrize("column", ["Password", "TargetPassword"])
