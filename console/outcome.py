@@ -107,6 +107,12 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
         more = f" +{len(group.members) - 5}" if len(group.members) > 5 else ""
         console.print(RichText("    ") + plain(names + more))
         console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
+        for cure in group.cures:
+            whose = cure.provider.title.in_language(language)
+            several = len(cure.members) < len(group.members)
+            console.print(RichText(f"    {whose}" + (f" · {len(cure.members)}" if several else ""), style="bold"))
+            for number, step in enumerate(cure.steps, 1):
+                console.print(plain(f"      {number}. {step.in_language(language)}"))
 
 
 def print_invalid_rows(rows: tuple[InvalidRowSummary, ...], console: Console, language: Language) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from models.bilingual import Language, Text
+from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause
 from models.causes import cause as cause_of
 from models.issues import Issue, Mended
+from models.providers import ANYBODY
 from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
 from reports.check import check_document
@@ -60,6 +61,8 @@ WAVE_COLUMNS = (
     "Moved",
     "FlagsChanged",
     "LimitedRange",
+    "SourceProvider",
+    "TargetProvider",
 )
 ISSUE_COLUMNS = (
     *("Email", "Folder", "UID", "Arrived", "Size"),
@@ -278,6 +281,8 @@ def _member_row(member: MemberSummary) -> list[str | int]:
         member.harmless,
         *_followed(member.followed).values(),
         str(member.limited_range or ""),
+        _known(member.source_provider) or "",
+        _known(member.target_provider) or "",
     ]
 
 
@@ -296,7 +301,14 @@ def _roster_row(member: MemberSummary, row: Mapping[str, str], columns: Iterable
         yield "" if column in SECRET_COLUMNS else cell(row.get(column, known.get(column, "")))
     cause = member.leading_cause
     yield _bilingual(cause.title) if cause else ""
-    yield _bilingual(cause.advice) if cause else ""
+    yield _bilingual(with_steps(cause.advice, member.steps_against(cause))) if cause else ""
+
+
+def with_steps(advice: Text, steps: Sequence[Text]) -> Text:
+    """Advice followed by numbered steps, in one line."""
+    zh = "".join(f" {number}. {step.zh}" for number, step in enumerate(steps, 1))
+    en = "".join(f" {number}. {step.en}" for number, step in enumerate(steps, 1))
+    return Text(advice.zh + zh, advice.en + en)
 
 
 def _bilingual(text: Text) -> str:
@@ -325,13 +337,22 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "email": member.email,
         "display_name": member.display_name,
         "department": member.department,
-        "source": {"user": member.source_user, "host": member.source_host},
-        "target": {"user": member.target_user, "host": member.target_host},
+        "source": {
+            "user": member.source_user,
+            "host": member.source_host,
+            "provider": _known(member.source_provider),
+        },
+        "target": {
+            "user": member.target_user,
+            "host": member.target_host,
+            "provider": _known(member.target_provider),
+        },
         "state": member.state.value,
         "short_state": member.short_state.value,
         "cause": cause.id if cause else None,
         "title": cause.title.as_dict() if cause else None,
         "advice": cause.advice.as_dict() if cause else None,
+        "steps": _steps(member.steps_against(cause)) if cause else None,
         "owner": cause.owner if cause else None,
         "side": member.cause_side or None,
         "server_text": member.server_text,
@@ -349,6 +370,16 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "issues": [_issue(issue) for issue in member.issues],
         "repaired": [_repaired(m.folder, m.source_uid, m.repairs, m.server_text) for m in member.repaired],
     }
+
+
+def _known(provider: str) -> str | None:
+    return provider if provider not in ("", ANYBODY) else None
+
+
+def _steps(steps: Sequence[Text]) -> dict[str, list[str]] | None:
+    if not steps:
+        return None
+    return {language: [step.in_language(language) for step in steps] for language in LANGUAGES}
 
 
 def _limited(found: LimitedRange | None) -> dict[str, Any] | None:
@@ -399,6 +430,15 @@ def _cause_group(group: CauseGroup) -> dict[str, Any]:
         **_cause(group.cause),
         "members": [member.email for member in group.members],
         "messages": group.messages,
+        "cures": [
+            {
+                "provider": cure.provider.name,
+                "title": cure.provider.title.as_dict(),
+                "steps": _steps(cure.steps),
+                "members": [member.email for member in cure.members],
+            }
+            for cure in group.cures
+        ],
     }
 
 

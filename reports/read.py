@@ -12,6 +12,7 @@ from models.bilingual import Text
 from models.causes import cause
 from models.columns import now
 from models.database import reading, writing
+from models.detection import provider_of
 from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
@@ -180,6 +181,8 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
             limited_range=LimitedRange.read(member.limited_range),
+            source_provider=provider_of(member, "source").name,
+            target_provider=provider_of(member, "target").name,
             started_at=member.started_at,
             finished_at=member.finished_at,
         )

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause, cause
+from models.providers import ANYBODY
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, WAVE_STATE_NAMES, MemberState, ShortState
 from reports.check import groups, in_order, sentence_of, totals
 from reports.check import result as check_result
@@ -226,6 +227,7 @@ def _environment() -> Environment:
         grade_rules=GRADE_RULES,
         rows_shown=ROWS_SHOWN,
         members_shown=MEMBERS_SHOWN,
+        anybody=ANYBODY,
         bar_width=BAR_WIDTH,
     )
     return environment

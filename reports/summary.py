@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from models.bilingual import Text
 from models.causes import Cause, cause
+from models.providers import ANYBODY, Provider, provider_named
 from models.receive_range import LimitedRange
 from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from reports.check import CheckedMember
@@ -194,6 +195,9 @@ class MemberSummary:
     attempts: int = 0
     limited_range: LimitedRange | None = None
     """Why the source is suspected to show only a part of the mail."""
+    source_provider: str = ""
+    """Whose the old mailbox is, a row of the table of providers; "" where nobody could tell."""
+    target_provider: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -239,6 +243,18 @@ class MemberSummary:
     def advice(self) -> Text | None:
         return self.cause.advice if self.cause else None
 
+    def provider(self, side: str) -> Provider:
+        """What is known of the provider on one side."""
+        return provider_named((self.target_provider if side == "target" else self.source_provider) or ANYBODY)
+
+    def steps_against(self, cause: Cause) -> tuple[Text, ...]:
+        """What to click at the member's own provider against a cause; empty where nothing is known."""
+        return self.cured_at(cause).steps.get(cause.step, ())
+
+    def cured_at(self, cause: Cause) -> Provider:
+        """Whose answer it was: one of the new side is cured there; all else, as a limited range, at the source."""
+        return self.provider(self.cause_side if self.cause and self.cause.id == cause.id else "source")
+
     @property
     def leading_cause(self) -> Cause | None:
         """The member's own cause, else the commonest among its messages that were not moved."""
@@ -260,12 +276,38 @@ class InvalidRowSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Cure:
+    """What members of one provider click against a cause."""
+
+    provider: Provider
+    steps: tuple[Text, ...]
+    members: tuple[MemberSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CauseGroup:
     """The members that share a cause, and so a cure."""
 
     cause: Cause
     members: tuple[MemberSummary, ...]
     messages: int
+
+    @property
+    def cures(self) -> tuple[Cure, ...]:
+        """The steps of each provider that has some against this cause, the one with most members first."""
+        found: dict[str, list[MemberSummary]] = defaultdict(list)
+        for member in self.members:
+            if member.steps_against(self.cause):
+                found[member.cured_at(self.cause).name].append(member)
+        cures = (
+            Cure(provider_named(name), some[0].steps_against(self.cause), tuple(some)) for name, some in found.items()
+        )
+        return tuple(sorted(cures, key=lambda cure: (-len(cure.members), cure.provider.name)))
+
+    @property
+    def without_steps(self) -> tuple[MemberSummary, ...]:
+        """The members of providers of which no steps are known: the general advice is for them."""
+        return tuple(member for member in self.members if not member.steps_against(self.cause))
 
 
 @dataclass(frozen=True, slots=True)

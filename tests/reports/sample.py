@@ -52,6 +52,8 @@ PEOPLE: tuple[tuple[MemberState, str, str, int, str | None, str, str], ...] = (
     (M.PAUSED, "冯雪", "feng.xue", 5210, None, "", ""),
     (M.REMOVED, "褚明", "chu.ming", 0, None, "", ""),
 )
+PROVIDERS = {"goran.cosic": "exmail", "liu.yang": "netease_qiye", "sun.li": "netease_qiye", "sales": "aliyun_qiye"}
+"""Whose old mailbox is known; the new ones are all Feishu's."""
 
 
 def sample_summary(members: int = len(PEOPLE)) -> WaveSummary:
@@ -171,6 +173,8 @@ def sample_member(number: int) -> MemberSummary:
             EventSummary(MADE_AT - timedelta(hours=3), "admin", "ready → queued", "wave started"),
             EventSummary(MADE_AT - timedelta(hours=2), "banjia", f"queued → {state.value}", words),
         ),
+        source_provider=PROVIDERS.get(local, ""),
+        target_provider="feishu",
         attempts=0 if state in {M.READY, M.QUEUED, M.INVALID, M.AWAITING_PASSWORD} else 1 + number % 3,
         started_at=MADE_AT - timedelta(hours=3) if messages else None,
         finished_at=MADE_AT - timedelta(hours=2) if messages else None,
