@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as RichText
 
@@ -126,7 +127,8 @@ def _print_group(group: FindingGroup, console: Console, spoken: Language) -> Non
     said = {found.server_text for m in group.members for found in m.findings if found.name == group.name} - {""}
     if group.severity == Severity.BLOCKS and len(said) == 1:
         console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said.pop()))
-    console.print(RichText("  " + _CURE.in_language(spoken) + group.kind.advice.in_language(spoken)))
+    cure = RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken), overflow="fold")
+    console.print(Padding(cure, (0, 0, 0, 2)))
 
 
 def _table(members: Sequence[CheckedMember], width: int, spoken: Language) -> Table:
@@ -136,7 +138,7 @@ def _table(members: Sequence[CheckedMember], width: int, spoken: Language) -> Ta
     def head(text: Text, *, right: bool = False, **options: Any) -> None:
         table.add_column(text.in_language(spoken), justify="right" if right else "left", **options)
 
-    head(_MEMBER, no_wrap=True, max_width=36 if wide else 28)
+    head(_MEMBER, no_wrap=True, max_width=44 if wide else 34)
     if wide:
         head(sentence("check_folders"), right=True, no_wrap=True)
     head(sentence("check_messages"), right=True, no_wrap=True)
@@ -147,7 +149,8 @@ def _table(members: Sequence[CheckedMember], width: int, spoken: Language) -> Ta
     head(_OLDEST, no_wrap=True)
     if wide:
         head(_NEWEST, no_wrap=True)
-    head(sentence("check_findings"))
+    # A Chinese sentence has no blanks to be broken at.
+    head(sentence("check_findings"), overflow="fold")
     for member in members:
         table.add_row(*_cells(member, spoken, wide=wide))
     return table

@@ -5,7 +5,7 @@ Imports are late, because Prefect and pandas cost seconds that `banjia --help` d
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -34,6 +34,7 @@ rules_app = typer.Typer(no_args_is_help=True, help="The rules for folders and me
 wave_app = typer.Typer(no_args_is_help=True, help="Waves: the members that move together.")
 member_app = typer.Typer(no_args_is_help=True, help="One member.")
 vault_app = typer.Typer(no_args_is_help=True, help="The stored passwords.")
+probe_app = typer.Typer(help="Measure what a new mail service does with mail, in scratch folders of one mailbox.")
 prefect_app = typer.Typer(no_args_is_help=True, help="The local Prefect server that Banjia starts for itself.")
 for name, part in (
     ("roster", roster_app),
@@ -41,6 +42,7 @@ for name, part in (
     ("wave", wave_app),
     ("member", member_app),
     ("vault", vault_app),
+    ("probe", probe_app),
     ("prefect", prefect_app),
 ):
     app.add_typer(part, name=name)
@@ -247,6 +249,37 @@ def vault_purge(wave: WaveName, json: AsJson = False) -> None:
 
     kept = store()
     say({"purged": purge_credentials(kept.engine, kept.vault, wave)}, as_json=json)
+
+
+@probe_app.callback(invoke_without_command=True)
+def probe(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="The new server; default: BANJIA_TARGET_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its port.")] = None,
+    security: Annotated[Literal["tls", "starttls", "plain"], typer.Option(help="tls, starttls or plain.")] = "tls",
+    user: Annotated[str | None, typer.Option(help="A mailbox there; its password is asked for.")] = None,
+    wave: Annotated[str | None, typer.Option(help="Use the new mailbox of a member of this wave.")] = None,
+    member: Annotated[str | None, typer.Option(help="Which member: the new address.", metavar="EMAIL")] = None,
+    size_limit: Annotated[
+        bool, typer.Option("--size-limit", help="Find the largest message by uploading up to 150 MB.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Measure what a new mail service does with mail, and take everything away again."""
+    if context.invoked_subcommand is None:
+        from console import probe
+
+        probe.run(host, port, security, user, wave, member, size_limit=size_limit, as_json=json)
+
+
+@probe_app.command("show")
+def probe_show(
+    host: Annotated[str, typer.Argument(help="A server that was probed.", metavar="HOST")], json: AsJson = False
+) -> None:
+    """Show what was measured of a server the last time."""
+    from console import probe
+
+    probe.show(host, as_json=json)
 
 
 @app.command()

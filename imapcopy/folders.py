@@ -132,7 +132,7 @@ def map_folders(
         target_prefix,
         target_separator,
         frozenset(folder.name for folder in addressable if folder.selectable),
-        _roles_at_target(addressable, target_prefix),
+        roles_of(addressable, target_prefix),
     )
     moved: list[_Known] = []
     left_out: list[LeftOut] = []
@@ -272,7 +272,7 @@ def _is_subscribed(pair: FolderPair, told: bool, listed: Mapping[str, Folder], k
     return not told or bool(pair.role) or "\\subscribed" in pair.source.attributes
 
 
-def _roles_at_target(target: Sequence[Folder], prefix: str) -> dict[str, str]:
+def roles_of(target: Sequence[Folder], prefix: str) -> dict[str, str]:
     """One folder a role: the one the server marks (RFC 6154), else the first with a well-known name at the top."""
     found: dict[str, str] = {}
     for folder in target:

@@ -4,7 +4,8 @@ Facts are kept, never sentences: what they mean says `models/probe_card.py`, wha
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,20 @@ DOCUMENT = 1
 LASTS = timedelta(days=30)
 """Services change: what is older is not used."""
 
+WORTH_IT = 1.15
+"""Twice as many connections are worth having when they are faster by this factor."""
+
+DEFECTS = {
+    "header_8bit": "header_8bit",
+    "bare_lf": "line_ends",
+    "bare_cr": "line_ends",
+    "nul": "nul",
+    "no_header": "separator",
+    "empty": "empty",
+    "no_final_line_end": "final_line_end",
+}
+"""The repair (`imapcopy.repair`) that cures an odd message, by what is odd about it."""
+
 KEPT, STORED, LOST, REFUSED, NOT_TRIED = "kept", "stored", "lost", "refused", "not_tried"
 """What became of something that was appended: kept, only taken by a STORE afterwards, ignored, refused."""
 
@@ -28,19 +43,29 @@ class Known:
     """What a probe says of a target, as far as a copy uses it; empty for a server that nobody has probed."""
 
     connections: int | None = None
-    """So many append faster than fewer, and are not refused."""
+    """So many append faster than fewer."""
+    most_connections: int | None = None
+    """More than these were refused; None where none was."""
     size_limit: int | None = None
     """Octets, where the server tells no limit of its own."""
     keywords: str = ""
     """`kept`, `stored` (by STORE alone), `dropped`; "" is not known."""
     ignored_flags: frozenset[str] = frozenset()
     """Flags that are to be set by STORE, because APPEND loses them."""
-    refused_defects: frozenset[str] = frozenset()
-    """Repairs without which a message is refused (`imapcopy.repair`)."""
+    refused_defects: Mapping[str, str] = field(default_factory=dict)
+    """Repairs without which a message is refused (`imapcopy.repair`), with the words of the refusal."""
     refused_characters: frozenset[str] = frozenset()
     """Characters that a folder's name cannot have."""
     one_of_equals: bool = False
     """The same octets in the same folder are stored once."""
+    greeting: str = ""
+    """The `signature` of the server that was probed."""
+    outdated: bool = False
+    """There is a probe, and it is not gone by: it is too old, was not finished, or another server answers there now."""
+
+    def of(self, greeting: str) -> "Known":
+        """What of it holds for the server that greets so."""
+        return self if self.greeting in {"", signature(greeting)} else Known(outdated=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +127,7 @@ class Probe:
     quota: tuple[int, int] | None = None
     rates: tuple[Rate, ...] = ()
     connections: int = 1
-    """To use."""
+    """To begin with."""
     leftovers: tuple[str, ...] = ()
     """What could not be removed again."""
     removed: tuple[str, ...] = ()
@@ -130,6 +155,14 @@ class Probe:
         for name in ("capabilities", "leftovers", "removed"):
             told[name] = tuple(told[name])
         return cls(**told)
+
+    @property
+    def most_connections(self) -> int | None:
+        """How many connections went well where more did not, None where all did."""
+        if not self.rates or not self.rates[-1].errors:
+            return None
+        went_well = [rate.connections for rate in self.rates if not rate.errors]
+        return max([1, *went_well])
 
     @property
     def size_limit(self) -> int | None:
@@ -176,28 +209,50 @@ def is_stale(probe: Probe, at: datetime) -> bool:
     return at - probe.at > LASTS
 
 
+def best_of(rates: Sequence[Rate]) -> int:
+    """So many connections are worth having: the most of which each doubling was faster, and none was refused. Pure."""
+    best, found = 0.0, 1
+    for rate in rates:
+        if rate.errors or rate.a_second < WORTH_IT * best:
+            break
+        best, found = rate.a_second, rate.connections
+    return found
+
+
+def signature(greeting: str) -> str:
+    """A greeting without what changes from one connection to the next: hosts, times, numbers, capabilities."""
+    words = re.sub(r"\[[^\]]*\]", " ", greeting.removeprefix("* OK")).split()
+    return " ".join(word for word in words if not re.search(r"[\d.:@]", word)).strip()
+
+
 def known(probe: Probe | None, at: datetime) -> Known:
     """What a copy may go by at that time; nothing of a probe that is stale or was not finished. Pure."""
-    if probe is None or is_stale(probe, at) or probe.unfinished:
+    if probe is None:
         return Known()
-    keywords = [state for flag, state in probe.flags.items() if not flag.startswith("\\")]
-    ignored = frozenset(flag for flag, state in probe.flags.items() if state == STORED and flag.startswith("\\"))
+    if is_stale(probe, at) or probe.unfinished:
+        return Known(outdated=True)
+    states = {flag: state for flag, state in probe.flags.items() if flag.startswith("\\")}
+    of_keywords = [state for flag, state in probe.flags.items() if flag not in states]
     told = Known(
+        greeting=signature(probe.greeting),
         connections=probe.connections if probe.rates else None,
+        most_connections=probe.most_connections,
         size_limit=probe.size_limit,
-        ignored_flags=ignored,
-        refused_defects=frozenset(_DEFECTS[kind] for kind, how in probe.messages.items() if how == "repaired"),
+        ignored_flags=frozenset(flag for flag, state in states.items() if state == STORED),
+        refused_defects={
+            DEFECTS[kind]: probe.words.get(kind, "")
+            for kind, how in probe.messages.items()
+            if how == "repaired" and kind in DEFECTS
+        },
         refused_characters=frozenset(
-            _CHARACTERS[kind] for kind, said in probe.folders.items() if said and kind in _CHARACTERS
+            kind.removeprefix("char:") for kind, said in probe.folders.items() if said and kind.startswith("char:")
         ),
         one_of_equals=probe.duplicates == 1,
     )
-    if keywords and all(state == KEPT for state in keywords):
+    if not of_keywords:
+        return told
+    if all(state == KEPT for state in of_keywords):
         return replace(told, keywords="kept")
-    if keywords and all(state in {LOST, REFUSED} for state in keywords):
+    if all(state in {LOST, REFUSED} for state in of_keywords):
         return replace(told, keywords="dropped")
-    return replace(told, keywords="stored") if STORED in keywords else told
-
-
-_DEFECTS: dict[str, str] = {}
-_CHARACTERS: dict[str, str] = {}
+    return replace(told, keywords="stored") if STORED in of_keywords else told

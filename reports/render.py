@@ -99,7 +99,7 @@ def render_report(
     # The wave's pages come last, so that whoever opens one finds what it links to.
     for member in summary.members:
         for each, wording in wordings.items():
-            _replace(members / member_page(member, each), _page(_member_html(summary, member, wording)))
+            replace_file(members / member_page(member, each), _page(_member_html(summary, member, wording)))
     _remove_strangers(members, {member_page(m, each) for m in summary.members for each in LANGUAGES})
     failures = failures_csv(summary, rows or {})
     written = ReportFiles(
@@ -111,15 +111,15 @@ def render_report(
         failures=directory / "failures.csv" if failures else None,
     )
     if failures:
-        _replace(directory / "failures.csv", failures)
+        replace_file(directory / "failures.csv", failures)
     else:
         (directory / "failures.csv").unlink(missing_ok=True)
-    _replace(written.csv, wave_csv(summary))
-    _replace(written.json, document)
+    replace_file(written.csv, wave_csv(summary))
+    replace_file(written.json, document)
     pages = {each: _page(_wave_html(summary, wording, checksum)) for each, wording in wordings.items()}
-    _replace(written.html_zh, pages["zh-CN"])
-    _replace(written.html_en, pages["en"])
-    _replace(written.html, pages[language])
+    replace_file(written.html_zh, pages["zh-CN"])
+    replace_file(written.html_en, pages["en"])
+    replace_file(written.html, pages[language])
     return written
 
 
@@ -154,7 +154,7 @@ def _short_title(name: str) -> Text:
 
 
 def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
-    return _render(
+    return rendered(
         "wave.html.j2",
         wording,
         summary=summary,
@@ -172,7 +172,7 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
 
 
 def _member_html(summary: WaveSummary, member: MemberSummary, wording: Wording) -> str:
-    return _render("member.html.j2", wording, summary=summary, member=member)
+    return rendered("member.html.j2", wording, summary=summary, member=member)
 
 
 def _finished_issues(summary: WaveSummary) -> list[tuple[Cause, int]]:
@@ -187,7 +187,8 @@ def _finished_issues(summary: WaveSummary) -> list[tuple[Cause, int]]:
     return [(cause(name), count) for name, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _render(template: str, wording: Wording, **values: object) -> str:
+def rendered(template: str, wording: Wording, **values: object) -> str:
+    """A page of the report's look."""
     return (
         _environment()
         .get_template(template)
@@ -251,7 +252,7 @@ def _page(html: str) -> bytes:
     return html.encode()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place at once, or leave the old one as it was."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

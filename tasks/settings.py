@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         default=LEASE_SECONDS, gt=0, description="after so long without a sign a runner's members may go to another"
     )
+    probe_password: SecretStr = Field(
+        default=SecretStr(""),
+        description="password for `banjia probe --user`; else asked for, or read from stdin",
+    )
     language: Language | None = Field(default=None, description="zh-CN or en; default: the terminal's")
     time_zone: str = Field(default="UTC", description="zone in which reports show times, for example Asia/Shanghai")
 

@@ -1,0 +1,61 @@
+"""Probes a destination and keeps what was found: with an account that is typed in, or a member's new mailbox."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlmodel import col, select
+
+from imapcopy.account import DEFAULT_PORTS, Account, Security, Server
+from imapcopy.errors import MemberError
+from imapcopy.probe import probe_mailbox
+from models.columns import now
+from models.database import reading
+from models.lifecycle import find_wave
+from models.member import Member
+from models.probe import Known, Probe, find_probe, known, note_probe
+from models.states import FINAL
+from tasks.store import Store, log
+
+
+class NoSuchMember(Exception):
+    """No member of that address in the wave, or none whose new mailbox can be signed in to."""
+
+
+def typed_account(kept: Store, host: str, port: int | None, security: Security, user: str, password: str) -> Account:
+    """The mailbox that an admin names."""
+    found = kept.settings
+    plain = host.lower() in {name.lower() for name in found.plain_hosts}
+    server = Server(host, port or DEFAULT_PORTS[security], security, found.ca_file, plain_allowed=plain)
+    return Account(server, user, password)
+
+
+def target_of(kept: Store, wave: str, email: str | None) -> Account:
+    """The new mailbox of a member of a wave: of that one, or of the first that has a password."""
+    with reading(kept.engine) as session:
+        found = find_wave(session, wave)
+        members = session.exec(select(Member).where(Member.wave_id == found.id).order_by(col(Member.line))).all()
+    wanted = [m for m in members if m.state not in FINAL and email in (None, m.email)]
+    if email is not None:
+        wanted = wanted or [m for m in members if m.email.casefold() == email.casefold()]
+    for member in wanted:
+        try:
+            return kept.accounts(member)[1]
+        except MemberError:
+            if email is not None:
+                raise
+    raise NoSuchMember(email or wave)
+
+
+def run_probe(kept: Store, account: Account, *, size_limit: bool, told: Callable[[str], None]) -> Probe:
+    """Probe, and keep the result."""
+    probe = probe_mailbox(account, size_limit=size_limit, told=told)
+    note_probe(kept.engine, probe)
+    return probe
+
+
+def known_of(kept: Store, host: str, at: datetime | None = None) -> Known:
+    """What a copy into that host may go by."""
+    found = known(find_probe(kept.engine, host), at or now())
+    if found.outdated:
+        log.warning("%s: the last probe is too old or was not finished, and is not gone by; run banjia probe", host)
+    return found
