@@ -35,6 +35,7 @@ wave_app = typer.Typer(no_args_is_help=True, help="Waves: the members that move 
 member_app = typer.Typer(no_args_is_help=True, help="One member.")
 vault_app = typer.Typer(no_args_is_help=True, help="The stored passwords.")
 probe_app = typer.Typer(help="Measure what a new mail service does with mail, in scratch folders of one mailbox.")
+notices_app = typer.Typer(no_args_is_help=True, help="What members and admins are told about a wave.")
 prefect_app = typer.Typer(no_args_is_help=True, help="The local Prefect server that Banjia starts for itself.")
 for name, part in (
     ("roster", roster_app),
@@ -43,6 +44,7 @@ for name, part in (
     ("member", member_app),
     ("vault", vault_app),
     ("probe", probe_app),
+    ("notices", notices_app),
     ("prefect", prefect_app),
 ):
     app.add_typer(part, name=name)
@@ -231,6 +233,51 @@ def vault_forget(name: SecretName, json: AsJson = False) -> None:
     from console import vault
 
     vault.forget(name, as_json=json)
+
+
+NoticeKinds = Annotated[
+    list[str] | None, typer.Option("--kind", help="invitation, reminder, completion, summary or alarm; default: all.")
+]
+
+
+@notices_app.command("preview")
+def notices_preview(
+    wave: WaveName,
+    kind: NoticeKinds = None,
+    member: Annotated[str | None, typer.Option(help="A member's new address; default: the first.")] = None,
+    spoken: Annotated[str | None, typer.Option("--language", help="zh-CN or en; default: both.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files.", metavar="DIR")] = Path("notices"),
+    json: AsJson = False,
+) -> None:
+    """Write notices as they would be sent now, as .html, .txt and .eml. Sends nothing."""
+    from console import notices
+
+    notices.preview(wave, kind, member, spoken, out, as_json=json)
+
+
+@notices_app.command("send")
+def notices_send(
+    wave: WaveName,
+    kind: NoticeKinds = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is due.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what was refused before, or was perhaps sent; may arrive twice.")
+    ] = False,
+    at_once: Annotated[bool, typer.Option("--now", help="In the quiet hours, too.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Send what is due. From the first time on, the members of this wave get their notices."""
+    from console import notices
+
+    notices.send(wave, kind, dry_run=dry_run, again=again, at_once=at_once, as_json=json)
+
+
+@notices_app.command("status")
+def notices_status(wave: WaveName, json: AsJson = False) -> None:
+    """Show what was sent, what waits, and what did not arrive."""
+    from console import notices
+
+    notices.show(wave, as_json=json)
 
 
 @vault_app.command("rotate")

@@ -8,6 +8,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.notify_wave import notify_after_run
 from flows.report_wave import publish_report
 from flows.window import run_each
 from models.lifecycle import Due, finish_wave, spread_over_hosts, start_wave
@@ -39,6 +40,7 @@ def migrate_wave(wave: str, only: list[str] | None = None, reopen_issues: bool =
     finally:
         state = finish_wave(kept.engine, wave, unwritten=kept.unwritten)
         report = publish_report(wave)
+    notify_after_run(wave)
     if policy.STOP.is_set():
         return Cancelled(name="Stopped", message=report.sentence)
     name = "CompletedWithFailures" if state != WaveState.SYNCED else None

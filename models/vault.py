@@ -16,11 +16,11 @@ from typing import Literal
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import Engine, Table, bindparam, delete, insert
-from sqlmodel import Field, SQLModel, UniqueConstraint, col, select
+from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
-import models.member  # noqa: F401  (the table that a secret's row points to)
 from models.columns import now
 from models.database import reading, writing
+from models.member import Member
 
 Side = Literal["source", "target"]
 _AT_ONCE = 500
@@ -61,6 +61,15 @@ def _content(member_id: int, side: Side, password: str) -> bytes:
 
 def _standing_content(name: str, secret: str) -> bytes:
     return json.dumps({"name": name, "secret": secret}).encode()
+
+
+def stored_sides(session: Session, wave_id: int) -> dict[int, frozenset[str]]:
+    """For which sides each member of a wave has a password; opens none."""
+    of_wave = select(Secret.member_id, Secret.side).join(Member).where(Member.wave_id == wave_id)
+    found: dict[int, frozenset[str]] = {}
+    for member_id, side in session.exec(of_wave):
+        found[member_id] = found.get(member_id, frozenset()) | {side}
+    return found
 
 
 class VaultClosed(Exception):

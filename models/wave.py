@@ -29,6 +29,8 @@ class Wave(SQLModel, table=True):
     report_directory: str = ""
     """Where the admin wants the reports; "" is a folder under BANJIA_HOME."""
     credentials_purged_at: datetime | None = None
+    notices_opened_at: datetime | None = None
+    """When an admin first said that this wave's members are to be written to; nobody is before."""
 
 
 class InvalidRow(SQLModel, table=True):

@@ -103,8 +103,13 @@ class Count(int):
 
 def sentence(name: str, /, **values: object) -> Text:
     """Give a sentence in both languages, its places filled."""
+    return filled(texts()[name], **values)
+
+
+def filled(text: Text, **values: object) -> Text:
+    """Fill the places of both languages; whole numbers are written, and agree with their nouns, as `Count` does it."""
     counted = {key: Count(value) if type(value) is int else value for key, value in values.items()}
-    return texts()[name].format(**counted) if counted else texts()[name]
+    return text.format(**counted) if counted else text
 
 
 def human_bytes(value: float) -> str:

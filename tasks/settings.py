@@ -3,12 +3,13 @@
 import locale
 import os
 import tomllib
+from datetime import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -104,6 +105,29 @@ class Settings(BaseSettings):
     )
     language: Language | None = Field(default=None, description="zh-CN or en; default: the terminal's")
     time_zone: str = Field(default="UTC", description="zone in which reports show times, for example Asia/Shanghai")
+    smtp_host: str = Field(default="", description="mail server that sends notices; without it no mail is sent")
+    smtp_port: int | None = Field(default=None, description="port of the mail server; default: 465, 587 or 25")
+    smtp_security: Security = Field(default="tls", description="encryption of the mail server: tls, starttls or plain")
+    smtp_user: str = Field(default="", description="login at the mail server; without it nobody signs in")
+    smtp_password_file: Path | None = Field(
+        default=None, description="file that holds nothing but the password of the mail server, readable by you alone"
+    )
+    mail_from: str = Field(default="", description="sender of notices, for example 邮箱搬家 <it@corp.example>")
+    notice_contact: str = Field(default="", description="whom members ask and give their passwords to, in your words")
+    chat_urls_file: Path | None = Field(
+        default=None, description="file with the webhooks of group chats, one a line, readable by you alone"
+    )
+    admin_addresses: tuple[str, ...] = Field(default=(), description="who gets daily summaries and alarms by mail")
+    quiet_hours: str = Field(default="22:00-08:00", description="when no member is written to; empty: never quiet")
+    quiet_weekends: bool = Field(default=False, description="whether Saturdays and Sundays are quiet, too")
+    notice_zone: str = Field(
+        default="", description="zone of the quiet hours and of notices; default: the reports' zone"
+    )
+    reminder_days: tuple[float, ...] = Field(
+        default=(2.0, 4.0, 8.0), description="days between an invitation and each of its reminders; no more than these"
+    )
+    summary_at: str = Field(default="09:00", description="time of the admins' daily summary")
+    alarm_hours: float = Field(default=4.0, gt=0, description="the same alarm comes once in so many hours")
 
     @classmethod
     def settings_customise_sources(
@@ -130,9 +154,26 @@ class Settings(BaseSettings):
                 raise ValueError(str(refused)) from None
         return url
 
-    @field_validator("time_zone")
+    @field_validator("quiet_hours")
     @classmethod
-    def _known_zone(cls, name: str) -> str:
+    def _hours(cls, hours: str) -> str:
+        if hours:
+            begin, dash, end = hours.partition("-")
+            if not dash or _time_of_day(begin) == _time_of_day(end):
+                raise ValueError("are written such as 22:00-08:00")
+        return hours
+
+    @field_validator("summary_at")
+    @classmethod
+    def _hour(cls, hour: str) -> str:
+        _time_of_day(hour)
+        return hour
+
+    @field_validator("time_zone", "notice_zone")
+    @classmethod
+    def _known_zone(cls, name: str, info: ValidationInfo) -> str:
+        if not name and info.field_name == "notice_zone":
+            return name
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError):
@@ -153,9 +194,31 @@ class Settings(BaseSettings):
         return ZoneInfo(self.time_zone)
 
     @property
+    def notices_zone(self) -> ZoneInfo:
+        return ZoneInfo(self.notice_zone or self.time_zone)
+
+    @property
+    def quiet_times(self) -> tuple[time, time] | None:
+        """Begin and end of the quiet hours, in the notices' zone."""
+        begin, _, end = self.quiet_hours.partition("-")
+        return (_time_of_day(begin), _time_of_day(end)) if end else None
+
+    @property
+    def summary_time(self) -> time:
+        return _time_of_day(self.summary_at)
+
+    @property
     def spoken_language(self) -> Language:
         """The language of the terminal and of the first report page."""
         return self.language or terminal_language()
+
+
+def _time_of_day(text: str) -> time:
+    try:
+        hour, minute = text.strip().split(":")
+        return time(int(hour), int(minute))
+    except ValueError:
+        raise ValueError("a time of day is written such as 22:00") from None
 
 
 def terminal_language() -> Language:

@@ -33,6 +33,7 @@ from models.database import (
 from models.ledger import Ledger
 from models.ledger_rows import Batch, BatchState, Entry, FolderCopy, GivenUp
 from models.member import Member, take_lease
+from models.notices import Notice
 from models.progress import wave_progress
 from models.states import MemberState, WaveState
 from models.vault import Secret
@@ -52,7 +53,7 @@ def test_the_newest_migration_is_the_schema_that_the_program_asks_for() -> None:
 
 
 def test_the_migrations_make_the_tables_of_the_models(engine: Engine) -> None:
-    assert {Batch, FolderCopy, InvalidRow, Member, Secret, Wave}
+    assert {Batch, FolderCopy, InvalidRow, Member, Notice, Secret, Wave}
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, SQLModel.metadata) == []

@@ -1,0 +1,206 @@
+"""`banjia notices`: look at what people would be told, send what is due, see what became of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from console.live import plain
+from console.outcome import Exit
+from console.terminal import fail, language, say, screen
+from models.bilingual import LANGUAGES, Language, Text
+from models.columns import now
+from models.notices import (
+    MEMBER_KINDS,
+    NOTICE_KIND_NAMES,
+    NOTICE_STATE_NAMES,
+    Notice,
+    NoticeKind,
+    NoticeState,
+    open_notices,
+    send_again,
+)
+from tasks.notice_letters import Look
+from tasks.notices import Told, configured, tell_wave
+from tasks.notify import composed
+from tasks.settings import settings
+from tasks.store import store
+
+_NO_KIND = Text(
+    "没有“{kind}”这种通知，可用的有：{kinds}。", "There is no kind of notice called {kind!r}; there are: {kinds}."
+)
+_NO_LANGUAGE = Text("语言只能是 zh-CN 或 en。", "The language is zh-CN or en.")
+_NO_MEMBER = Text("批次中没有地址为“{email}”的成员。", "The wave has no member with the address {email!r}.")
+_NOT_CONFIGURED = Text(
+    "还没有设置发信服务器或群聊。请设置 BANJIA_SMTP_HOST 和 BANJIA_MAIL_FROM，或 BANJIA_CHAT_URLS_FILE。",
+    "Neither a mail server nor a chat is set. Set BANJIA_SMTP_HOST and BANJIA_MAIL_FROM, or BANJIA_CHAT_URLS_FILE.",
+)
+_RESULT = Text(
+    "已发送 {sent}，稍后再试 {later}，被拒 {refused}，不确定 {unknown}。",
+    "Sent {sent}, to be tried again {later}, refused {refused}, perhaps sent {unknown}.",
+)
+_QUIET = Text(
+    "现在是安静时段，成员的通知从 {when} 起发送（--now 立即发送）。",
+    "These are quiet hours: members are written to from {when} on (--now sends at once).",
+)
+_TROUBLE = Text("发信服务器：{said}", "Mail server: {said}")
+_DUE = Text("到期未发的通知：{n} 个", "Notices that are due: {n}")
+_NOT_OPEN = Text(
+    "这个批次还没有开始给成员发通知：banjia notices send {wave}",
+    "The members of this wave are not written to yet: banjia notices send {wave}",
+)
+_NOBODY = Text("{n} 个成员没有可用的通知地址：{who}", "Members without an address to write to: {n} ({who})")
+_SHOWN = 20
+_PREVIEW_SENDER = "preview@example.invalid"
+
+
+def preview(
+    wave: str, kinds: Sequence[str] | None, member: str | None, spoken: str | None, out: Path, *, as_json: bool
+) -> None:
+    """Write the notices of one member, and the admins', as they would be now."""
+    kept = store()
+    look = Look(kept, wave, now())
+    wanted = _kinds(kinds)
+    languages = [each for each in LANGUAGES if spoken in (None, each)]
+    if not languages:
+        raise fail(_NO_LANGUAGE.in_language(language()), Exit.USAGE)
+    of = _member(look, member)
+    written = []
+    out.mkdir(parents=True, exist_ok=True)
+    for kind in wanted:
+        example = look.example(kind, of)
+        if example is not None:
+            for each in languages:
+                written += _write(look, example, each, out, kept.settings.mail_from or _PREVIEW_SENDER)
+    say({"wave": wave, "files": [str(file) for file in written]}, as_json=True) if as_json else _list(written)
+
+
+def _write(look: Look, notice: Notice, spoken: Language, out: Path, sender: str) -> list[Path]:
+    mail = look.mail(notice, spoken)
+    name = f"{notice.kind}.{spoken}"
+    files = {
+        out / f"{name}.html": mail.html.encode(),
+        out / f"{name}.txt": mail.text.encode(),
+        out / f"{name}.eml": composed(mail, sender).as_bytes(),
+    }
+    for file, content in files.items():
+        file.write_bytes(content)
+    return list(files)
+
+
+def _list(written: list[Path]) -> None:
+    for file in written:
+        typer.echo(str(file))
+
+
+def send(wave: str, kinds: Sequence[str] | None, *, dry_run: bool, again: bool, at_once: bool, as_json: bool) -> None:
+    """Open the wave's notices, and hand over what is due."""
+    kept, wanted = store(), _kinds(kinds)
+    if not configured(kept.settings):
+        raise fail(_NOT_CONFIGURED.in_language(language()), Exit.USAGE)
+    if not dry_run:
+        if set(wanted) & set(MEMBER_KINDS):
+            open_notices(kept.engine, wave)
+        if again:
+            send_again(kept.engine, wave, wanted)
+    told = tell_wave(kept, wave, kinds=wanted, dry_run=dry_run, in_quiet_hours=at_once, patient=False)
+    _say_told(wave, told, dry_run=dry_run, as_json=as_json)
+    if told.trouble or told.refused or told.unknown or told.later:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _say_told(wave: str, told: Told, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        due = [{"kind": each.kind, "recipient": each.recipient, "about": each.about} for each in told.due]
+        document = {
+            "wave": wave,
+            "sent": told.sent,
+            "later": told.later,
+            "refused": told.refused,
+            "unknown": told.unknown,
+            "quiet_until": told.quiet_until.isoformat() if told.quiet_until else None,
+            "trouble": told.trouble,
+        }
+        say({**document, "due": due} if dry_run else document, as_json=True)
+        return
+    console, spoken = screen(as_json=False), language()
+    if dry_run:
+        console.print(_DUE.format(n=len(told.due)).in_language(spoken))
+        for each in told.due:
+            console.print(
+                plain(f"  {NOTICE_KIND_NAMES[each.kind].in_language(spoken)}  {each.recipient}  {each.about}")
+            )
+        return
+    counts = _RESULT.format(sent=told.sent, later=told.later, refused=told.refused, unknown=told.unknown)
+    console.print(counts.in_language(spoken))
+    if told.quiet_until:
+        local = told.quiet_until.astimezone(settings().notices_zone)
+        console.print(_QUIET.format(when=f"{local:%Y-%m-%d %H:%M %Z}").in_language(spoken))
+    if told.trouble:
+        console.print(plain(_TROUBLE.format(said=told.trouble).in_language(spoken)))
+
+
+def show(wave: str, *, as_json: bool) -> None:
+    """Show how many notices are in which state, and those that somebody has to look at."""
+    kept = store()
+    look = Look(kept, wave, now())
+    notices = look.notices
+    unreached = [person.new_address for person in look.people if not person.address]
+    if as_json:
+        say(
+            {
+                "wave": wave,
+                "members_since": look.facts.opened_at.isoformat() if look.facts.opened_at else None,
+                "notices": [_document(notice) for notice in notices],
+                "without_address": unreached,
+            },
+            as_json=True,
+        )
+        return
+    console, spoken = screen(as_json=False), language()
+    if look.facts.opened_at is None:
+        console.print(plain(_NOT_OPEN.format(wave=wave).in_language(spoken)))
+    for (kind, state), count in sorted(Counter((notice.kind, notice.state) for notice in notices).items()):
+        name = NOTICE_KIND_NAMES[kind].in_language(spoken)
+        console.print(f"{name}  {NOTICE_STATE_NAMES[state].in_language(spoken)}  {count:,}")
+    for notice in notices:
+        if notice.error and notice.state not in {NoticeState.SENT, NoticeState.DROPPED}:
+            how = NOTICE_STATE_NAMES[notice.state].in_language(spoken)
+            console.print(plain(f"  {notice.recipient}  {how}  {notice.error}"))
+    if unreached:
+        who = ", ".join(unreached[:_SHOWN])
+        console.print(plain(_NOBODY.format(n=len(unreached), who=who).in_language(spoken)))
+
+
+def _document(notice: Notice) -> dict[str, object]:
+    return {
+        "kind": notice.kind,
+        "channel": notice.channel,
+        "recipient": notice.recipient,
+        "about": notice.about,
+        "state": notice.state,
+        "due_at": notice.due_at.isoformat(),
+        "next_at": notice.next_at.isoformat(),
+        "sent_at": notice.sent_at.isoformat() if notice.sent_at else None,
+        "attempts": notice.attempts,
+        "error": notice.error,
+        "bounced": notice.bounced,
+    }
+
+
+def _kinds(names: Sequence[str] | None) -> tuple[NoticeKind, ...]:
+    for name in names or ():
+        if name not in set(NoticeKind):
+            told = _NO_KIND.format(kind=name, kinds=", ".join(NoticeKind))
+            raise fail(told.in_language(language()), Exit.USAGE)
+    return tuple(NoticeKind(name) for name in names or NoticeKind)
+
+
+def _member(look: Look, email: str | None) -> int | None:
+    if email is None:
+        return next(iter(look.members), None)
+    for each, member in look.members.items():
+        if member.email.casefold() == email.casefold():
+            return each
+    raise fail(_NO_MEMBER.format(email=email).in_language(language()), Exit.USAGE)
