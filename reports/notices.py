@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from models.bilingual import Text
 from models.causes import OWNERS, Cause, cause
-from models.providers import Provider
+from models.providers import STEPS, Provider, Step
 from models.states import MemberState
 from models.uid_sets import format_uids, parse_uids
 from reports.summary import MemberSummary
@@ -83,23 +83,17 @@ def invitation(notice: MemberNotice, words: Wording) -> Letter:
         if notice.starts_at
         else say("invitation_when_open")
     )
-    todo = [
-        Section(
-            _in_service(say, "prepare_range", notice.source, words),
-            (say("prepare_range_why"),),
-            _steps(notice.source, ("receive_range",), words) or (say("prepare_range_any"),),
-        )
-    ]
-    if "source" in notice.missing:
-        steps = _steps(notice.source, ("imap", "client_password"), words) or (say("prepare_old_any"),)
-        todo.append(Section(_in_service(say, "prepare_old", notice.source, words), (), steps))
+    kinds: list[Step] = ["lock", "imap", "client_password"] if "source" in notice.missing else ["lock"]
+    todo = [*_clicks(notice.source, kinds, words)]
+    if "source" in notice.missing and "client_password" not in _kinds_of(notice.source):
+        todo.append(Section(say("prepare_old"), (), (say("prepare_old_any"),)))
+    todo += _clicks(notice.source, ["receive_range"], words, (say("prepare_range_why"),))
+    if not {"receive_range"} & _kinds_of(notice.source):
+        todo.append(Section(say("prepare_range"), (say("prepare_range_why"),), (say("prepare_range_any"),)))
     if "target" in notice.missing:
-        steps = _steps(notice.target, ("client_password",), words) or (say("prepare_new_any"),)
-        todo.append(Section(_in_service(say, "prepare_new", notice.target, words), (), steps))
+        todo += _new_password(say, notice, words)
     if notice.missing:
         todo.append(Section(say("prepare_hand_over"), (_hand_over(say, notice),)))
-    else:
-        todo[-1] = Section(todo[-1].title, (*todo[-1].lines, say("nothing_to_prepare")), todo[-1].steps)
     return Letter(
         say("invitation_subject", old=old, new=new),
         (_greeting(say, notice), say("invitation_lead", old=old, new=new), when),
@@ -117,21 +111,13 @@ def reminder(notice: MemberNotice, why: Cause, words: Wording) -> Letter:
     """What is still missing, and how the member mends it."""
     say = _saying(words)
     old, new = _plain(notice.old), _plain(notice.new)
-    wanted = (why.step,) if why.step else ()
-    steps = _steps(notice.source, ("imap", *wanted) if why.id == "password_missing" else wanted, words)
-    service = words.of(notice.source.title) if notice.source and steps else ""
-    how = say("reminder_how")
-    sections = [
-        Section(say("reminder_what"), (words.of(why.title) + say("stop"),)),
-        Section(
-            say("step_in", title=how, service=service) if service else how,
-            () if steps else (words.of(why.advice),),
-            steps,
-        ),
-    ]
+    wanted: list[Step] = ["lock", "imap", "client_password"] if why.id == "password_missing" else _step_of(why)
+    clicks = _clicks(notice.source, wanted, words) if "source" in notice.missing or why.id != "password_missing" else []
+    sections = [Section(say("reminder_what"), (words.of(why.title) + say("stop"),)), *clicks]
+    if not clicks:
+        sections.append(Section(say("reminder_how"), (words.of(why.advice),)))
     if why.id == "password_missing" and "target" in notice.missing:
-        new_steps = _steps(notice.target, ("client_password",), words) or (say("prepare_new_any"),)
-        sections.append(Section(_in_service(say, "prepare_new", notice.target, words), (), new_steps))
+        sections += _new_password(say, notice, words)
     if why.step == "client_password" or why.id == "password_missing":
         sections.append(Section(say("prepare_hand_over"), (_hand_over(say, notice),)))
     return Letter(
@@ -163,7 +149,8 @@ def completion(notice: MemberNotice, moved: MemberSummary, words: Wording) -> Le
     if counts.issues or moved.left_out:
         sections.append(_left_behind(moved, words, say))
     if moved.limited_range:
-        steps = _steps(notice.source, ("receive_range",), words) or (say("prepare_range_any"),)
+        known = _clicks(notice.source, ["receive_range"], words)
+        steps = known[0].steps if known else (say("prepare_range_any"),)
         sections.append(Section(say("range_suspected"), (say("range_why"),), steps))
     finished = moved.state in {MemberState.COMPLETED, MemberState.COMPLETED_WITH_ISSUES}
     sections.append(
@@ -436,13 +423,27 @@ def _hand_over(say: _Say, notice: MemberNotice) -> str:
     return say("hand_over_way", contact=_plain(notice.contact)) if notice.contact else say("hand_over_any")
 
 
-def _in_service(say: _Say, name: str, provider: Provider | None, words: Wording) -> str:
-    if provider is None:
-        return say(name)
-    return say("step_in", title=say(name), service=words.of(provider.title))
+def _kinds_of(provider: Provider | None) -> set[Step]:
+    return set(provider.steps) if provider else set()
 
 
-def _steps(provider: Provider | None, wanted: Sequence[str], words: Wording) -> tuple[str, ...]:
-    """The service's own steps for these purposes, in order; those that two purposes share once."""
-    found = [words.of(step) for name in wanted for step in (provider.steps.get(name, ()) if provider else ())]
-    return tuple(dict.fromkeys(found))
+def _step_of(why: Cause) -> list[Step]:
+    return [kind for kind in STEPS if kind == why.step]
+
+
+def _clicks(
+    provider: Provider | None, kinds: Iterable[Step], words: Wording, lines: tuple[str, ...] = ()
+) -> list[Section]:
+    """The service's own steps of these kinds, as far as they are known, a section for each."""
+    found = []
+    for kind in kinds:
+        if provider and (steps := provider.steps.get(kind)):
+            title = filled(notice_texts()["step_in"], title=words.of(STEPS[kind][1]), service=words.of(provider.title))
+            found.append(Section(words.of(title), lines, tuple(words.of(step) for step in steps)))
+    return found
+
+
+def _new_password(say: _Say, notice: MemberNotice, words: Wording) -> list[Section]:
+    """What the member clicks to get a password for the new mailbox."""
+    known = _clicks(notice.target, ["client_password"], words)
+    return known or [Section(say("prepare_new"), (), (say("prepare_new_any"),))]

@@ -1,7 +1,6 @@
 """Looks at a wave once, and turns its notices into letters and mails."""
 
 import json
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -14,7 +13,7 @@ from models.lifecycle import find_wave
 from models.member import Member
 from models.notices import MEMBER_KINDS, Channel, Notice, NoticeKind, NoticeState, wave_notices
 from models.progress import WaveProgress, wave_progress
-from models.providers import Provider, providers
+from models.providers import ANYBODY, Provider, provider_at, provider_named
 from models.states import FINAL, MOVED, SHORT_STATES, ShortState, WaveState
 from models.vault import stored_sides
 from models.wave import Wave
@@ -38,8 +37,6 @@ from tasks.notice_policy import Person, WaveFacts, host_troubles, last_told
 from tasks.notify import Mail
 from tasks.store import Store
 
-_SIDES = frozenset({"source", "target"})
-
 
 class Look:
     """A wave as it is now, as far as notices go; what is costly is read when it is asked for."""
@@ -55,7 +52,9 @@ class Look:
             query = select(Member).where(Member.wave_id == found.id).order_by(col(Member.line))
             self.members = {member.id or 0: member for member in session.exec(query)}
             stored = stored_sides(session, found.id or 0)
-        self._missing = {each: _SIDES - stored.get(each, frozenset()) for each in self.members}
+        self._missing = {
+            each: self._wanted_sides(member) - stored.get(each, frozenset()) for each, member in self.members.items()
+        }
         self.facts = WaveFacts(
             found.id or 0, found.state, found.notices_opened_at, started=found.run_started_at is not None
         )
@@ -80,6 +79,16 @@ class Look:
         if side == "source":
             return member.source_host or found.source_host
         return member.target_host or found.target_host
+
+    def _wanted_sides(self, member: Member) -> frozenset[str]:
+        """Sides that are opened by the member's own password."""
+        sign_in, default = self._kept.settings.sign_in, self._kept.default_servers
+        own = set()
+        if not member.source_admin and not sign_in.source.is_for(self._host(member, "source"), default.source_host):
+            own.add("source")
+        if not member.target_admin and not sign_in.target.is_for(self._host(member, "target"), default.target_host):
+            own.add("target")
+        return frozenset(own)
 
     @cached_property
     def progress(self) -> WaveProgress:
@@ -191,8 +200,8 @@ class Look:
             new=member.email,
             name=member.display_name or "",
             starts_at=start if start and start > self._at else None,
-            source=provider_of(member.provider, self._host(member, "source")),
-            target=provider_of(None, self._host(member, "target")),
+            source=_known(provider_named(member.provider or "")) or _known(provider_at(self._host(member, "source"))),
+            target=_known(provider_at(self._host(member, "target"))),
             missing=self._missing[member.id or 0],
             contact=self._kept.settings.notice_contact,
         )
@@ -202,10 +211,5 @@ def _goes_on(person: Person) -> bool:
     return person.state not in FINAL and SHORT_STATES[person.state] in {ShortState.WAITING, ShortState.ACTIVE}
 
 
-def provider_of(name: str | None, host: str) -> Provider | None:
-    """The mail service of that name in the roster, or with such a host; None where neither is known."""
-    for row in providers():
-        if name and row.name == name:
-            return row
-    known = [row for row in providers() if row.hosts and replace(row, greeting="", capability="").is_it(host, "", ())]
-    return known[-1] if known else None
+def _known(provider: Provider) -> Provider | None:
+    return None if provider.name == ANYBODY else provider

@@ -100,7 +100,7 @@ def tell_wave(
     `patient` leaves a mail server alone that had trouble a short while ago, in particular one that refused our sign-in.
     """
     ways = {each.name: each for each in chats(kept.settings)}
-    server = mail_server(kept.settings)
+    server = mail_server(kept.settings, kept.vault.get_standing)
     at, told = now(), Told()
     plan = plan_of(kept.settings, ways)
     if not dry_run:

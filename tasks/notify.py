@@ -17,7 +17,7 @@ import stat
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.errors import MessageError
@@ -40,6 +40,8 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from apprise import Apprise
 
+SMTP_SECRET = "smtp"  # noqa: S105  (a name)
+"""What the vault calls the mail server's password."""
 PORTS: dict[Security, int] = {"tls": 465, "starttls": 587, "plain": 25}
 REPLY_SECONDS = 60
 FINAL_REPLY_SECONDS = 600
@@ -108,8 +110,11 @@ class MailServer:
         return redact(text, [self.password, *(base64.b64encode(form.encode()).decode() for form in forms)])
 
 
-def mail_server(settings: Settings) -> MailServer | None:
-    """The mail server of the settings; None when there is none, NoticesUnusable when it cannot be used."""
+def mail_server(settings: Settings, stored: Callable[[str], str | None]) -> MailServer | None:
+    """The mail server of the settings; None when there is none, NoticesUnusable when it cannot be used.
+
+    `stored` gives a secret of the vault by its name.
+    """
     if not settings.smtp_host:
         return None
     if not _addr_spec(settings.mail_from):
@@ -137,14 +142,15 @@ def mail_server(settings: Settings) -> MailServer | None:
         )
     password = ""
     if settings.smtp_user:
-        if settings.smtp_password_file is None:
+        file = settings.smtp_password_file
+        password = read_secret(file).strip() if file else stored(SMTP_SECRET) or ""
+        if not password:
             raise NoticesUnusable(
                 Text(
-                    "设置了 BANJIA_SMTP_USER，但没有设置 BANJIA_SMTP_PASSWORD_FILE。",
-                    "BANJIA_SMTP_USER is set, and BANJIA_SMTP_PASSWORD_FILE is not.",
+                    f"没有 {settings.smtp_user} 的密码。请运行：banjia vault set {SMTP_SECRET}",
+                    f"There is no password for {settings.smtp_user}. Run: banjia vault set {SMTP_SECRET}",
                 )
             )
-        password = read_secret(settings.smtp_password_file).strip()
         if not (settings.smtp_user + password).isascii():
             raise NoticesUnusable(
                 Text(

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     smtp_security: Security = Field(default="tls", description="encryption of the mail server: tls, starttls or plain")
     smtp_user: str = Field(default="", description="login at the mail server; without it nobody signs in")
     smtp_password_file: Path | None = Field(
-        default=None, description="file that holds nothing but the password of the mail server, readable by you alone"
+        default=None, description="file with its password, readable by you alone; default: `banjia vault set smtp`"
     )
     mail_from: str = Field(default="", description="sender of notices, for example 邮箱搬家 <it@corp.example>")
     notice_contact: str = Field(default="", description="whom members ask and give their passwords to, in your words")

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.notify import Mail, Outcome, mail_server, outbox
 from tasks.settings import Settings
-from tests.servers.smtp import MailSink, running_smtp
+from tests.servers.smtp import PASSWORD, MailSink, running_smtp
 
 TO = "anna@old.example"
 
@@ -27,7 +27,7 @@ def settings(port: int, **instead: object) -> Settings:
 
 
 def hand_over(sink: MailSink, *mails: Mail, **instead: object) -> list[Outcome]:
-    server = mail_server(settings(sink.port, **instead))
+    server = mail_server(settings(sink.port, **instead), {"smtp": PASSWORD}.get)
     assert server is not None
     with outbox(server) as box:
         return [box.hand_over(each).outcome for each in mails]
