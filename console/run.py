@@ -118,13 +118,16 @@ def check_roster(path: Path, *, as_json: bool) -> None:
         raise typer.Exit(Exit.ROSTER_REFUSED if roster.refused else Exit.PARTIAL)
 
 
-def move(wave: str, *, as_json: bool, only: list[str] | None = None, reopen_issues: bool = False) -> WaveSummary:
-    """Run the migrate flow here, show it, and end the command with the code that its outcome means."""
+def move(wave: str, *, as_json: bool, only: list[str] | None = None, again: bool = False) -> WaveSummary:
+    """Run the migrate flow here, show it, and end the command with the code that its outcome means.
+
+    `again` also tries messages that were not moved, and accounts that were refused.
+    """
 
     def flow() -> "State[Any]":
         from flows.migrate_wave import migrate_wave
 
-        return migrate_wave(wave, only, reopen_issues, return_state=True)
+        return migrate_wave(wave, only, reopen_issues=again, parked_too=again, return_state=True)
 
     return _finish(run_flow(wave, flow, as_json=as_json), as_json=as_json)
 
@@ -141,7 +144,7 @@ def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
 
         _finish(publish_report(wave), as_json=as_json, note=_NOTHING_TO_RETRY)
         return
-    move(wave, as_json=as_json, only=again, reopen_issues=True)
+    move(wave, as_json=as_json, only=again, again=True)
 
 
 def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool) -> "PublishedReport":

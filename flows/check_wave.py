@@ -10,8 +10,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report_wave import publish_report
 from flows.window import run_each
-from models.lifecycle import Due, finish_wave, spread_over_hosts, start_check
+from models.lifecycle import Due, finish_wave, start_check
 from tasks import policy
+from tasks.governor import Turns
 from tasks.migrate_member import check_member
 from tasks.settings import settings
 from tasks.store import store
@@ -27,14 +28,13 @@ from tasks.store import store
 def check_wave(wave: str) -> State[Any]:
     """Check the members that have not been moved yet; the final state says whether all are ready."""
     kept = store()
-    members = spread_over_hosts(start_check(kept.engine, wave, flow_run.id))
-    check = check_member.with_options(retries=len(kept.settings.retry_delays))
+    members = start_check(kept.engine, wave, flow_run.id)
 
     def submit(member: Due) -> Any:
-        return check.submit(member.id, member.email)
+        return check_member.submit(member.id, member.email)
 
     try:
-        run_each(submit, members, width=4 * kept.settings.members_at_once)
+        run_each(submit, members, Turns(kept), kept.settings.members_at_once)
     finally:
         finish_wave(kept.engine, wave, checked_only=True, unwritten=kept.unwritten)
     report = publish_report(wave)

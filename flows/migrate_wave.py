@@ -11,9 +11,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.notify_wave import notify_after_run
 from flows.report_wave import publish_report
 from flows.window import run_each
-from models.lifecycle import Due, finish_wave, spread_over_hosts, start_wave
+from models.lifecycle import Due, finish_wave, start_wave
 from models.states import WaveState
 from tasks import policy
+from tasks.governor import Turns
 from tasks.migrate_member import migrate_member
 from tasks.settings import settings
 from tasks.store import store
@@ -26,17 +27,21 @@ from tasks.store import store
     validate_parameters=False,
     persist_result=False,
 )
-def migrate_wave(wave: str, only: list[str] | None = None, reopen_issues: bool = False) -> State[Any]:
-    """Move the wave's members (or only these addresses) and report; the final state says whether all are through."""
+def migrate_wave(
+    wave: str, only: list[str] | None = None, reopen_issues: bool = False, parked_too: bool = False
+) -> State[Any]:
+    """Move the wave's members (or only these addresses) and report; the final state says whether all are through.
+
+    `parked_too` tries accounts once more that were refused, too.
+    """
     kept = store()
-    members = spread_over_hosts(start_wave(kept.engine, wave, only or (), flow_run.id))
-    move = migrate_member.with_options(retries=len(kept.settings.retry_delays))
+    members = start_wave(kept.engine, wave, only or (), flow_run.id, parked_too=parked_too)
 
     def submit(member: Due) -> Any:
-        return move.submit(member.id, member.email, reopen_issues)
+        return migrate_member.submit(member.id, member.email, reopen_issues)
 
     try:
-        run_each(submit, members, width=4 * kept.settings.members_at_once)
+        run_each(submit, members, Turns(kept), kept.settings.members_at_once)
     finally:
         state = finish_wave(kept.engine, wave, unwritten=kept.unwritten)
         report = publish_report(wave)

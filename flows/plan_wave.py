@@ -6,7 +6,8 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.window import run_each
-from models.lifecycle import Due, spread_over_hosts, wave_members
+from models.lifecycle import Due, wave_members
+from tasks.governor import Turns
 from tasks.plan_member import MemberPlan, plan_member
 from tasks.settings import settings
 from tasks.store import store
@@ -29,5 +30,5 @@ def plan_wave(wave: str) -> list[MemberPlan]:
         futures[member.id] = plan_member.submit(member.id, member.email)
         return futures[member.id]
 
-    run_each(submit, spread_over_hosts(members), width=4 * kept.settings.members_at_once)
+    run_each(submit, members, Turns(kept), kept.settings.members_at_once)
     return [futures[member.id].result() for member in members if member.id in futures]

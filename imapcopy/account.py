@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from imapcopy.admission import OPEN, Admission
 from imapcopy.errors import Side, redact
 
 Security = Literal["tls", "starttls", "plain"]
@@ -95,6 +96,7 @@ class Account:
     tokens: Tokens | None = field(default=None, repr=False, compare=False)
     """In place of the password."""
     ways: Ways = field(default_factory=_NothingRemembered, repr=False, compare=False)
+    admission: Admission = field(default=OPEN, repr=False, compare=False)
 
     @property
     def credential(self) -> Credential:

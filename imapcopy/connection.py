@@ -5,6 +5,7 @@ and read with BODY.PEEK.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -26,6 +27,8 @@ PIECE_BYTES = 4 << 20
 LABELLED_SCAN_ITEMS = SCAN_ITEMS[:-1] + b" X-GM-LABELS)"
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
+NOTICE_SECONDS = 0.2
+"""So long after a connection was reset its server may still count it, as far as can be told."""
 
 _OF_THE_NAME = {"client_bug", "protocol_unsupported", "message_too_large", "unclassified"}
 """How a server's words read that chokes on the name of one folder (`BAD Invalid characters in atom`)."""
@@ -40,6 +43,11 @@ class Listing:
     folders: tuple[Folder, ...]
     statuses: Mapping[bytes, FolderStatus] | None
     """By raw name, where the server tells them with its folders (RFC 5819); None where each must be asked for."""
+
+
+def _rest(dropped_at: float) -> None:
+    """Give a server the time to notice that a connection was reset."""
+    time.sleep(max(0.0, dropped_at + NOTICE_SECONDS - time.monotonic()))
 
 
 class Pieces(Protocol):
@@ -67,15 +75,26 @@ class Connection:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        client = connect(account, self.side)
+        account.admission.enter()
+        self._left = False
+        try:
+            client = connect(account, self.side)
+        except MigrationError as error:
+            account.admission.failed(error)
+            raise
         self.greeting = bytes(client.welcome or b"").decode("latin-1")
         self._dialogue = Dialogue(account, self.side, client)
         self._compressible = True
         try:
             self.capabilities = sign_in(self._dialogue, client)
+        except MigrationError as error:
+            self.drop()
+            account.admission.failed(error)
+            raise
         except BaseException:
             self.drop()
             raise
+        account.admission.signed_in()
 
     def __enter__(self) -> Self:
         return self
@@ -102,12 +121,19 @@ class Connection:
         try:
             with contextlib.suppress(MigrationError):
                 self._dialogue.log_out()
+                if not self._left:
+                    self._left = self.account.admission.leaving(self._dialogue.hear_end)
         finally:
-            self.drop()
+            if not self._left:
+                self.drop()
 
     def drop(self) -> None:
         """Close the socket without a word: the only safe end of a connection that is out of step."""
         self._dialogue.drop()
+        if not self._left:
+            # The server notices in its own time.
+            dropped_at = time.monotonic()
+            self._left = self.account.admission.leaving(lambda: _rest(dropped_at))
 
     def interrupt(self) -> None:
         """Wake a thread that waits for the server; the connection is of no more use. For other threads than its own."""

@@ -9,6 +9,7 @@ import imaplib
 import re
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from models import steps
 
 MAX_COLLECTED_BYTES = 64 << 20
 """How large the whole answer to a command without message content may be."""
+FAREWELL_SECONDS = 1.0
+"""How long a server may take to close after the goodbye, where somebody waits for it."""
 COMMANDS_IN_FLIGHT = 50
 """Some servers read the next command only after the last answer: keep what is under way below their buffers."""
 
@@ -67,10 +70,21 @@ class Dialogue:
             socket.socket.shutdown(self._connected.socket(), socket.SHUT_RDWR)
 
     def log_out(self) -> None:
-        """Say goodbye; what was written before still goes out."""
+        """Say goodbye; what was written before still goes out. Nothing to a server that is to be left alone."""
         with contextlib.suppress(OSError):
             self._connected.socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SEND_REST)
         self.send(b"LOGOUT")
+
+    def hear_end(self, seconds: float = FAREWELL_SECONDS) -> None:
+        """Wait until the server has closed, for so long at most, and close."""
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(OSError, ValueError):
+            connection = self._connected.socket()
+            while (left := deadline - time.monotonic()) > 0:
+                connection.settimeout(left)
+                if not connection.recv(1 << 16):
+                    break
+        self.drop()
 
     def compress(self) -> None:
         """From now on both directions are deflated; to be called with no command under way."""
@@ -89,7 +103,8 @@ class Dialogue:
         self._unawaited = [self.send(command)]
 
     def tag(self) -> bytes:
-        """The tag of the next command, with the blank that follows."""
+        """The tag of the next command, with the blank that follows; ConnectionLost when there is to be none now."""
+        self.account.admission.check()
         self.sent += 1
         return b"B%d " % self.sent
 
@@ -246,7 +261,9 @@ class Dialogue:
     def failure(self, refused: Refused, stage: Stage, where: str = "") -> MigrationError:
         """The error that a refusal means."""
         found = classify(f"{refused.status} {refused.text}", stage=stage, side=self.side, host=self.account.server.host)
-        return error_of_reach(found, self.side, self.account.redacted(f"{refused.status} {refused.text}"), where=where)
+        error = error_of_reach(found, self.side, self.account.redacted(f"{refused.status} {refused.text}"), where=where)
+        self.account.admission.failed(error)
+        return error
 
     def _classified(self, text: str) -> str:
         return classify(text, stage="list", side=self.side, host=self.account.server.host)
@@ -259,7 +276,9 @@ class Dialogue:
             self.account.tokens.ended(self.token)
         if found not in HOST_BUSY | {"timeout"}:
             found = "connection_dropped"
-        return ConnectionLost(found, self.side, self.account.redacted(text), where=self.account.server.host)
+        error = ConnectionLost(found, self.side, self.account.redacted(text), where=self.account.server.host)
+        self.account.admission.failed(error)
+        return error
 
     def lost_by(self, error: Exception) -> ConnectionLost:
         self.drop()

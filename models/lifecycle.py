@@ -24,6 +24,7 @@ from models.member import (
     this_runner,
 )
 from models.receive_range import FolderAge, LimitedRange, Sign, limited_range
+from models.refusals import is_parked, not_before, read_refusals
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from models.vault import Vault
 from models.wave import Event, InvalidRow, Wave
@@ -40,11 +41,17 @@ class NoSuchWave(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A member to be moved in a run."""
+    """A member to be moved in a run: where its mailboxes are, as the roster says, and when it may be begun."""
 
     id: int
     email: str
-    source_host: str
+    source_host: str | None = None
+    source_port: int | None = None
+    source_security: str | None = None
+    target_host: str | None = None
+    target_port: int | None = None
+    target_security: str | None = None
+    not_before: datetime | None = None
 
 
 def find_wave(session: Session, name: str) -> Wave:
@@ -55,8 +62,18 @@ def find_wave(session: Session, name: str) -> Wave:
     return wave
 
 
-def start_wave(engine: Engine, name: str, only: Collection[str] = (), flow_run_id: str | None = None) -> list[Due]:
-    """Put the wave's members in line for a pass (all that are not final, or only these addresses)."""
+def start_wave(
+    engine: Engine,
+    name: str,
+    only: Collection[str] = (),
+    flow_run_id: str | None = None,
+    *,
+    parked_too: bool = False,
+) -> list[Due]:
+    """Put the wave's members in line for a pass (all that are not final, or only these addresses).
+
+    Members that are parked, because an account of theirs was refused, stay so, unless they are wanted too.
+    """
     with writing(engine) as session:
         wave = find_wave(session, name)
         wave.state = WaveState.RUNNING
@@ -66,7 +83,7 @@ def start_wave(engine: Engine, name: str, only: Collection[str] = (), flow_run_i
         wave.copied_before, wave.bytes_before = copied_so_far(session, _id(wave.id))
         session.add(wave)
         session.add(Event(wave_id=_id(wave.id), who="runner", what="start"))
-        return _queue(session, _id(wave.id), only)
+        return _queue(session, _id(wave.id), only, parked_too)
 
 
 def copied_so_far(session: Session, wave_id: int) -> tuple[int, int]:
@@ -89,7 +106,8 @@ def start_check(engine: Engine, name: str, flow_run_id: str | None = None) -> li
         session.add(wave)
         session.add(Event(wave_id=_id(wave.id), who="runner", what="check"))
         members = session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line)))
-        return [Due(_id(m.id), m.email, m.source_host or "") for m in members if m.state not in MOVED | FINAL]
+        waiting = [member for member in members if member.state not in MOVED | FINAL]
+        return [_due(member) for member in waiting if not is_parked(read_refusals(member.refusals))]
 
 
 def wave_members(engine: Engine, name: str) -> list[Due]:
@@ -97,30 +115,39 @@ def wave_members(engine: Engine, name: str) -> list[Due]:
     with reading(engine) as session:
         wave = find_wave(session, name)
         members = session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line)))
-        return [Due(_id(m.id), m.email, m.source_host or "") for m in members if m.state not in FINAL]
+        return [_due(m) for m in members if m.state not in FINAL]
 
 
-def _queue(session: Session, wave_id: int, only: Collection[str]) -> list[Due]:
+def _due(member: Member) -> Due:
+    return Due(
+        _id(member.id),
+        member.email,
+        member.source_host,
+        member.source_port,
+        member.source_security,
+        member.target_host,
+        member.target_port,
+        member.target_security,
+        not_before(read_refusals(member.refusals)),
+    )
+
+
+def _queue(session: Session, wave_id: int, only: Collection[str], parked_too: bool) -> list[Due]:
     wanted = {email.casefold() for email in only}
     due = []
     for member in session.exec(select(Member).where(Member.wave_id == wave_id).order_by(col(Member.line))):
         if member.state in FINAL or (wanted and member.email.casefold() not in wanted):
             continue
+        if is_parked(read_refusals(member.refusals)):
+            if not parked_too:
+                continue
+            member.refusals = ""
         # A member that another runner is moving keeps its state; its lease decides.
         if member.state in AT_REST:
             change_state(session, member, MemberState.QUEUED, who="runner")
             _forget_failure(member)
-        due.append(Due(_id(member.id), member.email, member.source_host or ""))
+        due.append(_due(member))
     return due
-
-
-def spread_over_hosts(members: Sequence[Due]) -> list[Due]:
-    """Take turns between source hosts, so that one slow host does not hold back the others."""
-    by_host: dict[str, list[Due]] = {}
-    for member in members:
-        by_host.setdefault(member.source_host, []).append(member)
-    longest = max(map(len, by_host.values()), default=0)
-    return [queue[i] for i in range(longest) for queue in by_host.values() if i < len(queue)]
 
 
 def _forget_failure(member: Member) -> None:
@@ -143,13 +170,10 @@ def take_member(
     """Take a member's lease and note that its runner has begun, in one transaction; LeaseHeld if another one lives.
 
     `again` takes a lease that this process could not give back too.
-
-    A member that waits for its time (`resume_at`) is taken and left waiting: `member_started` notes its beginning then.
     """
     with writing(engine, alone=False) as session:
         member = lease(session, member_id, again=again)
-        if member.resume_at is None or member.resume_at <= now():
-            _start(session, member, state)
+        _start(session, member, state)
         return member
 
 
@@ -172,7 +196,7 @@ def _start(session: Session, member: Member, state: MemberState) -> None:
 def member_found(engine: Engine, member_id: int, token: int, messages: int) -> None:
     """Note how much there is at the source, for progress."""
     with writing(engine, alone=False) as session:
-        note_under_lease(session, member_id, token, messages_found=messages)
+        note_under_lease(session, member_id, token, messages_found=messages, worked_at=now())
 
 
 def member_heard(engine: Engine, member_id: int, side: str, text: str) -> None:
@@ -194,7 +218,8 @@ def member_checked(
         member.oldest = min((folder.oldest for folder in folders if folder.oldest), default=None)
         limited = limited_range(folders, now(), since=member.since, octets=size, used=quota_used)
         member.limited_range = str(limited or "")
-        member.finished_at = now()
+        member.finished_at = member.worked_at = now()
+        member.refusals = ""
         change_state(session, member, MemberState.READY, who="runner", why=f"{messages} messages, {size} bytes")
 
 
@@ -209,6 +234,7 @@ def member_moved(engine: Engine, member_id: int, token: int) -> MemberState:
         issues -= _harmless_issues(session, member_id) if issues else 0
         state = MemberState.SYNCED_WITH_ISSUES if issues else MemberState.SYNCED
         member.finished_at = now()
+        member.refusals = ""
         member.limited_range = _limited_range(member, [FolderAge(*row[1:]) for row in rows])
         change_state(session, member, state, who="runner", why=f"{issues} not moved" if issues else "")
         return state
@@ -243,9 +269,15 @@ def member_failed(
     server_text: str,
     *,
     resume_at: datetime | None = None,
+    refusals: str | None = None,
 ) -> None:
-    """Note why a pass stopped, and give the lease back; with `resume_at` it goes on by itself then."""
+    """Note why a pass stopped, and give the lease back; with `resume_at` it goes on by itself then.
+
+    `refusals` are what its accounts have been answered by now, where that has changed.
+    """
     with _last_of(engine, member_id, token) as (session, member):
+        if refusals is not None:
+            member.refusals = refusals
         _fail(session, member, cause, side, server_text, resume_at)
 
 

@@ -78,6 +78,11 @@ class Member(SQLModel, table=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    worked_at: datetime | None = None
+    """When both mailboxes were last signed in to."""
+    refusals: str = ""
+    """What the accounts were answered to their sign-in, since one last succeeded (`models.refusals`)."""
+
     lease_owner: str = ""
     lease_until: datetime | None = None
     lease_token: int = 0
@@ -130,7 +135,7 @@ def lease(session: Session, member_id: int, owner: str | None = None, *, again: 
         raise LeaseHeld(member.lease_owner)
     member.lease_owner = owner or this_runner()
     member.lease_token += 1
-    member.lease_until = _lease_end()
+    member.lease_until = lease_end()
     session.add(member)
     return member
 
@@ -149,17 +154,22 @@ def give_back(member: Member) -> None:
 
 
 def has_runner(member: Member) -> bool:
-    """Whether a runner has the member's lease and, as far as can be told, still lives.
-
-    One that runs on this machine keeps it whatever the clock says: it renews it, and only a clock that was set, its or
-    ours, can make the lease look old. One that is stopped (SIGSTOP) keeps it to its end.
-    """
+    """Whether a runner has the member's lease and, as far as can be told, still lives."""
     if not member.lease_owner or member.lease_until is None:
         return False
-    state = _process_state(member.lease_owner)
+    return lives(member.lease_owner, member.lease_until)
+
+
+def lives(runner: str, until: datetime) -> bool:
+    """Whether a runner whose lease ends then still lives, as far as can be told.
+
+    One that runs on this machine keeps what it has whatever the clock says: it renews it, and only a clock that was
+    set, its or ours, can make the lease look old. One that is stopped (SIGSTOP) keeps it to its end.
+    """
+    state = _process_state(runner)
     if state is None:
-        return member.lease_until > now()
-    return state in _RUNS or (state != "" and member.lease_until > now())
+        return until > now()
+    return state in _RUNS or (state != "" and until > now())
 
 
 def runner_lives(owner: str) -> bool | None:
@@ -176,7 +186,7 @@ def renew_lease(session: Session, member_id: int, token: int) -> None:
 def note_under_lease(session: Session, member_id: int, token: int, **values: object) -> None:
     """Write these columns together with the renewal, in one statement; LeaseLost if the lease is not ours."""
     # Asked of the table and not of the class, whose update looks for rows to refresh, in each of many transactions.
-    statement = _UNDER_LEASE.values(lease_until=_lease_end(), **values)
+    statement = _UNDER_LEASE.values(lease_until=lease_end(), **values)
     if session.connection().execute(statement, {"of": member_id, "held": token}).rowcount != 1:
         raise LeaseLost(f"member {member_id} has another runner")
 
@@ -188,7 +198,7 @@ def renew_leases(engine: Engine, tokens: Mapping[int, int]) -> None:
         # In order: who locks several rows must not meet another that has begun at the other end.
         for member_id, token in sorted(tokens.items()):
             values = {"of": member_id, "held": token}
-            session.connection().execute(held.values(lease_until=_lease_end()), values)
+            session.connection().execute(held.values(lease_until=lease_end()), values)
 
 
 def release_lease(engine: Engine, member_id: int, token: int) -> None:
@@ -197,7 +207,8 @@ def release_lease(engine: Engine, member_id: int, token: int) -> None:
         session.execute(_UNDER_LEASE.values(lease_owner="", lease_until=None), {"of": member_id, "held": token})
 
 
-def _lease_end() -> datetime:
+def lease_end() -> datetime:
+    """When a lease ends that is taken or renewed now."""
     return now() + timedelta(seconds=_lease_seconds)
 
 

@@ -1,14 +1,12 @@
 """One member, one task: take the lease, sign in, copy, and write down how it ended."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.runtime import task_run
 from sqlalchemy.exc import SQLAlchemyError
 
 from imapcopy.check_mailbox import check_mailbox
@@ -21,43 +19,31 @@ from models.columns import now
 from models.database import trouble
 from models.ledger import Ledger
 from models.member import LeaseHeld, LeaseLost, Member, release_lease
+from models.refusals import OF_THE_ACCOUNT, Refusal, read_refusals, refused, write_refusals
 from models.states import MemberState
 from models.vault import VaultClosed
 from tasks import policy
+from tasks.governor import Places, Spare
 from tasks.leases import claimed, renewed
-from tasks.limits import host_slots, spare_target_slot
 from tasks.store import Store, log, places, store
-
-
-def may_try_again(_task: object, run: TaskRun, state: State[Any]) -> bool:
-    """Whether Prefect runs the task again: the error's cause says so, and nobody asked to stop."""
-    try:
-        state.result()
-    except MigrationError as error:
-        return not policy.STOP.is_set() and _tries_left(error, run.run_count) > 0
-    except Exception:  # noqa: BLE001  (whatever else it was, trying again would not mend it)
-        return False
-    return False
 
 
 @task(
     task_run_name="move {email}",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retry_condition_fn=may_try_again,
 )
 def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> str:
     """Bring one member's new mailbox up to the old one; returns the member's state. `email` only names the run."""
 
-    def move(kept: Store, member: Member) -> MemberState:
+    def move(kept: Store, member: Member, places: Places) -> MemberState:
         token = member.lease_token
-        source, target = kept.accounts(member)
         ledger = Ledger(kept.engine, member_id, token)
         if reopen_issues:
             ledger.reopen_issues()
         watch = Watch(policy.STOP, lambda messages: lifecycle.member_found(kept.engine, member_id, token, messages))
-        with places_at(kept, source.server.host, target.server.host):
-            copy_mailbox(source, target, ledger, copy_options(kept, member, target.server.host), watch)
+        with places.taken(kept.accounts(member)) as (source, target):
+            copy_mailbox(source, target, ledger, copy_options(kept, member, places.spare), watch)
         return lifecycle.member_moved(kept.engine, member_id, token)
 
     return _as_its_runner(member_id, email, MemberState.SYNCING, move)
@@ -67,15 +53,13 @@ def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> s
     task_run_name="check {email}",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retry_condition_fn=may_try_again,
 )
 def check_member(member_id: int, email: str) -> str:
     """Sign in on both sides and count, writing to neither; returns the member's state."""
 
-    def look(kept: Store, member: Member) -> MemberState:
-        source, target = kept.accounts(member)
-        with places_at(kept, source.server.host, target.server.host):
-            seen = check_mailbox(source, target, copy_options(kept, member, target.server.host))
+    def look(kept: Store, member: Member, places: Places) -> MemberState:
+        with places.taken(kept.accounts(member)) as (source, target):
+            seen = check_mailbox(source, target, copy_options(kept, member, places.spare))
         note_check(kept.engine, member_id, member.lease_token, seen.look)
         if seen.failure:
             raise seen.failure
@@ -87,7 +71,7 @@ def check_member(member_id: int, email: str) -> str:
     return _as_its_runner(member_id, email, MemberState.CHECKING, look)
 
 
-Work = Callable[[Store, Member], MemberState]
+Work = Callable[[Store, Member, Places], MemberState]
 
 _OURS = frozenset({"vault_closed", "database_unavailable"})
 """Causes that lie with neither server."""
@@ -104,7 +88,7 @@ def _as_its_runner(member_id: int, email: str, state: MemberState, work: Work) -
             member = lifecycle.take_member(kept.engine, member_id, state, again=True)
             kept.unwritten.pop(member_id, None)
             with _leased(kept, member_id, member.lease_token):
-                return _recorded(kept, member, state, work)
+                return _recorded(kept, member, work)
     except LeaseHeld as held:
         log.info("%s is being moved by %s", email, held)
         return MemberState.SYNCING
@@ -114,18 +98,19 @@ def _as_its_runner(member_id: int, email: str, state: MemberState, work: Work) -
     except SQLAlchemyError as error:
         failure = _of_the_database(email, error)
         kept.unwritten[member_id] = failure.server_text
-        # The next try cannot know when its time is, so it is waited for now.
-        if (resume_at := _next_try(kept, failure)) is not None:
-            _wait_until(resume_at)
+        if (resume_at := _next_try(kept, member_id, failure)) is not None:
+            kept.again[member_id] = resume_at
+            return MemberState.THROTTLED
     raise failure
 
 
-def _recorded(kept: Store, member: Member, state: MemberState, work: Work) -> MemberState:
+def _recorded(kept: Store, member: Member, work: Work) -> MemberState:
     """Write every way to end into the member's row; what leaves here may be seen by everybody."""
     member_id, email, token = member.id or 0, member.email, member.lease_token
     failure: MigrationError
+    at_hosts = Places(kept, member_id)
     try:
-        return work(kept, _at_its_time(kept, member, state))
+        return work(kept, member, at_hosts)
     except LeaseLost:
         raise
     except Stopped:
@@ -145,12 +130,34 @@ def _recorded(kept: Store, member: Member, state: MemberState, work: Work) -> Me
     # Outside of the handlers: what fails here must not carry the first exception's text along.
     if policy.STOP.is_set() and failure.retryable:
         return _paused(kept, member_id, email, token)
-    resume_at = _next_try(kept, failure)
+    refusals = _refusals(member, at_hosts)
+    host_until = None if failure.cause_id in _OURS else at_hosts.failed(member, failure)
+    resume_at = _next_try(kept, member_id, failure, host_until, refusals)
     side = "" if failure.cause_id in _OURS else failure.side
     lifecycle.member_failed(
-        kept.engine, member_id, token, failure.cause_id, side, failure.server_text, resume_at=resume_at
+        kept.engine,
+        member_id,
+        token,
+        failure.cause_id,
+        side,
+        failure.server_text,
+        resume_at=resume_at,
+        refusals=write_refusals(refusals) if at_hosts.refused else None,
     )
+    if resume_at is not None:
+        # No failure: the flow takes the member up again.
+        kept.again[member_id] = resume_at
+        return MemberState.THROTTLED
     raise failure from None
+
+
+def _refusals(member: Member, at_hosts: Places) -> dict[str, Refusal]:
+    """What the accounts of a member have been answered by now, both sides."""
+    found = read_refusals(member.refusals)
+    for error in at_hosts.refused:
+        worked = member.worked_at is not None
+        found[error.side] = refused(found.get(error.side), error.cause_id, now(), worked=worked)
+    return found
 
 
 def _of_the_database(email: str, error: SQLAlchemyError) -> MigrationError:
@@ -168,29 +175,27 @@ def _paused(kept: Store, member_id: int, email: str, token: int) -> MemberState:
     return MemberState.PAUSED
 
 
-def _next_try(kept: Store, failure: MigrationError) -> datetime | None:
+def _next_try(
+    kept: Store,
+    member_id: int,
+    failure: MigrationError,
+    host_until: datetime | None = None,
+    refusals: Mapping[str, Refusal] = MappingProxyType({}),
+) -> datetime | None:
     """When this run tries the member again, None if it does not."""
-    attempt = task_run.run_count or 1
-    if _tries_left(failure, attempt) <= 0:
-        return None
-    return now() + timedelta(seconds=policy.delay(attempt, kept.settings.retry_delays))
-
-
-def _at_its_time(kept: Store, member: Member, state: MemberState) -> Member:
-    """The member, begun: at once, or after the pause before another try.
-
-    Waited for here and not in Prefect, whose waiting no stop request can end.
-    """
-    if member.resume_at is None:
-        return member
-    if _wait_until(member.resume_at):
-        raise Stopped
-    return lifecycle.member_started(kept.engine, member.id or 0, member.lease_token, state)
-
-
-def _wait_until(moment: datetime) -> bool:
-    """Wait for it, or for a request to stop; returns whether that came."""
-    return policy.STOP.wait(max((moment - now()).total_seconds(), 0))
+    before = kept.attempts.get(member_id, policy.Attempts())
+    waits = host_until is not None
+    attempts = policy.Attempts(before.tries + (not waits), before.waits + waits)
+    kept.attempts[member_id] = attempts
+    return policy.next_try(
+        failure.cause,
+        attempts,
+        kept.settings.retry_delays,
+        now(),
+        told=failure.wait_seconds,
+        host_until=host_until,
+        refusals=refusals if failure.cause_id in OF_THE_ACCOUNT else {},
+    )
 
 
 @contextlib.contextmanager
@@ -209,19 +214,7 @@ def _leased(kept: Store, member_id: int, token: int) -> Iterator[None]:
         raise
 
 
-def _tries_left(error: MigrationError, attempt: int) -> int:
-    if not error.retryable:
-        return 0
-    return policy.tries(error.cause_id, store().settings.retry_delays) - attempt
-
-
-def places_at(kept: Store, source_host: str, target_host: str) -> contextlib.AbstractContextManager[None]:
-    """A place at both servers, waited for."""
-    found = kept.settings
-    return host_slots(source_host, found.host_connections, target_host, found.target_connections)
-
-
-def copy_options(kept: Store, member: Member, target_host: str) -> CopyOptions:
+def copy_options(kept: Store, member: Member, spare: Spare) -> CopyOptions:
     """How the roster, the settings and the rules want a member to be moved."""
     found = kept.settings
     return CopyOptions(
@@ -231,5 +224,5 @@ def copy_options(kept: Store, member: Member, target_host: str) -> CopyOptions:
         existing=found.existing,
         folders=kept.rules.folders,
         repair=kept.rules.repair,
-        capacity=Capacity(found.member_connections, lambda: spare_target_slot(target_host, found.target_connections)),
+        capacity=Capacity(found.member_connections, spare),
     )

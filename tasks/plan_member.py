@@ -11,7 +11,8 @@ from imapcopy.plan_mailbox import PlannedFolder, plan_mailbox
 from models.database import reading
 from models.ledger import Ledger
 from models.member import Member
-from tasks.migrate_member import copy_options, places_at
+from tasks.governor import Places
+from tasks.migrate_member import copy_options
 from tasks.store import store
 
 
@@ -33,10 +34,10 @@ def plan_member(member_id: int, email: str) -> MemberPlan:
         member = session.get_one(Member, member_id)
     ledger = Ledger(kept.engine, member_id, token=0)
     try:
-        source, target = kept.accounts(member)
-        with places_at(kept, source.server.host, target.server.host):
+        places = Places(kept, member_id)
+        with places.taken(kept.accounts(member)) as (source, target):
             known = known_places(ledger.folders(), ledger.places())
-            options = copy_options(kept, member, target.server.host)
+            options = copy_options(kept, member, places.spare)
             return MemberPlan(email, tuple(plan_mailbox(source, target, options, known)))
     except MigrationError as error:
         return MemberPlan(email, cause=error.cause_id, side=error.side)

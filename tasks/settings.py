@@ -82,9 +82,11 @@ class Settings(BaseSettings):
         default=SignIns(), description="how members are signed in at either side, where not with passwords of their own"
     )
     members_at_once: int = Field(default=8, ge=1, le=256, description="members moved at the same time")
-    host_connections: int = Field(default=8, ge=1, description="members at the same time from one source server")
+    host_connections: int = Field(
+        default=8, ge=1, description="connections at the same time to one source server, of all workers together"
+    )
     target_connections: int = Field(
-        default=16, ge=1, description="connections at the same time into one target server, one or more a member"
+        default=16, ge=1, description="connections at the same time into one target server, of all workers together"
     )
     member_connections: int = Field(
         default=8, ge=1, description="connections of one member to a target that takes one message a command"
@@ -93,8 +95,9 @@ class Settings(BaseSettings):
         default="adopt",
         description="mail that is in a new mailbox already and equals a message of the old one: adopt or copy",
     )
-    retry_delays: tuple[float, ...] = Field(
-        default=(5.0, 20.0, 60.0), description="seconds before each new try of a member"
+    retry_delays: tuple[float, ...] | None = Field(
+        default=None,
+        description="seconds before each new try of a member, [] for none; default: what fits the cause",
     )
     lease_seconds: float = Field(
         default=LEASE_SECONDS, gt=0, description="after so long without a sign a runner's members may go to another"

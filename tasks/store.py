@@ -5,9 +5,11 @@ import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +23,7 @@ from models.member import Member, let_leases_last
 from models.rules import Rules
 from models.vault import Vault
 from tasks.credentials import SignIn, by_administrator, token_source
+from tasks.policy import Attempts
 from tasks.settings import Settings, know_own_providers, rules, settings
 from tasks.tokens import TokenSource
 from tasks.ways import RememberedWays
@@ -29,6 +32,23 @@ log = logging.getLogger("banjia")
 
 MOST_NOTICES = 20
 """So many of a server's sayings are kept of one run of a member; one that says something new each time ends here."""
+
+
+class Addressed(Protocol):
+    """What says where somebody's mailboxes are."""
+
+    @property
+    def source_host(self) -> str | None: ...
+    @property
+    def source_port(self) -> int | None: ...
+    @property
+    def source_security(self) -> str | None: ...
+    @property
+    def target_host(self) -> str | None: ...
+    @property
+    def target_port(self) -> int | None: ...
+    @property
+    def target_security(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +65,11 @@ class Store:
     _token_sources: dict[tuple[Side, str], TokenSource] = field(default_factory=dict)
     _opening: threading.Lock = field(default_factory=threading.Lock)
 
+    attempts: dict[int, Attempts] = field(default_factory=dict)
+    """What members have been through in this run."""
+    again: dict[int, datetime] = field(default_factory=dict)
+    """When the run is to take up members that have ended their last try."""
+
     @property
     def default_servers(self) -> DefaultServers:
         return DefaultServers(self.settings.source_host, self.settings.target_host)
@@ -53,27 +78,26 @@ class Store:
         """The old and the new mailbox of a member; MemberError when a server or what opens it is missing."""
         passwords = self.vault.get_sides(member.id or 0)
         heard = _Hearing(self.engine, member.id or 0).hear
-        source, target = self._source(member, passwords), self._target(member, passwords)
+        old, new = self.servers(member)
+        source = self._account("source", old, member.user_name, member.source_admin, passwords)
+        target = self._account("target", new, member.target_user_name or member.email, member.target_admin, passwords)
         return replace(source, heard=heard, ways=self.ways), replace(target, heard=heard, ways=self.ways)
 
-    def _source(self, member: Member, passwords: Mapping[Side, str]) -> Account:
-        server = self._server(
+    def servers(self, of: Addressed) -> tuple[Server, Server]:
+        """The old and the new server of a member; MemberError when one is missing."""
+        source = self._server(
             "source",
-            member.source_host or self.settings.source_host,
-            member.source_port if member.source_host else member.source_port or self.settings.source_port,
-            member.source_security or ("" if member.source_host else self.settings.source_security),
+            of.source_host or self.settings.source_host,
+            of.source_port if of.source_host else of.source_port or self.settings.source_port,
+            of.source_security or ("" if of.source_host else self.settings.source_security),
         )
-        return self._account("source", server, member.user_name, member.source_admin, passwords)
-
-    def _target(self, member: Member, passwords: Mapping[Side, str]) -> Account:
-        server = self._server(
+        target = self._server(
             "target",
-            member.target_host or self.settings.target_host,
-            member.target_port if member.target_host else member.target_port or self.settings.target_port,
-            member.target_security or ("" if member.target_host else self.settings.target_security),
+            of.target_host or self.settings.target_host,
+            of.target_port if of.target_host else of.target_port or self.settings.target_port,
+            of.target_security or ("" if of.target_host else self.settings.target_security),
         )
-        user = member.target_user_name or member.email
-        return self._account("target", server, user, member.target_admin, passwords)
+        return source, target
 
     def _account(
         self, side: Side, server: Server, user: str, admin: str | None, passwords: Mapping[Side, str]

@@ -4,6 +4,7 @@ from alembic import context
 from sqlmodel import SQLModel
 
 import models.check
+import models.hosts
 import models.ledger_rows
 import models.member
 import models.places

@@ -11,7 +11,7 @@ from models.columns import now
 from models.database import writing
 from models.ledger import Ledger
 from models.ledger_rows import Entry, Finished, FolderTally, GivenUp
-from models.lifecycle import Due, NoSuchWave, finish_wave, needing_retry, spread_over_hosts, start_wave, wave_state
+from models.lifecycle import NoSuchWave, finish_wave, needing_retry, start_wave, wave_state
 from models.member import LeaseLost, release_lease, take_lease
 from models.receive_range import FolderAge
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
@@ -78,12 +78,6 @@ def test_a_check_looks_at_those_that_were_not_moved_yet(engine: Engine, company:
     due = {member.email.partition("@")[0] for member in lifecycle.start_check(engine, "first")}
     assert due == {str(state) for state in MemberState} - {str(state) for state in MOVED | FINAL}
     assert company.wave_row().state == WaveState.CHECKING
-
-
-def test_members_take_turns_by_their_old_server() -> None:
-    members = [Due(n, f"{n}", host) for n, host in enumerate("aaaabbc")]
-    assert [f"{m.source_host}{m.id}" for m in spread_over_hosts(members)] == ["a0", "b4", "c6", "a1", "b5", "a2", "a3"]
-    assert spread_over_hosts([]) == []
 
 
 def test_a_retry_takes_what_is_not_through_or_has_messages_left(engine: Engine, company: Company) -> None:

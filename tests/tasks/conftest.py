@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks import policy
+from tasks.governor import dismiss_governors
 from tasks.settings import settings
 from tasks.store import log, store
 from tests.models.conftest import company, engine
@@ -17,6 +18,7 @@ __all__ = ["company", "engine"]
 
 def forget_everything() -> None:
     """Make this process open its settings, database and log anew."""
+    dismiss_governors()
     if store.cache_info().currsize:
         store().engine.dispose()
     store.cache_clear()
