@@ -33,6 +33,7 @@ roster_app = typer.Typer(no_args_is_help=True, help="Look at a roster before any
 rules_app = typer.Typer(no_args_is_help=True, help="The rules for folders and messages.")
 wave_app = typer.Typer(no_args_is_help=True, help="Waves: the members that move together.")
 member_app = typer.Typer(no_args_is_help=True, help="One member.")
+provider_app = typer.Typer(no_args_is_help=True, help="What is known of mail services.")
 vault_app = typer.Typer(no_args_is_help=True, help="The stored passwords.")
 probe_app = typer.Typer(help="Measure what a new mail service does with mail, in scratch folders of one mailbox.")
 notices_app = typer.Typer(no_args_is_help=True, help="What members and admins are told about a wave.")
@@ -42,6 +43,7 @@ for name, part in (
     ("rules", rules_app),
     ("wave", wave_app),
     ("member", member_app),
+    ("provider", provider_app),
     ("vault", vault_app),
     ("probe", probe_app),
     ("notices", notices_app),
@@ -278,6 +280,32 @@ def notices_status(wave: WaveName, json: AsJson = False) -> None:
     from console import notices
 
     notices.show(wave, as_json=json)
+
+
+@provider_app.command("list")
+def provider_list(json: AsJson = False) -> None:
+    """List the mail services that are known, and how to write each into a roster."""
+    from console import providers
+
+    providers.show_all(as_json=json)
+
+
+@provider_app.command("show")
+def provider_show(
+    name: Annotated[str, typer.Argument(help="As it is written into a roster.", metavar="NAME")], json: AsJson = False
+) -> None:
+    """Show one mail service: servers, sign-in, limits, and the steps of admin and member."""
+    from console import providers
+
+    providers.show_one(name, as_json=json)
+
+
+@provider_app.command("template")
+def provider_template() -> None:
+    """Print a providers.toml to add services of your own, or to change what is known of these."""
+    from console import providers
+
+    providers.print_template()
 
 
 @vault_app.command("rotate")

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from models.bilingual import Text
+from models.bilingual import Language, Text
 
 ANYBODY = "anybody"
 """The row of servers that no other row knows."""
@@ -340,6 +340,11 @@ def _words(row: Provider) -> set[str]:
     return {_word(each) for each in (row.name, row.title.zh, row.title.en, *row.aliases, *row.domains)}
 
 
+def providers_template(language: Language) -> str:
+    """A table of an admin's own to begin with: every field explained, and nothing in force."""
+    return _TEMPLATE.in_language(language)
+
+
 # Reading a table
 
 
@@ -421,3 +426,73 @@ def _contested(rows: Iterable[Provider], written: Mapping[str, str]) -> Iterator
                     f"{written[row.name]}：[{row.name}] aliases：“{word}”已属于 [{other}]",
                     f"{written[row.name]}: [{row.name}] aliases: {word!r} is taken by [{other}]",
                 )
+
+
+_TEMPLATE = Text(
+    zh="""\
+# 自己的服务商表：放在 BANJIA_HOME 中，文件名为 providers.toml，或用 BANJIA_PROVIDERS 指定。
+# 每一行是 [名称]；名称与自带的相同时，只覆盖写出的字段。去掉行首的 # 即生效。
+# 用 banjia provider show 名称 查看结果。
+
+# [corp]
+# title = { zh = "公司旧邮箱", en = "our old mail" }
+# like = "coremail"                    # 照搬另一行的内容（识别特征除外）
+# aliases = ["旧邮箱"]                 # 名单 Provider 列中的其他写法
+# hosts = ["mail.corp.example"]        # 服务器名的结尾
+# domains = ["corp.example"]           # 登录账号的域名
+# mx = ["mx.corp.example"]             # MX 记录指向的服务器名的结尾
+# imap = [{ host = "mail.corp.example", port = 993, security = "tls" }]
+# smtp = [{ host = "mail.corp.example", port = 465 }]
+# mechanisms = ["PLAIN", "LOGIN"]      # 登录机制，优先的在前
+# user_name = "address"                # address 或 local_part
+# secrets = ["password"]               # client_password、password、oauth
+# connections = 20                     # 全部成员合计的连接数
+# mailbox_connections = 4              # 每个邮箱的连接数
+# logins_a_minute = 30                 # 全部成员合计的每分钟登录次数
+# largest_message = 52428800           # 单封邮件上限（字节）
+# download_a_day = 2621440000          # 每个邮箱每天下载（字节）
+# upload_a_day = 524288000             # 每个邮箱每天上传（字节）
+# quirks = [{ zh = "周末停机维护", en = "down for maintenance at weekends" }]
+
+# [corp.steps]                         # 操作步骤，中英文都要写；可用的有：
+#   allow_clients、ip_rules、oauth、read_receipts（管理员），
+#   lock、web_login、imap、client_password、receive_range（成员）
+# client_password = [
+#   { zh = "打开 https://mail.corp.example，点击“设置”。", en = "Open https://mail.corp.example and click Settings." },
+#   { zh = "点击“生成客户端密码”。", en = "Click Create client password." },
+# ]
+""",
+    en="""\
+# A table of your own: providers.toml in BANJIA_HOME, or the file that BANJIA_PROVIDERS names.
+# Each row is [a name]; with the name of one that comes with the program, only the fields that you write are changed.
+# Take the # away to put a line into force, and look at the result with banjia provider show NAME.
+
+# [corp]
+# title = { zh = "公司旧邮箱", en = "our old mail" }
+# like = "coremail"                    # says what another row says, but for its signs
+# aliases = ["old mail"]               # other words for it in the Provider column of a roster
+# hosts = ["mail.corp.example"]        # ends of the names of its servers
+# domains = ["corp.example"]           # domains of its logins
+# mx = ["mx.corp.example"]             # ends of the names that MX records point at
+# imap = [{ host = "mail.corp.example", port = 993, security = "tls" }]
+# smtp = [{ host = "mail.corp.example", port = 465 }]
+# mechanisms = ["PLAIN", "LOGIN"]      # how to sign in, the best first
+# user_name = "address"                # address or local_part
+# secrets = ["password"]               # client_password, password, oauth
+# connections = 20                     # of all members together
+# mailbox_connections = 4              # of one mailbox
+# logins_a_minute = 30                 # of all members together
+# largest_message = 52428800           # octets
+# download_a_day = 2621440000          # octets, a mailbox
+# upload_a_day = 524288000             # octets, a mailbox
+# quirks = [{ zh = "周末停机维护", en = "down for maintenance at weekends" }]
+
+# [corp.steps]                         # what is to be clicked, in both languages; there are:
+#   allow_clients, ip_rules, oauth, read_receipts (the admin's),
+#   lock, web_login, imap, client_password, receive_range (the member's)
+# client_password = [
+#   { zh = "打开 https://mail.corp.example，点击“设置”。", en = "Open https://mail.corp.example and click Settings." },
+#   { zh = "点击“生成客户端密码”。", en = "Click Create client password." },
+# ]
+""",
+)

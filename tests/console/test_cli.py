@@ -22,12 +22,13 @@ from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Enrolled, Office
 
 COMMANDS = {
-    "": "migrate roster rules wave member verify vault notices deploy worker prefect demo doctor",
+    "": "migrate roster rules wave member provider verify vault probe notices host deploy worker prefect demo doctor",
     "roster": "check template",
     "rules": "template",
     "wave": "create check plan start retry status report failures issues",
     "member": "show",
-    "vault": "rotate purge",
+    "provider": "list show template",
+    "vault": "set list forget rotate purge",
     "notices": "preview send status",
     "prefect": "start stop status",
 }
