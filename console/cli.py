@@ -110,6 +110,14 @@ def wave_check(wave: WaveName, json: AsJson = False) -> None:
     check.show(wave, as_json=json)
 
 
+@wave_app.command("addresses")
+def wave_addresses(wave: WaveName, json: AsJson = False) -> None:
+    """Ask Feishu or Lark Mail which new addresses exist, and what they are. Needs no member's password."""
+    from console import addresses
+
+    addresses.show(wave, as_json=json)
+
+
 @wave_app.command("plan")
 def wave_plan(wave: WaveName, json: AsJson = False) -> None:
     """Show where each folder of every member goes, and why. Writes to no mailbox."""

@@ -21,6 +21,7 @@ from models.lifecycle import NoSuchWave
 from models.providers import ProvidersMistaken
 from models.rules import RulesMistaken
 from models.vault import VaultClosed
+from tasks.address_book import AddressBookClosed
 from tasks.notify import NoticesUnusable
 from tasks.prefect_server import PrefectUnreachable
 from tasks.settings import SettingsMistake, settings, terminal_language
@@ -36,6 +37,7 @@ _PROVIDERS = Text(
     "服务商表有误，什么也没有开始：\n{what}", "The table of providers cannot be used; nothing was started:\n{what}"
 )
 _NOTICES = Text("通知无法发送：{what}", "Notices cannot be sent: {what}")
+_ADDRESSES = Text("地址无法核对：{what}", "Addresses cannot be checked: {what}")
 _VAULT = Text("密码库无法打开：{what}", "The vault of passwords stays closed: {what}")
 _PREFECT = Text("Prefect 服务不可用：{what}", "Prefect is not available: {what}")
 _DATABASE = Text("数据库无法使用：{what}", "The database cannot be used: {what}")
@@ -112,6 +114,8 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
             return _PROVIDERS, error.told.in_language(language()), Exit.USAGE
         case NoticesUnusable():
             return _NOTICES, error.told.in_language(language()), Exit.USAGE
+        case AddressBookClosed():
+            return _ADDRESSES, error.told.in_language(language()), Exit.UNREACHABLE
         case VaultClosed():
             return _VAULT, str(error), Exit.UNEXPECTED
         case PrefectUnreachable():

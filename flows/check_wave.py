@@ -12,6 +12,7 @@ from flows.report_wave import publish_report
 from flows.window import run_each
 from models.lifecycle import Due, finish_wave, start_check
 from tasks import policy
+from tasks.addresses import note_addresses
 from tasks.governor import Turns
 from tasks.migrate_member import check_member
 from tasks.settings import settings
@@ -29,6 +30,7 @@ def check_wave(wave: str) -> State[Any]:
     """Check the members that have not been moved yet; the final state says whether all are ready."""
     kept = store()
     members = start_check(kept.engine, wave, flow_run.id)
+    note_addresses(kept, [member.email for member in members])
 
     def submit(member: Due) -> Any:
         return check_member.submit(member.id, member.email)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 
@@ -14,7 +15,7 @@ from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
 from imapcopy.errors import MemberError, MigrationError, ServerError, Stopped
 from imapcopy.send import Capacity
 from models import lifecycle
-from models.check import note_check
+from models.check import Finding, Look, note_check
 from models.columns import now
 from models.database import trouble
 from models.ledger import Ledger
@@ -58,9 +59,14 @@ def check_member(member_id: int, email: str) -> str:
     """Sign in on both sides and count, writing to neither; returns the member's state."""
 
     def look(kept: Store, member: Member, places: Places) -> MemberState:
+        known = address_findings(kept, member)
+        if known:
+            # Told even when there is no password to sign in with yet.
+            note_check(kept.engine, member_id, member.lease_token, Look(findings=known))
         with places.taken(kept.accounts(member)) as (source, target):
             seen = check_mailbox(source, target, copy_options(kept, member, places.spare))
-        note_check(kept.engine, member_id, member.lease_token, seen.look)
+        looked = replace(seen.look, findings=(*seen.look.findings, *known))
+        note_check(kept.engine, member_id, member.lease_token, looked)
         if seen.failure:
             raise seen.failure
         lifecycle.member_checked(
@@ -69,6 +75,12 @@ def check_member(member_id: int, email: str) -> str:
         return MemberState.READY
 
     return _as_its_runner(member_id, email, MemberState.CHECKING, look)
+
+
+def address_findings(kept: Store, member: Member) -> tuple[Finding, ...]:
+    """What the address book has against the member's new address."""
+    status = kept.addresses.get(member.email.casefold())
+    return (status.finding,) if status and status.finding else ()
 
 
 Work = Callable[[Store, Member, Places], MemberState]

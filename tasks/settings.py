@@ -130,6 +130,14 @@ class Settings(BaseSettings):
         default=(2.0, 4.0, 8.0), description="days between an invitation and each of its reminders; no more than these"
     )
     summary_at: str = Field(default="09:00", description="time of the admins' daily summary")
+    feishu_app_id: str = Field(default="", description="app that may look up addresses of Feishu or Lark Mail")
+    feishu_secret_file: Path | None = Field(
+        default=None,
+        description="file with the app's secret, readable by you alone; default: `banjia vault set feishu`",
+    )
+    feishu_domain: str = Field(
+        default="https://open.feishu.cn", description="open platform of the app; Lark: https://open.larksuite.com"
+    )
     alarm_hours: float = Field(default=4.0, gt=0, description="the same alarm comes once in so many hours")
 
     @classmethod

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from imapcopy.account import DEFAULT_PORTS, Account, Security, Server, Ways
 from imapcopy.errors import MemberError, Side
 from models import lifecycle
+from models.addresses import AddressStatus
 from models.database import open_database
 from models.detection import DefaultServers
 from models.member import Member, let_leases_last
@@ -62,6 +63,8 @@ class Store:
     rules: Rules = field(default_factory=Rules)
     unwritten: dict[int, str] = field(default_factory=dict)
     """Members that ended when the database took no word of it, with its own words; the flow writes them down later."""
+    addresses: dict[str, AddressStatus] = field(default_factory=dict)
+    """What the address book said of new addresses, folded, while a check runs."""
     _token_sources: dict[tuple[Side, str], TokenSource] = field(default_factory=dict)
     _opening: threading.Lock = field(default_factory=threading.Lock)
 
