@@ -172,7 +172,7 @@ def judge(text: str, *, stage: Stage, side: Side, host: str) -> Verdict:
             allowed = [
                 rule
                 for rule in said
-                if rule in _own or (rule.cause in row.words and not rule.pattern.search(f"NO [{code}]"))
+                if rule in _own or (rule.cause in {row.cause, *row.words} and not rule.pattern.search(f"NO [{code}]"))
             ]
             return _by_words(allowed, text, line) or Verdict(row.cause, f"[{code}]")
     return _by_words(said, text, line) or Verdict(DEFAULT_CAUSES[stage], "")
