@@ -28,6 +28,7 @@ COMMANDS = {
     "wave": "create check addresses plan start retry status report failures issues",
     "member": "show",
     "provider": "list show template",
+    "probe": "show",
     "vault": "set list forget rotate purge",
     "notices": "preview send status",
     "prefect": "start stop status",
