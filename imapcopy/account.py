@@ -89,6 +89,8 @@ class Account:
     password: str = field(default="", repr=False)
     heard: Callable[[Side, str], None] = field(default=_nobody_listens, repr=False, compare=False)
     """Called with what a server says to people, outside of any failure: warnings, and what it wants to be shown."""
+    met: Callable[[Side, str], None] = field(default=_nobody_listens, repr=False, compare=False)
+    """Called with the row of the table of providers that a server's greeting, or what it offers, gives away."""
     login: str = ""
     """The name that the password belongs to, where it is not `user`: an administrator's, or both in one."""
     on_behalf: bool = False

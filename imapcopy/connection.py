@@ -22,6 +22,7 @@ from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Selected
 from imapcopy.sign_in import connect, sign_in
 from imapcopy.wire import Deadline, Response
+from models.providers import provider_at
 
 PIECE_BYTES = 4 << 20
 LABELLED_SCAN_ITEMS = SCAN_ITEMS[:-1] + b" X-GM-LABELS)"
@@ -85,6 +86,8 @@ class Connection:
         self.greeting = bytes(client.welcome or b"").decode("latin-1")
         self._dialogue = Dialogue(account, self.side, client)
         self._compressible = True
+        # Before the sign-in: who is refused needs to know most whose server it was.
+        self._meet(frozenset())
         try:
             self.capabilities = sign_in(self._dialogue, client)
         except MigrationError as error:
@@ -95,12 +98,16 @@ class Connection:
             self.drop()
             raise
         account.admission.signed_in()
+        self._meet(self.capabilities)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _meet(self, capabilities: frozenset[str]) -> None:
+        self.account.met(self.side, provider_at(self.server.host, self.greeting, capabilities).name)
 
     @property
     def server(self) -> Server:

@@ -26,7 +26,7 @@ from models.member import (
 from models.receive_range import FolderAge, LimitedRange, Sign, limited_range
 from models.refusals import is_parked, not_before, read_refusals
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
-from models.vault import Vault
+from models.vault import Side, Vault
 from models.wave import Event, InvalidRow, Wave
 
 SIGN_IN_CAUSES = frozenset(
@@ -206,6 +206,15 @@ def member_heard(engine: Engine, member_id: int, side: str, text: str) -> None:
         same = Event.member_id == member_id, Event.who == side, Event.what == "says", Event.why == text
         if member and session.exec(select(Event.id).where(*same).limit(1)).first() is None:
             session.add(Event(wave_id=member.wave_id, member_id=member_id, who=side, what="says", why=text))
+
+
+def member_met(engine: Engine, member_id: int, side: Side, provider: str) -> None:
+    """Note whose server a member's turned out to be, unless something surer has told it."""
+    with writing(engine, alone=False) as session:
+        member = session.get(Member, member_id, with_for_update=True)
+        if member and not getattr(member, f"{side}_provider"):
+            setattr(member, f"{side}_provider", provider)
+            session.add(member)
 
 
 def member_checked(

@@ -102,6 +102,8 @@ def range_sentence(found: LimitedRange) -> Text:
             return sentence("range_age", n=found.number)
         case Sign.COUNT:
             return sentence("range_count", n=found.number)
+        case Sign.MEDIAN:
+            return sentence("range_median", n=found.number)
         case Sign.QUOTA:
             return sentence("range_quota", size=human_bytes(found.number))
 

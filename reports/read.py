@@ -17,10 +17,9 @@ from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.places import FolderPlace
-from models.receive_range import LimitedRange
 from models.uid_sets import parse_uids
 from models.wave import Event, InvalidRow, Wave
-from reports.read_check import read_checks
+from reports.read_check import limited_ranges, read_checks
 from reports.summary import (
     EventSummary,
     FolderSummary,
@@ -152,7 +151,9 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
         select(Event).where(Event.wave_id == wave.id, col(Event.member_id).is_not(None)).order_by(col(Event.id))
     ):
         events[event.member_id or 0].append(_event(event))
-    for member in session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line))):
+    everybody = session.exec(select(Member).where(Member.wave_id == wave.id).order_by(col(Member.line))).all()
+    ranges = limited_ranges(everybody)
+    for member in everybody:
         mine, placed = folders[member.id or 0], places[member.id or 0]
         yield MemberSummary(
             id=member.id or 0,
@@ -180,7 +181,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             repaired=tuple(each for folder in mine for each in repaired[folder.id or 0]),
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
-            limited_range=LimitedRange.read(member.limited_range),
+            limited_range=ranges.get(member.id or 0),
             source_provider=provider_of(member, "source").name,
             target_provider=provider_of(member, "target").name,
             started_at=member.started_at,

@@ -1,14 +1,27 @@
 """Reads the checks of a wave out of the database into the values of `reports.check`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sqlmodel import Session, col, select
 
 from models.check import Look, MemberCheck
 from models.member import Member
-from models.receive_range import LimitedRange
+from models.receive_range import Holding, LimitedRange, far_below
+from models.states import MemberState
 from models.wave import Wave
 from reports.check import CheckedMember, is_checked, with_findings
+
+
+def limited_ranges(members: Iterable[Member]) -> dict[int, LimitedRange]:
+    """By member's id, why a wave's old mailboxes are suspected to show only a part of their mail."""
+    holdings, found = {}, {}
+    for member in members:
+        own = LimitedRange.read(member.limited_range)
+        if own is not None:
+            found[member.id or 0] = own
+        if member.messages_found and not member.shared and not member.since and member.state != MemberState.REMOVED:
+            holdings[member.id or 0] = Holding(member.messages_found, member.source_bytes)
+    return far_below(holdings) | found
 
 
 def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
@@ -19,12 +32,14 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
         .where(Member.wave_id == wave.id)
         .order_by(col(Member.line))
     )
-    rows = [(member, check) for member, check in session.exec(query) if is_checked(member.state)]
+    everybody = [(member, check) for member, check in session.exec(query)]
+    ranges = limited_ranges([member for member, _ in everybody])
+    rows = [(member, check) for member, check in everybody if is_checked(member.state)]
     if not any(check for _, check in rows):
         return
     for member, check in rows:
         look = Look.read(check.document) if check else None
-        limited = LimitedRange.read(member.limited_range)
+        limited = ranges.get(member.id or 0)
         yield CheckedMember(
             id=member.id or 0,
             email=member.email,

@@ -21,6 +21,7 @@ from models.addresses import AddressStatus
 from models.database import open_database
 from models.detection import DefaultServers
 from models.member import Member, let_leases_last
+from models.providers import ANYBODY
 from models.rules import Rules
 from models.vault import Vault
 from tasks.credentials import SignIn, by_administrator, token_source
@@ -84,7 +85,11 @@ class Store:
         old, new = self.servers(member)
         source = self._account("source", old, member.user_name, member.source_admin, passwords)
         target = self._account("target", new, member.target_user_name or member.email, member.target_admin, passwords)
-        return replace(source, heard=heard, ways=self.ways), replace(target, heard=heard, ways=self.ways)
+        met = _Meeting(self.engine, member).met
+        return (
+            replace(source, heard=heard, met=met, ways=self.ways),
+            replace(target, heard=heard, met=met, ways=self.ways),
+        )
 
     def servers(self, of: Addressed) -> tuple[Server, Server]:
         """The old and the new server of a member; MemberError when one is missing."""
@@ -144,6 +149,31 @@ class Store:
             self.settings.ca_file,
             plain_allowed=host.lower() in {name.lower() for name in self.settings.plain_hosts},
         )
+
+
+class _Meeting:
+    """Writes down whose servers a member's turn out to be, where nobody could tell before; once for each side."""
+
+    def __init__(self, engine: Engine, member: Member) -> None:
+        self._engine = engine
+        self._member_id = member.id or 0
+        self._lock = threading.Lock()
+        self._unknown = {
+            side for side, name in (("source", member.source_provider), ("target", member.target_provider)) if not name
+        }
+
+    def met(self, side: Side, provider: str) -> None:
+        if provider == ANYBODY or side not in self._unknown:
+            return
+        with self._lock:
+            if side not in self._unknown:
+                return
+            self._unknown.discard(side)
+        try:
+            lifecycle.member_met(self._engine, self._member_id, side, provider)
+        except SQLAlchemyError as error:
+            # It is met again with the next connection of a later run.
+            log.error("member %d: %s", self._member_id, places(error))
 
 
 class _Hearing:

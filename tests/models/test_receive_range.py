@@ -5,7 +5,19 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from models.receive_range import QUOTA_MARGIN, RANGES, FolderAge, LimitedRange, Sign, limited_range
+from models.receive_range import (
+    COMPARED,
+    FAR_BELOW,
+    QUOTA_MARGIN,
+    RANGES,
+    USUAL,
+    FolderAge,
+    Holding,
+    LimitedRange,
+    Sign,
+    far_below,
+    limited_range,
+)
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
@@ -62,3 +74,32 @@ def test_a_roster_that_wants_no_older_mail_is_no_range() -> None:
 @pytest.mark.parametrize("found", [LimitedRange(Sign.AGE, 30), LimitedRange(Sign.QUOTA, 1 << 40), None])
 def test_a_suspicion_is_read_as_it_was_written(found: LimitedRange | None) -> None:
     assert LimitedRange.read(str(found or "")) == found
+
+
+# -- compared with others
+
+
+def wave(*small: Holding, others: int = COMPARED, messages: int = 8000, octets: int = 4 << 30) -> dict[int, Holding]:
+    return dict(enumerate([*small, *[Holding(messages, octets)] * others]))
+
+
+def test_a_mailbox_far_below_the_others_of_its_wave_is_suspected() -> None:
+    small = Holding(8000 // FAR_BELOW - 1, (4 << 30) // FAR_BELOW)
+    assert far_below(wave(small)) == {0: LimitedRange(Sign.MEDIAN, 8000)}
+    # Where nothing is known of sizes, the messages decide.
+    assert far_below(wave(Holding(10, 0), octets=0)) == {0: LimitedRange(Sign.MEDIAN, 8000)}
+
+
+@pytest.mark.parametrize(
+    "holdings",
+    [
+        wave(Holding(8000 // FAR_BELOW, 1)),
+        wave(Holding(10, (4 << 30) // FAR_BELOW + 1)),  # few messages, large ones
+        wave(Holding(0, 0)),
+        wave(Holding(10, 10), others=COMPARED - 2),
+        wave(Holding(10, 10), messages=USUAL - 1),
+        {},
+    ],
+)
+def test_small_waves_small_mailboxes_and_empty_ones_are_not(holdings: dict[int, Holding]) -> None:
+    assert far_below(holdings) == {}
