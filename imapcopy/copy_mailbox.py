@@ -56,6 +56,8 @@ AHEAD_BYTES = 4 << 20
 """How much one mailbox may have read and not yet handed to the target's connection."""
 TRANSFERS = 2
 """How often a message that was not there when read back is sent, before it is an issue."""
+TOKENS_IN_VAIN = 4
+"""So often a session may end with its access token before anything arrived."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -356,6 +358,7 @@ class _Group:
     def run(self) -> list[FolderPass]:
         """Recover, plan, copy and verify; once more from the ledger, as long as broken connections let it get on."""
         arrived = -1
+        tokens_ended = 0
         while True:
             self._watch.check()
             try:
@@ -363,9 +366,10 @@ class _Group:
             except ConnectionLost as lost:
                 # Either side may have ended a session that stood idle while the other was busy.
                 done = sum(folder.arrived for folder in self._folders)
-                if lost.cause_id in HOST_BUSY or done <= arrived:
+                tokens_ended = tokens_ended + 1 if lost.cause_id == "token_expired" and done <= arrived else 0
+                if lost.cause_id in HOST_BUSY or (done <= arrived and not 0 < tokens_ended <= TOKENS_IN_VAIN):
                     raise
-                arrived = done
+                arrived = max(arrived, done)
             self._watch.check()
             self._source.reopen()
             self._target.reopen()

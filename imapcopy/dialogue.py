@@ -274,7 +274,7 @@ class Dialogue:
         found = self._classified(text)
         if found == "token_expired" and self.account.tokens and self.token:
             self.account.tokens.ended(self.token)
-        if found not in HOST_BUSY | {"timeout"}:
+        elif found not in HOST_BUSY | {"timeout"}:
             found = "connection_dropped"
         error = ConnectionLost(found, self.side, self.account.redacted(text), where=self.account.server.host)
         self.account.admission.failed(error)
