@@ -47,6 +47,8 @@ class Dialogue:
         self.selected = b""
         """The folder that is open, and its UIDVALIDITY."""
         self.uidvalidity = 0
+        self.mechanism = ""
+        """By which it was signed in."""
         self.sent = 0
         self.token: Token | None = None
         """What was signed in with, if not a password."""

@@ -136,6 +136,7 @@ class _Probing:
         listing = connection.listing()
         self._root = f"{listing.prefix}{ROOT}{self._token}"
         self.note(
+            mechanism=connection.mechanism,
             capabilities=tuple(sorted(connection.capabilities)),
             prefix=listing.prefix,
             separator=listing.separator,

@@ -14,6 +14,11 @@ from imapcopy.wire import Response
 class ProbeConnection(TargetConnection):
     """A target in whose scratch folders anything may be done. The copier never opens one."""
 
+    @property
+    def mechanism(self) -> str:
+        """By which the account was signed in to."""
+        return self._dialogue.mechanism
+
     def leave(self) -> None:
         """Open no scratch folder any more: some servers do not delete the folder that is open."""
         self._dialogue.opened(self._dialogue.opening(b"EXAMINE", b"INBOX"), b"INBOX")

@@ -165,7 +165,7 @@ def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
             failure = _login_failed(dialogue, lost.server_text, lost.cause_id)
             break
         else:
-            dialogue.token = token
+            dialogue.token, dialogue.mechanism = token, mechanism
             if mechanism != ways[0]:
                 account.ways.worked(account.server, account.credential, mechanism)
             return _introduced(dialogue, offered, told)
