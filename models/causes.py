@@ -4,15 +4,17 @@ A cause is the class of a failure, never a server's own words; those are kept be
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, get_args
 
 from models.bilingual import Text
 
 Owner = Literal["member", "admin", "provider", "support", "nobody"]
 Reach = Literal["message", "folder", "member", "host"]
+Side = Literal["source", "target"]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 OWNERS: dict[Owner, Text] = {
     "member": Text("成员处理", "member's turn"),
@@ -47,6 +49,8 @@ class Cause:
     advice: Text
     step: str = ""
     """Which of a provider's own steps (`Provider.steps`) cures it."""
+    at_side: tuple[tuple[Side, Owner, Text], ...] = ()
+    """Whose turn it is and what to do on a side where that differs."""
     harmless: bool = False
     """The message has its copy, or the member did away with it: nothing is missing and nobody has to look."""
 
@@ -54,6 +58,13 @@ class Cause:
     def retryable(self) -> bool:
         """Trying again without anybody's action may succeed."""
         return self.retry is not None
+
+    def at(self, side: str) -> "Cause":
+        """The same cause as it is on a side; "" where the side is not known."""
+        for own, owner, advice in self.at_side:
+            if own == side:
+                return replace(self, owner=owner, advice=advice)
+        return self
 
 
 @cache
@@ -69,6 +80,11 @@ def causes() -> dict[str, Cause]:
             retry=Retry(**row["retry"]) if "retry" in row else None,
             advice=Text(row["advice_zh"], row["advice_en"]),
             step=row.get("step", ""),
+            at_side=tuple(
+                (side, row[side].get("owner", row["owner"]), Text(row[side]["advice_zh"], row[side]["advice_en"]))
+                for side in SIDES
+                if side in row
+            ),
             harmless=row.get("harmless", False),
         )
         for name, row in rows.items()

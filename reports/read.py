@@ -166,7 +166,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             target_user=member.target_user_name or member.email,
             target_host=member.target_host or "",
             state=member.state,
-            cause=cause(member.cause) if member.cause else None,
+            cause=cause(member.cause).at(member.cause_side) if member.cause else None,
             cause_side=member.cause_side,
             server_text=member.server_text,
             bytes=sum(folder.bytes for folder in mine if not folder.superseded),

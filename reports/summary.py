@@ -431,10 +431,11 @@ def group_harmless(members: Iterable[MemberSummary]) -> tuple[CauseGroup, ...]:
 
 
 def _grouped(found: Iterable[tuple[Cause, MemberSummary, int]]) -> tuple[CauseGroup, ...]:
-    groups: dict[str, dict[int, MemberSummary]] = defaultdict(dict)
-    messages: Counter[str] = Counter()
+    # A cause may be cured differently on the two sides; then it is two groups.
+    groups: dict[Cause, dict[int, MemberSummary]] = defaultdict(dict)
+    messages: Counter[Cause] = Counter()
     for each, member, count in found:
-        groups[each.id][member.id] = member
-        messages[each.id] += count
-    made = (CauseGroup(cause(name), tuple(some.values()), messages[name]) for name, some in groups.items())
-    return tuple(sorted(made, key=lambda group: (-len(group.members), group.cause.id)))
+        groups[each][member.id] = member
+        messages[each] += count
+    made = (CauseGroup(each, tuple(some.values()), messages[each]) for each, some in groups.items())
+    return tuple(sorted(made, key=lambda group: (-len(group.members), group.cause.id, group.cause.advice.en)))

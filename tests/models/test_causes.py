@@ -8,8 +8,10 @@ from typing import get_args
 
 import pytest
 
-from models.causes import OWNERS, Owner, Reach, cause, causes
+from models.causes import OWNERS, SIDES, Cause, Owner, Reach, cause, causes
 from models.lifecycle import SIGN_IN_CAUSES
+from models.providers import STEPS
+from models.roster_columns import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 CODE = [
@@ -94,3 +96,61 @@ def test_every_owner_has_a_name_in_both_languages() -> None:
 
 def test_a_cause_of_a_later_version_reads_as_unclassified() -> None:
     assert cause("invented_in_2031").id == "unclassified"
+
+
+EVERY = [(name, side, causes()[name].at(side)) for name in sorted(causes()) for side in ("", *SIDES)]
+OF_MESSAGES_AND_FOLDERS = {name for name, each in causes().items() if each.reach in {"message", "folder"}}
+SOURCE_ONLY = OF_MESSAGES_AND_FOLDERS | {"receive_range", "over_quota", "no_folders"}
+"""Causes whose advice may speak of the old mailbox: the message stays there, or it is about it alone."""
+
+
+@pytest.mark.parametrize(("name", "side", "found"), EVERY, ids=[f"{name} {side}" for name, side, _ in EVERY])
+def test_advice_is_whole_on_either_side_and_speaks_of_what_there_is(name: str, side: str, found: Cause) -> None:
+    zh, en = found.advice.zh, found.advice.en
+    assert zh.endswith("。")
+    assert en.endswith(".")
+    assert not re.search(r"[\u4e00-\u9fff][,:;!?()]|[,:;!?()][\u4e00-\u9fff]", zh)
+    assert not re.search(r"点“|点击|按钮|\bpress\b|\bclick\b|\bbutton\b", zh + en), "there are no buttons"
+    for command in re.findall(r"banjia (?:wave|vault|roster) \w+", en):
+        assert command in zh
+    for column in re.findall(r"\b(?:Source|Target|Exclude|User|Email)[A-Z]\w+", zh + en):
+        assert column in {each.name for each in COLUMNS}
+    if name not in SOURCE_ONLY:
+        assert not re.search("源邮箱|旧邮箱|原邮箱|旧服务", zh), "it may happen in the new mailbox"
+        assert not re.search(r"\bold (mailbox|server|service)|\bsource\b", en)
+
+
+@pytest.mark.parametrize("name", sorted(causes()))
+def test_what_is_the_admins_turn_says_what_to_do(name: str) -> None:
+    found = causes()[name]
+    if found.owner in {"member", "admin"}:
+        assert not found.advice.zh.endswith("无需处理。") or "如果" in found.advice.zh
+    if found.owner == "nobody":
+        assert not re.match("请", found.advice.zh)
+    assert not found.step or found.step in STEPS
+
+
+@pytest.mark.parametrize("name", sorted(causes()))
+def test_a_retry_waits_and_ends(name: str) -> None:
+    retry = causes()[name].retry
+    assert retry is None or (0 < retry.first <= retry.most <= 4 * 3600 and 1 <= retry.tries <= 20)
+
+
+def test_what_a_server_asks_to_wait_for_is_waited_for_longest() -> None:
+    """Tried again fast, a login that was too frequent becomes a blocked company."""
+    of = {
+        name: causes()[name].retry
+        for name in ("timeout", "mailbox_unavailable", "login_throttled", "bandwidth_exceeded")
+    }
+    pauses = [retry.first for retry in of.values() if retry]
+    assert pauses == sorted(pauses)
+    assert len(pauses) == 4
+    assert causes()["login_throttled"].reach == "host"
+
+
+def test_a_full_new_mailbox_and_a_full_old_one_are_mended_at_different_places() -> None:
+    full = cause("over_quota")
+    assert full.at("target") is full
+    assert full.at("source").advice != full.advice
+    assert cause("imap_disabled").at("target").owner == "admin"
+    assert cause("bad_credentials").at("target").id == "bad_credentials"
