@@ -12,6 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from console.outcome import Exit
 from console.terminal import say, screen
 from models.database import public_name, words
+from tasks.address_book import address_book
+from tasks.notify import chats, mail_server, outbox
 from tasks.prefect_server import running_server, use_prefect
 from tasks.settings import settings, settings_files
 from tasks.store import store
@@ -86,6 +88,27 @@ def _prefect() -> str:
     return f"own server at {server.ui}" if server else "own server not running; it starts by itself"
 
 
+def _notices() -> str:
+    kept = store()
+    server, groups = mail_server(kept.settings, kept.vault.get_standing), chats(kept.settings)
+    found = [f"chat {chat.name}" for chat in groups]
+    if server is not None:
+        with outbox(server):
+            found.insert(0, f"{server.server.host} takes mail from {server.sender}")
+    return ", ".join(found) or "neither a mail server nor a chat is set; nobody is told anything"
+
+
+def _addresses() -> str:
+    book = address_book(store().settings, store().vault.get_standing)
+    if book is None:
+        return "no Feishu app is set; new addresses are not looked up"
+    book.unknown_addresses([NOBODY])
+    return f"the app {store().settings.feishu_app_id} may look up addresses"
+
+
+NOBODY = "nobody@banjia.invalid"
+"""An address to ask about that nobody has (RFC 2606)."""
+
 EXAMINATIONS: dict[str, Callable[[], str]] = {
     "versions": _versions,
     "settings": _settings,
@@ -93,5 +116,7 @@ EXAMINATIONS: dict[str, Callable[[], str]] = {
     "database": _database,
     "keys": _keys,
     "authorities": _authorities,
+    "notices": _notices,
+    "addresses": _addresses,
     "prefect": _prefect,
 }

@@ -172,12 +172,6 @@ def lives(runner: str, until: datetime) -> bool:
     return state in _RUNS or (state != "" and until > now())
 
 
-def runner_lives(owner: str) -> bool | None:
-    """Whether the process of that name (`this_runner`) goes on or is stopped; None for another machine's."""
-    state = _process_state(owner)
-    return None if state is None else state != ""
-
-
 def renew_lease(session: Session, member_id: int, token: int) -> None:
     """Check the token and push the lease's end on, inside the caller's transaction; LeaseLost if it is not ours."""
     note_under_lease(session, member_id, token)

@@ -17,7 +17,7 @@ from models.bilingual import Text
 from models.columns import now, stored_as_value
 from models.database import reading, writing
 from models.lifecycle import find_wave
-from models.member import runner_lives, this_runner
+from models.member import lives, this_runner
 from models.wave import Event
 
 SILENT_RUNNER = timedelta(hours=1)
@@ -230,18 +230,13 @@ def forget_dead_runners(engine: Engine, name: str) -> int:
         left = [
             notice
             for notice in _of_wave(session, find_wave(session, name).id or 0)
-            if notice.state == NoticeState.SENDING and not _has_runner(notice)
+            if notice.state == NoticeState.SENDING and not lives(notice.owner, notice.next_at + SILENT_RUNNER)
         ]
         for notice in left:
             notice.state = NoticeState.UNKNOWN
             notice.error = "its runner died while it was being handed over"
             session.add(notice)
         return len(left)
-
-
-def _has_runner(notice: Notice) -> bool:
-    lives = runner_lives(notice.owner)
-    return notice.next_at + SILENT_RUNNER > now() if lives is None else lives
 
 
 def send_again(engine: Engine, name: str, kinds: Collection[NoticeKind]) -> int:

@@ -7,7 +7,7 @@ What a stranger wrote (names, folders, hosts) is made visible here; the template
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
@@ -99,7 +99,7 @@ def invitation(notice: MemberNotice, words: Wording) -> Letter:
         (_greeting(say, notice), say("invitation_lead", old=old, new=new), when),
         (
             Section(say("what_happens"), (say("happens_copied"), say("happens_both"), say("happens_told"))),
-            *todo,
+            *_in_order(say, todo),
             Section(say("security_notices"), (say("security_old"), say("security_new"), say("security_fine"))),
             Section(say("please_do_not"), (say("do_not_change"),)),
         ),
@@ -113,17 +113,19 @@ def reminder(notice: MemberNotice, why: Cause, words: Wording) -> Letter:
     old, new = _plain(notice.old), _plain(notice.new)
     wanted: list[Step] = ["lock", "imap", "client_password"] if why.id == "password_missing" else _step_of(why)
     clicks = _clicks(notice.source, wanted, words) if "source" in notice.missing or why.id != "password_missing" else []
-    sections = [Section(say("reminder_what"), (words.of(why.title) + say("stop"),)), *clicks]
-    if not clicks:
-        sections.append(Section(say("reminder_how"), (words.of(why.advice),)))
+    passwords = why.id == "password_missing"
+    matter = say("reminder_password") if passwords else words.of(why.title) + say("stop")
+    todo = clicks
+    if not clicks and not passwords:
+        todo.append(Section(say("reminder_how"), (words.of(why.advice),)))
     if why.id == "password_missing" and "target" in notice.missing:
-        sections += _new_password(say, notice, words)
+        todo += _new_password(say, notice, words)
     if why.step == "client_password" or why.id == "password_missing":
-        sections.append(Section(say("prepare_hand_over"), (_hand_over(say, notice),)))
+        todo.append(Section(say("prepare_hand_over"), (_hand_over(say, notice),)))
     return Letter(
         say("reminder_subject", old=old),
         (_greeting(say, notice), say("reminder_lead", old=old, new=new)),
-        tuple(sections),
+        (Section(say("reminder_what"), (matter,)), *_in_order(say, todo)),
         (say("reminder_done"), *_closing(say, notice)),
     )
 
@@ -417,6 +419,13 @@ def _greeting(say: _Say, notice: MemberNotice) -> str:
 def _closing(say: _Say, notice: MemberNotice) -> tuple[str, ...]:
     asked = (say("questions", contact=_plain(notice.contact)),) if notice.contact else ()
     return (*asked, say("automatic"))
+
+
+def _in_order(say: _Say, todo: Sequence[Section]) -> list[Section]:
+    """Things to do, numbered where there are several."""
+    if len(todo) < 2:
+        return list(todo)
+    return [replace(each, title=say("numbered", n=n, title=each.title)) for n, each in enumerate(todo, start=1)]
 
 
 def _hand_over(say: _Say, notice: MemberNotice) -> str:

@@ -9,6 +9,7 @@ from sqlmodel import col, select
 from models.bilingual import LANGUAGES, Language
 from models.causes import cause
 from models.database import reading
+from models.hosts import Host
 from models.lifecycle import find_wave
 from models.member import Member
 from models.notices import MEMBER_KINDS, Channel, Notice, NoticeKind, NoticeState, wave_notices
@@ -37,6 +38,9 @@ from tasks.notice_policy import Person, WaveFacts, host_troubles, last_told
 from tasks.notify import Mail
 from tasks.store import Store
 
+SHORT_PAUSE = timedelta(minutes=10)
+"""A server that is left alone for less than this is no news to an admin."""
+
 
 class Look:
     """A wave as it is now, as far as notices go; what is costly is read when it is asked for."""
@@ -52,6 +56,8 @@ class Look:
             query = select(Member).where(Member.wave_id == found.id).order_by(col(Member.line))
             self.members = {member.id or 0: member for member in session.exec(query)}
             stored = stored_sides(session, found.id or 0)
+            left_alone = session.exec(select(Host).where(col(Host.paused_until) > at + SHORT_PAUSE))
+            paused = {host.name: host.cause for host in left_alone if host.cause}
         self._missing = {
             each: self._wanted_sides(member) - stored.get(each, frozenset()) for each, member in self.members.items()
         }
@@ -59,7 +65,7 @@ class Look:
             found.id or 0, found.state, found.notices_opened_at, started=found.run_started_at is not None
         )
         self.people = [self._person(member) for member in self.members.values()]
-        self.troubles = host_troubles(self.people)
+        self.troubles = host_troubles(self.people, paused)
         self.names = {each: member.email for each, member in self.members.items()}
 
     def _person(self, member: Member) -> Person:
@@ -70,7 +76,8 @@ class Look:
             new_address=member.email,
             old_login=member.user_name,
             notify_address=member.notify_address or "",
-            host=self._host(member, "source"),
+            host=self._host(member, "source").lower(),
+            new_host=self._host(member, "target").lower(),
             passwords_missing=bool(self._missing[member.id or 0]),
         )
 

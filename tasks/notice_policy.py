@@ -97,6 +97,7 @@ class Person:
     notify_address: str
     host: str
     """The old server."""
+    new_host: str = ""
     passwords_missing: bool = False
 
     @property
@@ -196,12 +197,21 @@ def _still_wanted(wave: WaveFacts, person: Person, notice: Notice) -> bool:
     return notice.kind == NoticeKind.INVITATION or notice.about == person.left_to_do
 
 
-def host_troubles(people: Iterable[Person]) -> dict[str, list[int]]:
-    """Ids of the members that a whole server, or our own database, keeps waiting: by `cause host`."""
+def host_troubles(people: Iterable[Person], paused: Mapping[str, str]) -> dict[str, list[int]]:
+    """Ids of the members that a whole server, or our own database, keeps waiting: by `cause host`.
+
+    `paused` are the servers that get no command for a while, with the cause.
+    """
     found: dict[str, list[int]] = defaultdict(list)
     for person in people:
-        if person.cause and cause(person.cause).reach == "host" and person.state not in MOVED | FINAL:
-            found[f"{person.cause} {person.host}"].append(person.id)
+        if person.state in MOVED | FINAL:
+            continue
+        if why := next((paused[host] for host in (person.host, person.new_host) if paused.get(host)), ""):
+            host = person.host if paused.get(person.host) else person.new_host
+            found[f"{why} {host}"].append(person.id)
+        elif person.cause and cause(person.cause).reach == "host":
+            ours = person.cause == "database_unavailable"
+            found[person.cause if ours else f"{person.cause} {person.host}"].append(person.id)
     return dict(found)
 
 
