@@ -37,6 +37,7 @@ provider_app = typer.Typer(no_args_is_help=True, help="What is known of mail ser
 vault_app = typer.Typer(no_args_is_help=True, help="The stored passwords.")
 probe_app = typer.Typer(help="Measure what a new mail service does with mail, in scratch folders of one mailbox.")
 notices_app = typer.Typer(no_args_is_help=True, help="What members and admins are told about a wave.")
+host_app = typer.Typer(no_args_is_help=True, help="Mail servers: how many connections, how fast, and when none.")
 prefect_app = typer.Typer(no_args_is_help=True, help="The local Prefect server that Banjia starts for itself.")
 for name, part in (
     ("roster", roster_app),
@@ -47,6 +48,7 @@ for name, part in (
     ("vault", vault_app),
     ("probe", probe_app),
     ("notices", notices_app),
+    ("host", host_app),
     ("prefect", prefect_app),
 ):
     app.add_typer(part, name=name)
@@ -379,6 +381,62 @@ def worker(name: Annotated[str | None, typer.Option(help="The worker's name in P
     from console import schedule
 
     schedule.work(name)
+
+
+HostName = Annotated[str, typer.Argument(help="The server's name, as `banjia host list` shows it.", metavar="HOST")]
+
+
+@host_app.command("list")
+def host_list(json: AsJson = False) -> None:
+    """Show every mail server that was used: its connections, its limits, and whether it is left alone now."""
+    from console import hosts
+
+    hosts.show_all(as_json=json)
+
+
+@host_app.command("show")
+def host_show(host: HostName, json: AsJson = False) -> None:
+    """Show one mail server."""
+    from console import hosts
+
+    hosts.show(host, as_json=json)
+
+
+@host_app.command("set")
+def host_set(
+    host: HostName,
+    connections: Annotated[
+        int | None, typer.Option(min=0, help="Connections at the same time, of all workers together; 0: the default.")
+    ] = None,
+    logins_a_minute: Annotated[
+        int | None, typer.Option(min=0, help="Sign-ins a minute, of all members together; 0: no limit.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Set what a mail server is asked for at most. A running wave follows within seconds."""
+    from console import hosts
+
+    hosts.set_limits(host, connections, logins_a_minute, as_json=json)
+
+
+@host_app.command("pause")
+def host_pause(
+    host: HostName,
+    minutes: Annotated[int, typer.Option(min=1, help="For so long.")] = 60,
+    json: AsJson = False,
+) -> None:
+    """Leave a mail server alone for a while. Its members wait, others go on."""
+    from console import hosts
+
+    hosts.pause(host, minutes, as_json=json)
+
+
+@host_app.command("resume")
+def host_resume(host: HostName, json: AsJson = False) -> None:
+    """Use a mail server again before its pause is over."""
+    from console import hosts
+
+    hosts.resume(host, as_json=json)
 
 
 @prefect_app.command("start")

@@ -15,9 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.bilingual import Language, Text
 from models.causes import cause
 from models.columns import now
+from models.hosts import HostWait
 from models.progress import MemberProgress, WaveProgress
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, ShortState
-from reports.texts import human_bytes
+from reports.texts import host_wait, human_bytes
 
 SHOWN = 10
 SECONDS_BETWEEN_LINES = 0.5
@@ -111,9 +112,17 @@ def wave_table(wave: WaveProgress, language: Language) -> Group:
     parts: list[Table | RichText] = [table]
     if len(members) > SHOWN:
         parts.append(RichText(_MORE.format(n=len(members) - SHOWN).in_language(language), style="dim"))
+    parts += [wait_text(wait, language) for wait in wave.waits]
     parts.append(RichText(""))
     parts.append(totals(wave, language))
     return Group(*parts)
+
+
+def wait_text(wait: HostWait, language: Language) -> RichText:
+    """For which host the wave waits, until when, and the server's words."""
+    text = plain(host_wait(wait, f"{wait.until:%H:%M:%S} UTC").in_language(language))
+    text.stylize("yellow")
+    return text
 
 
 def totals(wave: WaveProgress, language: Language) -> RichText:
@@ -155,11 +164,16 @@ def _print_changes(
     progress: Callable[[], WaveProgress], console: Console, language: Language, ended: threading.Event
 ) -> None:
     shown: dict[str, tuple[str, str | None]] = {}
+    told: set[HostWait] = set()
     pause = SECONDS_BETWEEN_LINES
     while True:
         last = ended.wait(pause)
         before = time.thread_time()
-        for member in progress().members:
+        wave = progress()
+        for wait in set(wave.waits) - told:
+            console.print(wait_text(wait, language))
+        told.update(wave.waits)
+        for member in wave.members:
             state = (str(member.state), member.cause)
             if shown.get(member.email) != state and member.short_state != ShortState.WAITING:
                 console.print(plain(member.email), state_text(member, language), f"{member.done}/{member.found}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from sqlmodel import col, select
 
-from console.live import following, plain, state_text, totals
+from console.live import following, plain, state_text, totals, wait_text
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
 from console.terminal import INTERRUPTED, fail, language, say, screen
 from models.bilingual import Text
@@ -24,12 +24,12 @@ from models.database import reading, writing
 from models.detection import DefaultServers, settle
 from models.enrol import enrol as enrol_roster
 from models.issues import Issue, Mended, issues_of, repairs_of
-from models.lifecycle import find_wave, needing_retry
+from models.lifecycle import find_wave, needing_retry, parked_members
 from models.member import Member
 from models.progress import wave_progress
 from models.roster import Roster, RosterProblem, read_roster
 from models.wave import Wave
-from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document
+from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document, wait_document
 from reports.read import read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
 from reports.texts import alterations, placement, repair, savings, sentence
@@ -62,6 +62,12 @@ _FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
 _ARRIVED_AS = Text("“{source}”搬到了“{target}”：{why}", "“{source}” arrived as “{target}”: {why}")
 _LEFT_OUT = Text("“{source}”没有搬（{n} 封）：{why}", "“{source}” was left out, messages in it: {n}. {why}")
 _NOTHING_TO_RETRY = Text("没有需要重试的成员。", "No member needs a retry.")
+_PARKED = Text(
+    "{n} 个成员的账号已被服务器拒绝，密码未更改；为避免锁定账号，这些成员不再自动尝试：{names}。请改好名单，或运行 "
+    "banjia wave retry {wave} 再试一次。",
+    "{n} members are left out, lest their accounts are locked: their passwords were refused and have not changed: "
+    "{names}. Mend the roster, or try them once more with banjia wave retry {wave}.",
+)
 _WORTH_A_LOOK = {"content", "doubled"}
 """Differences with which `verify` does not end as if all were well: what servers do to every mail is none."""
 _STOPPING = Text(
@@ -129,7 +135,7 @@ def move(wave: str, *, as_json: bool, only: list[str] | None = None, again: bool
 
         return migrate_wave(wave, only, reopen_issues=again, parked_too=again, return_state=True)
 
-    return _finish(run_flow(wave, flow, as_json=as_json), as_json=as_json)
+    return _finish(run_flow(wave, flow, as_json=as_json, again=again), as_json=as_json)
 
 
 def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
@@ -147,11 +153,18 @@ def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
     move(wave, as_json=as_json, only=again, again=True)
 
 
-def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool) -> "PublishedReport":
-    """Run a flow over a wave in this process, show how far it is, and return the report that it published."""
+def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, again: bool = False) -> "PublishedReport":
+    """Run a flow over a wave in this process, show how far it is, and return the report that it published.
+
+    Who is left out because an account was refused is named, unless all are to be tried `again`.
+    """
     kept = store()
     require(kept, wave)
     kept.vault.check()
+    if not again and (parked := parked_members(kept.engine, wave)):
+        names = ", ".join(parked[:5]) + (" ..." if len(parked) > 5 else "")
+        note = _PARKED.format(n=len(parked), names=names, wave=wave)
+        screen(as_json=True).print(plain(note.in_language(language())))
     with _signals(signal.default_int_handler):
         use_prefect(kept.settings.home)
         with (
@@ -243,11 +256,14 @@ def show_status(wave: str, *, as_json: bool) -> None:
             }
             for m in progress.members
         ]
-        say({"wave": wave, "state": progress.state, "members": members}, as_json=True)
+        waits = [wait_document(wait) for wait in progress.waits]
+        say({"wave": wave, "state": progress.state, "waits": waits, "members": members}, as_json=True)
         return
     console = screen(as_json=False)
     for member in progress.members:
         console.print(plain(member.email), state_text(member, language()), f"{member.done:,}/{member.found:,}")
+    for wait in progress.waits:
+        console.print(wait_text(wait, language()))
     console.print(totals(progress, language()))
 
 

@@ -8,6 +8,7 @@ from sqlmodel import Session, col, select
 from models.database import writing
 from models.detection import DefaultServers, Records, Settled, no_records, settle
 from models.member import Member, change_state
+from models.refusals import read_refusals, write_refusals
 from models.roster import Roster, RosterProblem, RosterRow
 from models.states import MemberState
 from models.vault import Side, Vault
@@ -67,8 +68,28 @@ def enrol(
         ids = [(member.id or 0, row) for member, row in zip(members, rows, strict=True)]
         if any(row.password or row.target_password for row in rows):
             wave.credentials_purged_at = None
-    vault.put_many(_secrets(ids))
+    secrets = list(_secrets(ids))
+    _forget_refusals(engine, vault, members, secrets)
+    vault.put_many(secrets)
     return wave
+
+
+def _forget_refusals(
+    engine: Engine, vault: Vault, members: Iterable[Member], secrets: Iterable[tuple[int, Side, str]]
+) -> None:
+    """What an account was answered counts no more when it has another password; the same one proves nothing new."""
+    new = {(member_id, side): secret for member_id, side, secret in secrets}
+    for member in members:
+        refusals = read_refusals(member.refusals)
+        if not refusals:
+            continue
+        known = vault.get_sides(member.id or 0)
+        mended: set[str] = {side for of, side in new if of == member.id and new[of, side] != known.get(side)}
+        if mended & refusals.keys():
+            with writing(engine, alone=False) as session:
+                row = session.get_one(Member, member.id, with_for_update=True)
+                row.refusals = write_refusals({side: each for side, each in refusals.items() if side not in mended})
+                session.add(row)
 
 
 def _secrets(rows: Iterable[tuple[int, RosterRow]]) -> Iterator[tuple[int, Side, str]]:
@@ -82,6 +103,7 @@ def _secrets(rows: Iterable[tuple[int, RosterRow]]) -> Iterator[tuple[int, Side,
 def _member(session: Session, wave_id: int, known: Member | None, settled: Settled) -> Member:
     row = settled.row
     member = known or Member(wave_id=wave_id, line=row.line, email=row.email, user_name=row.user_name)
+    before = _logins(member)
     for name in _COPIED_FIELDS:
         setattr(member, name, getattr(row, name))
     if server := settled.server:
@@ -89,6 +111,10 @@ def _member(session: Session, wave_id: int, known: Member | None, settled: Settl
         member.source_port = row.source_port or server.port
     # What a server said of itself is forgotten where the roster has changed.
     member.source_provider, member.target_provider = settled.source_provider, settled.target_provider
+    if member.refusals:
+        refusals = read_refusals(member.refusals)
+        same = {side for side, login in _logins(member).items() if login == before[side]}
+        member.refusals = write_refusals({side: each for side, each in refusals.items() if side in same})
     member.exclude_folders = "\n".join(row.exclude_folders)
     if known is None:
         member.state = MemberState.QUEUED
@@ -96,6 +122,14 @@ def _member(session: Session, wave_id: int, known: Member | None, settled: Settl
         change_state(session, member, MemberState.QUEUED, who="admin", why="roster")
     session.add(member)
     return member
+
+
+def _logins(member: Member) -> dict[str, tuple[str | None, ...]]:
+    """Which account is signed in to on either side, and by whom."""
+    return {
+        "source": (member.source_host, member.user_name, member.source_admin),
+        "target": (member.target_host, member.target_user_name, member.target_admin),
+    }
 
 
 def _replace_problems(session: Session, wave_id: int, problems: Sequence[RosterProblem]) -> None:

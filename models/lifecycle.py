@@ -381,6 +381,17 @@ def needing_retry(engine: Engine, name: str) -> list[str]:
         ]
 
 
+def parked_members(engine: Engine, name: str) -> list[str]:
+    """Addresses of the members that are not tried by themselves any more, because an account was refused."""
+    with reading(engine) as session:
+        wave = find_wave(session, name)
+        own = select(Member.email, Member.refusals, Member.state).where(
+            Member.wave_id == wave.id, Member.refusals != ""
+        )
+        rows = session.exec(own.order_by(col(Member.line))).all()
+        return [email for email, refusals, state in rows if state not in FINAL and is_parked(read_refusals(refusals))]
+
+
 def purge_credentials(engine: Engine, vault: Vault, name: str) -> int:
     """Delete every password of a wave for good; returns how many there were."""
     with reading(engine) as session:

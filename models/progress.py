@@ -7,7 +7,9 @@ from datetime import datetime
 from sqlalchemy import Engine, func, select
 from sqlmodel import col
 
+from models.columns import now
 from models.database import reading
+from models.hosts import HostWait, waits
 from models.ledger_rows import FolderCopy
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
@@ -41,6 +43,8 @@ class WaveProgress:
     started_at: datetime | None
     copied_this_run: int
     members: Sequence[MemberProgress]
+    waits: Sequence[HostWait] = ()
+    """Hosts that are left alone now."""
 
     def count(self, state: ShortState) -> int:
         return sum(member.short_state == state for member in self.members)
@@ -86,4 +90,5 @@ def wave_progress(engine: Engine, name: str) -> WaveProgress:
             )
         ]
         copied, _ = copied_so_far(session, wave.id or 0)
-        return WaveProgress(wave.name, wave.state, wave.run_started_at, max(copied - wave.copied_before, 0), members)
+        fresh = max(copied - wave.copied_before, 0)
+        return WaveProgress(wave.name, wave.state, wave.run_started_at, fresh, members, waits(session, now()))

@@ -14,6 +14,7 @@ from typing import Any
 from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause
 from models.causes import cause as cause_of
+from models.hosts import HostWait
 from models.issues import Issue, Mended
 from models.providers import ANYBODY
 from models.receive_range import LimitedRange, Sign
@@ -30,7 +31,7 @@ from reports.summary import (
     MessageCounts,
     WaveSummary,
 )
-from reports.texts import INVISIBLE, human_bytes, placement, repair, sentence, visible
+from reports.texts import INVISIBLE, host_wait, human_bytes, placement, repair, sentence, visible
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -148,6 +149,7 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
             "unaccounted": summary.counts.unaccounted,
         },
         "followed": _followed(summary.followed),
+        "waits": [wait_document(wait) for wait in summary.waits],
         "bytes": summary.bytes,
         "seconds": summary.seconds,
         "run": {"messages": summary.run_messages, "bytes": summary.run_bytes},
@@ -166,6 +168,19 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
         "limited": _cause_group(summary.limited) if summary.limited else None,
         "invalid_rows": [_invalid_row(row) for row in summary.invalid_rows],
         "check": check_document(summary.checks) if summary.checks else None,
+    }
+
+
+def wait_document(wait: HostWait) -> dict[str, Any]:
+    """A host that is left alone, as plain values."""
+    until = wait.until.isoformat(timespec="seconds")
+    return {
+        "host": wait.name,
+        "until": until,
+        "cause": wait.cause,
+        "server_text": wait.words,
+        "logins_only": wait.logins_only,
+        "told": host_wait(wait, until).as_dict(),
     }
 
 

@@ -13,6 +13,7 @@ from models.causes import cause
 from models.columns import now
 from models.database import reading, writing
 from models.detection import provider_of
+from models.hosts import waits
 from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
@@ -64,6 +65,7 @@ def read_wave(engine: Engine, name: str) -> WaveSummary:
                 )
             ),
             checks=tuple(read_checks(session, wave)),
+            waits=waits(session, made_at),
         )
 
 

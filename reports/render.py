@@ -37,7 +37,7 @@ from reports.export import (
     wave_csv,
 )
 from reports.summary import GRADE_NAMES, GRADE_RULES, MemberSummary, WaveSummary
-from reports.texts import Wording, visible
+from reports.texts import Wording, host_wait, visible
 
 # A page stays readable, and small, when a mailbox goes thoroughly wrong; the JSON has every line.
 ROWS_SHOWN = 1000
@@ -218,6 +218,7 @@ def _environment() -> Environment:
         policy=content_security_policy(),
         clipped=clipped,
         followed_sentence=followed_sentence,
+        host_wait=host_wait,
         range_sentence=range_sentence,
         sentence_of=sentence_of,
         member_page=member_page,

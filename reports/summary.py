@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from models.bilingual import Text
 from models.causes import Cause, cause
+from models.hosts import HostWait
 from models.providers import ANYBODY, Provider, provider_named
 from models.receive_range import LimitedRange
 from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
@@ -341,6 +342,8 @@ class WaveSummary:
     events: tuple[EventSummary, ...] = field(default=())
     checks: tuple[CheckedMember, ...] = ()
     """What the last check saw of the members that have not been moved yet; empty when there was none."""
+    waits: tuple[HostWait, ...] = ()
+    """Hosts that are left alone now."""
 
     @property
     def counts(self) -> MessageCounts:

@@ -12,6 +12,8 @@ from importlib.resources import files
 from zoneinfo import ZoneInfo
 
 from models.bilingual import Language, Text
+from models.causes import cause
+from models.hosts import HostWait
 from models.states import MEMBER_STATE_NAMES, WAVE_STATE_NAMES
 
 # Controls, bidi overrides, zero-width and line separators, tag characters, lone surrogates: all that can make a text
@@ -110,6 +112,18 @@ def filled(text: Text, **values: object) -> Text:
     """Fill the places of both languages; whole numbers are written, and agree with their nouns, as `Count` does it."""
     counted = {key: Count(value) if type(value) is int else value for key, value in values.items()}
     return text.format(**counted) if counted else text
+
+
+def host_wait(wait: HostWait, until: str) -> Text:
+    """Say for what a wave waits; `until` as it is to be read."""
+    host, words = visible(wait.name), visible(wait.words)
+    told = (
+        sentence("waits_for_login", host=host, until=until)
+        if wait.logins_only
+        else sentence("waits_for_host", host=host, until=until)
+    )
+    why = cause(wait.cause).title if wait.cause else sentence("waits_by_admin")
+    return Text(f"{told.zh}（{why.zh}）{words}", f"{told.en} ({why.en}) {words}".rstrip())
 
 
 def human_bytes(value: float) -> str:

@@ -23,11 +23,12 @@ from models import hosts
 from models.columns import now
 from models.hosts import Claim, Host, host_name
 from models.lifecycle import Due
-from models.member import Member
+from models.member import Member, lease_seconds
 from models.providers import provider_at
 from models.refusals import OF_THE_ACCOUNT
 from models.wave import Event
 from tasks import policy
+from tasks.leases import TURNS
 from tasks.settings import Settings
 from tasks.store import Store, log
 
@@ -93,6 +94,7 @@ class Governor:
         self._kicked = threading.Event()
         self._keeper: threading.Thread | None = None
         self._dismissed = False
+        self._kept_at = time.monotonic()
 
     # Slots
 
@@ -269,7 +271,7 @@ class Governor:
                     )
                     if fresh:
                         why = f"{name} until {until.isoformat(timespec='seconds')}: {error.cause_id}"
-                        session.add(Event(wave_id=member.wave_id, who="host", what="paused", why=why))
+                        session.add(Event(wave_id=member.wave_id, who="host", what="left_alone", why=why))
             self._learned(pool, host, fresh)
         with self._changed:
             return _closed_until(pool, at)
@@ -365,6 +367,9 @@ class Governor:
             pools = list(self._pools.values())
         if not pools:
             return
+        if time.monotonic() - self._kept_at > lease_seconds() / TURNS:
+            self._kept_at = time.monotonic()
+            hosts.keep_slots(self._engine)
         seen = hosts.look(self._engine, [pool.name for pool in pools])
         for pool in pools:
             with self._changed:

@@ -41,6 +41,7 @@ class ImapServer:
         self.lock = threading.Lock()
         self.log: list[Received] = []
         self.sessions: set[Session] = set()
+        self.connections = self.most_connections = 0  # open now, and at once at most, as the server counts them
         self.late: list[Session] = []  # whose clients are gone, and whose commands are not carried out yet
         self.failures: list[Exception] = []  # what went wrong in the server itself
         self._accounts: dict[str, Account] = {}
@@ -153,4 +154,6 @@ class _Listener(socketserver.TCPServer):
         session = Session(server, connection, COMMANDS)
         with server.lock:
             server.sessions.add(session)
+            server.connections += 1
+            server.most_connections = max(server.most_connections, server.connections)
         threading.Thread(target=session.run, name=f"imap {server.name} session", daemon=True).start()

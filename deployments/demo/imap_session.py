@@ -154,6 +154,9 @@ class Session:
     def _close(self) -> None:
         with suppress(OSError):
             self.out.close()
+        with self.server.lock:
+            # Before the client can see the end: another connection may come at once.
+            self.server.connections -= 1
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._in.close()
