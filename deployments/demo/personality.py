@@ -32,6 +32,8 @@ class Personality:
     first_uid: int
     switches: Mapping[str, Any]
     """Fields of Behaviour."""
+    refusals: Mapping[str, str]
+    """By cause, what it answers a login that it refuses."""
 
     def behaviour(self, **changes: Any) -> Behaviour:
         """A server's behaviour, with changes that a table cannot say."""
@@ -77,6 +79,7 @@ def _read(name: str, row: Mapping[str, Any]) -> Personality:
         folders=tuple(_folder(each) for each in row.get("folders", ())),
         first_uid=row.get("first_uid", 1),
         switches={key: _frozen(value) for key, value in row.get("switches", {}).items()},
+        refusals=row.get("refusals", {}),
     )
 
 

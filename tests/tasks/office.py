@@ -20,7 +20,7 @@ from tasks.store import Store, store
 from tests.servers.dovecot import WRITING_VERBS
 
 COLUMNS = (
-    *("EmailAddress", "UserName", "Password", "Wave", "SourceHost", "SourcePort", "SourceSecurity"),
+    *("EmailAddress", "UserName", "Password", "Wave", "Provider", "SourceHost", "SourcePort", "SourceSecurity"),
     *("TargetHost", "TargetPort", "TargetSecurity", "TargetUserName", "TargetPassword"),
 )
 Row = dict[str, str]
@@ -50,6 +50,7 @@ class Office:
             "UserName": f"{name}@old.example",
             "Password": old_password(name),
             "Wave": "",
+            "Provider": "",
             "SourceHost": "127.0.0.1",
             "SourcePort": str(self.old.port),
             "SourceSecurity": "plain",
