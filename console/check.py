@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from console.live import plain
-from console.outcome import Exit, print_invalid_rows
+from console.outcome import Exit, print_cures, print_invalid_rows
 from console.terminal import language, say, screen
 from models.bilingual import Language, Text
 from models.causes import OWNERS
@@ -129,6 +129,7 @@ def _print_group(group: FindingGroup, console: Console, spoken: Language) -> Non
         console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said.pop()))
     cure = RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken), overflow="fold")
     console.print(Padding(cure, (0, 0, 0, 2)))
+    print_cures(group.cures, len(group.members), console, spoken, indent=2)
 
 
 def _table(members: Sequence[CheckedMember], width: int, spoken: Language) -> Table:

@@ -1,5 +1,6 @@
 """Says how a wave stands on the terminal, and what that means for a script: the exit codes."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from models.bilingual import Language, Text
 from models.causes import OWNERS
 from models.states import MEMBER_STATE_NAMES
 from reports.export import followed_sentence, result_sentence
+from reports.steps import Cure, T
 from reports.summary import GRADE_NAMES, InvalidRowSummary, MemberSummary, WaveSummary
 from reports.texts import human_bytes
 
@@ -107,12 +109,17 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
         more = f" +{len(group.members) - 5}" if len(group.members) > 5 else ""
         console.print(RichText("    ") + plain(names + more))
         console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
-        for cure in group.cures:
-            whose = cure.provider.title.in_language(language)
-            several = len(cure.members) < len(group.members)
-            console.print(RichText(f"    {whose}" + (f" · {len(cure.members)}" if several else ""), style="bold"))
-            for number, step in enumerate(cure.steps, 1):
-                console.print(plain(f"      {number}. {step.in_language(language)}"))
+        print_cures(group.cures, len(group.members), console, language)
+
+
+def print_cures(cures: Sequence[Cure[T]], members: int, console: Console, language: Language, indent: int = 4) -> None:
+    """What is to be clicked at each provider, of so many members in all."""
+    for cure in cures:
+        whose = cure.provider.title.in_language(language)
+        share = f" · {len(cure.members)}" if len(cure.members) < members else ""
+        console.print(RichText(" " * indent + whose + share, style="bold"))
+        for number, step in enumerate(cure.steps, 1):
+            console.print(plain(f"{' ' * indent}  {number}. {step.in_language(language)}"))
 
 
 def print_invalid_rows(rows: tuple[InvalidRowSummary, ...], console: Console, language: Language) -> None:

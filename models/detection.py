@@ -106,6 +106,12 @@ def provider_of(member: Member, side: Literal["source", "target"]) -> Provider:
     return found or provider_at(member.source_host or "")
 
 
+def known_provider(member: Member, side: Literal["source", "target"]) -> str:
+    """The name of that row, "" where nobody could tell."""
+    found = _known(provider_of(member, side))
+    return found.name if found else ""
+
+
 def _stored(name: str) -> Provider | None:
     return provider_named(name) if name else None
 

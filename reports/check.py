@@ -6,10 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from models.bilingual import Text
-from models.causes import OWNERS
+from models.causes import OWNERS, causes
 from models.check import Finding, Kind, Look, Severity, kind
+from models.providers import ANYBODY, provider_named
 from models.receive_range import LimitedRange
 from models.states import FINAL, MOVED, MemberState
+from reports.steps import Cure, cures_document, cures_of
 from reports.texts import Count, human_bytes, sentence
 
 _SIZES = {"need", "free", "used", "limit", "largest"}
@@ -34,6 +36,8 @@ class CheckedMember:
     """None when no check has come that far."""
     at: datetime | None
     findings: tuple[Finding, ...]
+    source_provider: str = ""
+    target_provider: str = ""
 
     @property
     def ready(self) -> bool:
@@ -57,6 +61,15 @@ class FindingGroup:
     @property
     def kind(self) -> Kind:
         return kind(self.name)
+
+    @property
+    def cures(self) -> tuple[Cure[CheckedMember], ...]:
+        """What members of each provider click against it; nothing where the finding is no cause."""
+        found = causes().get(self.name)
+        if found is None:
+            return ()
+        names = ((m, m.target_provider if self.side == "target" else m.source_provider) for m in self.members)
+        return cures_of(found, ((member, provider_named(name or ANYBODY)) for member, name in names))
 
 
 def with_findings(
@@ -161,6 +174,7 @@ def check_document(members: Sequence[CheckedMember]) -> dict[str, Any]:
                 "turn": OWNERS[group.kind.owner].as_dict(),
                 "title": group.kind.title.as_dict(),
                 "advice": group.kind.advice.as_dict(),
+                "cures": cures_document(group.cures),
                 "members": [member.email for member in group.members],
             }
             for group in groups(members)
@@ -177,7 +191,9 @@ def _document(member: CheckedMember) -> dict[str, Any]:
         "state": member.state.value,
         "checked_at": _time(member.at),
         "source_host": member.source_host,
+        "source_provider": member.source_provider or None,
         "target_host": member.target_host,
+        "target_provider": member.target_provider or None,
         "folders": look.folders,
         "messages": look.messages,
         "bytes": look.bytes,

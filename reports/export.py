@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from models.bilingual import LANGUAGES, Language, Text
+from models.bilingual import Language, Text
 from models.causes import OWNERS, Cause
 from models.causes import cause as cause_of
 from models.hosts import HostWait
 from models.issues import Issue, Mended
-from models.providers import ANYBODY
 from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
 from reports.check import check_document
+from reports.steps import cures_document, steps_document
 from reports.summary import (
     CauseGroup,
     FolderSummary,
@@ -298,8 +298,8 @@ def _member_row(member: MemberSummary) -> list[str | int]:
         member.harmless,
         *_followed(member.followed).values(),
         str(member.limited_range or ""),
-        _known(member.source_provider) or "",
-        _known(member.target_provider) or "",
+        member.source_provider,
+        member.target_provider,
     ]
 
 
@@ -357,19 +357,19 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "source": {
             "user": member.source_user,
             "host": member.source_host,
-            "provider": _known(member.source_provider),
+            "provider": member.source_provider or None,
         },
         "target": {
             "user": member.target_user,
             "host": member.target_host,
-            "provider": _known(member.target_provider),
+            "provider": member.target_provider or None,
         },
         "state": member.state.value,
         "short_state": member.short_state.value,
         "cause": cause.id if cause else None,
         "title": cause.title.as_dict() if cause else None,
         "advice": cause.advice.as_dict() if cause else None,
-        "steps": _steps(member.steps_against(cause)) if cause else None,
+        "steps": steps_document(member.steps_against(cause)) if cause else None,
         "owner": cause.owner if cause else None,
         "side": member.cause_side or None,
         "server_text": member.server_text,
@@ -387,16 +387,6 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "issues": [_issue(issue) for issue in member.issues],
         "repaired": [_repaired(m.folder, m.source_uid, m.repairs, m.server_text) for m in member.repaired],
     }
-
-
-def _known(provider: str) -> str | None:
-    return provider if provider not in ("", ANYBODY) else None
-
-
-def _steps(steps: Sequence[Text]) -> dict[str, list[str]] | None:
-    if not steps:
-        return None
-    return {language: [step.in_language(language) for step in steps] for language in LANGUAGES}
 
 
 def _limited(found: LimitedRange | None) -> dict[str, Any] | None:
@@ -447,15 +437,7 @@ def _cause_group(group: CauseGroup) -> dict[str, Any]:
         **_cause(group.cause),
         "members": [member.email for member in group.members],
         "messages": group.messages,
-        "cures": [
-            {
-                "provider": cure.provider.name,
-                "title": cure.provider.title.as_dict(),
-                "steps": _steps(cure.steps),
-                "members": [member.email for member in cure.members],
-            }
-            for cure in group.cures
-        ],
+        "cures": cures_document(group.cures),
     }
 
 

@@ -12,7 +12,7 @@ from models.bilingual import Text
 from models.causes import cause
 from models.columns import now
 from models.database import reading, writing
-from models.detection import provider_of
+from models.detection import known_provider
 from models.hosts import waits
 from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
@@ -184,8 +184,8 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
             limited_range=ranges.get(member.id or 0),
-            source_provider=provider_of(member, "source").name,
-            target_provider=provider_of(member, "target").name,
+            source_provider=known_provider(member, "source"),
+            target_provider=known_provider(member, "target"),
             started_at=member.started_at,
             finished_at=member.finished_at,
         )

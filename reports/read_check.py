@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from sqlmodel import Session, col, select
 
 from models.check import Look, MemberCheck
+from models.detection import known_provider
 from models.member import Member
 from models.receive_range import Holding, LimitedRange, far_below
 from models.states import MemberState
@@ -47,6 +48,8 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
             source_host=member.source_host or "",
             target_host=member.target_host or "",
             look=look,
+            source_provider=known_provider(member, "source"),
+            target_provider=known_provider(member, "target"),
             at=check.at if check else None,
             findings=with_findings(
                 look, member.state, member.cause or "", member.cause_side, member.server_text, limited

@@ -16,6 +16,7 @@ from models.providers import ANYBODY, Provider, provider_named
 from models.receive_range import LimitedRange
 from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from reports.check import CheckedMember
+from reports.steps import Cure, cures_of
 
 # A mailbox with more refused or lost messages than this share, and more than this many, is Poor.
 POOR_SHARE = 0.01
@@ -277,15 +278,6 @@ class InvalidRowSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Cure:
-    """What members of one provider click against a cause."""
-
-    provider: Provider
-    steps: tuple[Text, ...]
-    members: tuple[MemberSummary, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class CauseGroup:
     """The members that share a cause, and so a cure."""
 
@@ -294,16 +286,9 @@ class CauseGroup:
     messages: int
 
     @property
-    def cures(self) -> tuple[Cure, ...]:
-        """The steps of each provider that has some against this cause, the one with most members first."""
-        found: dict[str, list[MemberSummary]] = defaultdict(list)
-        for member in self.members:
-            if member.steps_against(self.cause):
-                found[member.cured_at(self.cause).name].append(member)
-        cures = (
-            Cure(provider_named(name), some[0].steps_against(self.cause), tuple(some)) for name, some in found.items()
-        )
-        return tuple(sorted(cures, key=lambda cure: (-len(cure.members), cure.provider.name)))
+    def cures(self) -> tuple[Cure[MemberSummary], ...]:
+        """What members of each provider click against it."""
+        return cures_of(self.cause, ((member, member.cured_at(self.cause)) for member in self.members))
 
     @property
     def without_steps(self) -> tuple[MemberSummary, ...]:
