@@ -27,6 +27,7 @@ from models.issues import Issue, Mended, issues_of, repairs_of
 from models.lifecycle import find_wave, needing_retry, parked_members
 from models.member import Member
 from models.progress import wave_progress
+from models.providers import ANYBODY
 from models.roster import Roster, RosterProblem, read_roster
 from models.wave import Wave
 from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document, wait_document
@@ -59,6 +60,8 @@ _OTHER_WAVES = Text(
 _NO_MEMBER = Text("没有地址为“{email}”的成员。", "There is no member with the address {email!r}.")
 _REPORT = Text("报告：{path}", "Report: {path}")
 _FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
+_OLD_SIDE = Text("旧邮箱：", "Old mailbox:")
+_NEW_SIDE = Text("新邮箱：", "New mailbox:")
 _ARRIVED_AS = Text("“{source}”搬到了“{target}”：{why}", "“{source}” arrived as “{target}”: {why}")
 _LEFT_OUT = Text("“{source}”没有搬（{n} 封）：{why}", "“{source}” was left out, messages in it: {n}. {why}")
 _NOTHING_TO_RETRY = Text("没有需要重试的成员。", "No member needs a retry.")
@@ -363,6 +366,13 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
     one = dataclasses.replace(summary, members=(member,), invalid_rows=())
     console = screen(as_json=False)
     print_summary(one, console, language())
+    for side, user, host in (
+        (_OLD_SIDE, member.source_user, member.source_host),
+        (_NEW_SIDE, member.target_user, member.target_host),
+    ):
+        known = member.provider("source" if side is _OLD_SIDE else "target")
+        title = "" if known.name == ANYBODY else f" · {known.title.in_language(language())}"
+        console.print(plain(f"  {side.in_language(language())} {user} · {host}{title}"))
     for folder in member.folders:
         counts = folder.counts
         console.print(
