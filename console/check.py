@@ -1,5 +1,6 @@
 """Shows what a check found: what members have in common, who needs somebody first, and what will be moved."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ _WORDS = {Severity.BLOCKS: "check_blocks", Severity.WARNS: "check_warns", Severi
 _MEMBER = Text("成员", "Member")
 _OLDEST = Text("最早", "Oldest")
 _NEWEST = Text("最新", "Newest")
+_LIKELY = Text("很可能：", "Probably: ")
 _CURE = Text("处理方法：", "What to do: ")
 _SIDES = {"source": Text("旧邮箱", "old mailbox"), "target": Text("新邮箱", "new mailbox")}
 _SERVER = Text("服务器原文：", "The server says: ")
@@ -127,6 +129,10 @@ def _print_group(group: FindingGroup, console: Console, spoken: Language) -> Non
     said = {found.server_text for m in group.members for found in m.findings if found.name == group.name} - {""}
     if group.severity == Severity.BLOCKS and len(said) == 1:
         console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said.pop()))
+    hints = Counter(m.hint for m in group.members if m.hint and m.findings and m.findings[0].name == group.name)
+    for hint, count in hints.most_common() if group.severity == Severity.BLOCKS else ():
+        likely = RichText(f"{_LIKELY.in_language(spoken)}{hint.in_language(spoken)} ({count:,})", overflow="fold")
+        console.print(Padding(likely, (0, 0, 0, 2)))
     cure = RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken), overflow="fold")
     console.print(Padding(cure, (0, 0, 0, 2)))
     print_cures(group.cures, len(group.members), console, spoken, indent=2)

@@ -42,6 +42,7 @@ _HEADS = (
     Text("评级", "Grade"),
 )
 _CAUSES = Text("需处理", "Needs attention")
+_LIKELY = Text("很可能：", "Probably: ")
 _CURE = Text("处理方法：", "What to do: ")
 _ROWS = Text("名单中未纳入的行", "Roster rows that were left out")
 _LINE = Text("第 {line} 行", "line {line}")
@@ -108,6 +109,12 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
         names = ", ".join(member.email for member in group.members[:5])
         more = f" +{len(group.members) - 5}" if len(group.members) > 5 else ""
         console.print(RichText("    ") + plain(names + more))
+        for hint, some in group.hints:
+            whose = ", ".join(member.email for member in some[:3]) + (f" +{len(some) - 3}" if len(some) > 3 else "")
+            console.print(
+                RichText("    " + _LIKELY.in_language(language), style="bold")
+                + plain(f"{hint.in_language(language)} ({whose})")
+            )
         console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
         print_cures(group.cures, len(group.members), console, language)
 

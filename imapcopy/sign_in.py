@@ -18,14 +18,15 @@ from imapclient.exceptions import CapabilityError, IMAPClientError
 from imapclient.imap4 import IMAP4WithTimeout
 from imapclient.tls import IMAP4_TLS
 
-from imapcopy import responses
+from imapcopy import refused_login, responses
 from imapcopy.account import Account, Server, Token
 from imapcopy.answers import classify, classify_exception
 from imapcopy.dialogue import MAX_COLLECTED_BYTES, THROW_AWAY, Dialogue
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused, ServerError, Side, error_of_reach
 from imapcopy.mechanisms import acknowledgement, login_command, mechanisms, sasl_response, told_in
+from imapcopy.refused_login import login_hint
 from imapcopy.wire import Deadline
-from models.providers import mechanisms_of
+from models.providers import provider_at
 
 CONNECT_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
@@ -149,8 +150,8 @@ def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
     offered = frozenset(str(name).upper() for name in client._imap.capabilities)
     dialogue.hear_alert(_text(client.welcome).removeprefix("* "))
     known = account.ways.known(account.server, account.credential)
-    preferred = mechanisms_of(account.server.host, _text(client.welcome), offered)
-    ways = mechanisms(account, offered, preferred=preferred, known=known)
+    provider = provider_at(account.server.host, _text(client.welcome), offered)
+    ways = mechanisms(account, offered, preferred=provider.mechanisms, known=known)
     token = account.tokens.current() if account.tokens else None
     failure: MigrationError = _no_mechanism(account, side, offered)
     for mechanism in ways:
@@ -169,6 +170,8 @@ def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
             if mechanism != ways[0]:
                 account.ways.worked(account.server, account.credential, mechanism)
             return _introduced(dialogue, offered, told)
+    if failure.cause_id in refused_login.CAUSES:
+        failure.hint = login_hint(account, provider)
     raise failure
 
 

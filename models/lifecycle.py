@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from models.causes import harmless_causes
 from models.columns import now
 from models.database import reading, writing
+from models.hints import Hint
 from models.ledger_rows import FolderCopy, MessageIssue
 from models.member import (
     Member,
@@ -23,6 +24,7 @@ from models.member import (
     note_under_lease,
     this_runner,
 )
+from models.other_side import hint_of_the_other_side
 from models.receive_range import FolderAge, LimitedRange, Sign, limited_range
 from models.refusals import is_parked, not_before, read_refusals
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
@@ -33,6 +35,8 @@ SIGN_IN_CAUSES = frozenset(
     {"bad_credentials", "app_password_required", "ambiguous_login", "password_expired", "password_missing"}
 )
 """Failures at the source that a new password may cure."""
+_OF_THE_NAME = frozenset({"bad_credentials", "ambiguous_login", "no_such_user"})
+"""Failures that a wrong name may be behind."""
 
 
 class NoSuchWave(Exception):
@@ -151,7 +155,7 @@ def _queue(session: Session, wave_id: int, only: Collection[str], parked_too: bo
 
 
 def _forget_failure(member: Member) -> None:
-    member.cause, member.cause_side, member.server_text = None, "", ""
+    member.cause, member.cause_side, member.server_text, member.hint = None, "", "", ""
     member.resume_at = None
 
 
@@ -279,14 +283,19 @@ def member_failed(
     *,
     resume_at: datetime | None = None,
     refusals: str | None = None,
+    hint: Hint | None = None,
 ) -> None:
     """Note why a pass stopped, and give the lease back; with `resume_at` it goes on by itself then.
 
-    `refusals` are what its accounts have been answered by now, where that has changed.
+    `refusals` are what its accounts have been answered by now, where that has changed; `hint` is what probably lies
+    behind the failure.
     """
     with _last_of(engine, member_id, token) as (session, member):
         if refusals is not None:
             member.refusals = refusals
+        if hint is None and cause in _OF_THE_NAME:
+            hint = hint_of_the_other_side(session, member, side)
+        member.hint = str(hint or "")
         _fail(session, member, cause, side, server_text, resume_at)
 
 

@@ -124,6 +124,8 @@ class Provider:
     """What to sign in with, the usual first."""
     secret_name: Bilingual | None = None
     """What the provider calls it."""
+    secret_length: Annotated[int, Field(ge=1)] | None = None
+    """Characters of a client password without its blanks, where all have the same number and nothing else is taken."""
     connections: int | None = None
     """How many connections the service stands, of all members together."""
     mailbox_connections: int | None = None
@@ -304,11 +306,6 @@ def provider_of_records(mx: Iterable[str], cname: str = "") -> Provider | None:
 def traits_of(host: str, greeting: str, capabilities: Collection[str]) -> Traits:
     """What is known of the folders of a server."""
     return provider_at(host, greeting, capabilities).traits
-
-
-def mechanisms_of(host: str, greeting: str, capabilities: Collection[str]) -> tuple[str, ...]:
-    """How a server is best signed in to, the best first; empty where nothing is known."""
-    return provider_at(host, greeting, capabilities).mechanisms
 
 
 def _anybody() -> Provider:

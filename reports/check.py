@@ -38,6 +38,8 @@ class CheckedMember:
     findings: tuple[Finding, ...]
     source_provider: str = ""
     target_provider: str = ""
+    hint: Text | None = None
+    """What probably lies behind the first of them that blocks."""
 
     @property
     def ready(self) -> bool:
@@ -207,6 +209,7 @@ def _document(member: CheckedMember) -> dict[str, Any]:
         "source_quota": _quota(look.source_quota),
         "target_quota": _quota(look.target_quota),
         "findings": [_finding(found) for found in member.findings],
+        "hint": member.hint.as_dict() if member.hint else None,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from models.bilingual import Language, Text
 from models.causes import OWNERS, Cause
 from models.causes import cause as cause_of
+from models.hints import Hint
 from models.hosts import HostWait
 from models.issues import Issue, Mended
 from models.receive_range import LimitedRange, Sign
@@ -64,6 +65,8 @@ WAVE_COLUMNS = (
     "LimitedRange",
     "SourceProvider",
     "TargetProvider",
+    "HintZh",
+    "HintEn",
 )
 ISSUE_COLUMNS = (
     *("Email", "Folder", "UID", "Arrived", "Size"),
@@ -280,6 +283,7 @@ def clipped(text: str) -> str:
 
 def _member_row(member: MemberSummary) -> list[str | int]:
     cause, counts = member.leading_cause, member.counts
+    hint = member.hint.text if member.hint else None
     return [
         _shown(member.email),
         _shown(member.display_name),
@@ -300,6 +304,7 @@ def _member_row(member: MemberSummary) -> list[str | int]:
         str(member.limited_range or ""),
         member.source_provider,
         member.target_provider,
+        *((_shown(hint.zh), _shown(hint.en)) if hint else ("", "")),
     ]
 
 
@@ -318,7 +323,14 @@ def _roster_row(member: MemberSummary, row: Mapping[str, str], columns: Iterable
         yield "" if column in SECRET_COLUMNS else cell(row.get(column, known.get(column, "")))
     cause = member.leading_cause
     yield _bilingual(cause.title) if cause else ""
-    yield _bilingual(with_steps(cause.advice, member.steps_against(cause))) if cause else ""
+    yield _bilingual(_fix(member, cause)) if cause else ""
+
+
+def _fix(member: MemberSummary, cause: Cause) -> Text:
+    """What to do: what probably lies behind it first, then the general advice and the provider's own steps."""
+    advice = with_steps(cause.advice, member.steps_against(cause))
+    hint = member.hint.text if member.hint and cause == member.cause else None
+    return Text(hint.zh + advice.zh, f"{hint.en} {advice.en}") if hint else advice
 
 
 def with_steps(advice: Text, steps: Sequence[Text]) -> Text:
@@ -373,6 +385,7 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "owner": cause.owner if cause else None,
         "side": member.cause_side or None,
         "server_text": member.server_text,
+        "hint": _hint(member.hint),
         "grade": _grade(member),
         "messages": _messages(member.counts),
         "nothing_to_do": member.harmless,
@@ -387,6 +400,13 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "issues": [_issue(issue) for issue in member.issues],
         "repaired": [_repaired(m.folder, m.source_uid, m.repairs, m.server_text) for m in member.repaired],
     }
+
+
+def _hint(hint: Hint | None) -> dict[str, Any] | None:
+    if hint is None:
+        return None
+    words = hint.text.as_dict() if hint.text else {}
+    return {"kind": hint.kind, **{str(language): said for language, said in words.items()}}
 
 
 def _limited(found: LimitedRange | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from models.causes import cause
 from models.columns import now
 from models.database import reading, writing
 from models.detection import known_provider
+from models.hints import Hint
 from models.hosts import waits
 from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
@@ -184,6 +185,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
             limited_range=ranges.get(member.id or 0),
+            hint=Hint.read(member.hint),
             source_provider=known_provider(member, "source"),
             target_provider=known_provider(member, "target"),
             started_at=member.started_at,

@@ -6,6 +6,7 @@ from sqlmodel import Session, col, select
 
 from models.check import Look, MemberCheck
 from models.detection import known_provider
+from models.hints import Hint
 from models.member import Member
 from models.receive_range import Holding, LimitedRange, far_below
 from models.states import MemberState
@@ -41,6 +42,7 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
     for member, check in rows:
         look = Look.read(check.document) if check else None
         limited = ranges.get(member.id or 0)
+        hint = Hint.read(member.hint)
         yield CheckedMember(
             id=member.id or 0,
             email=member.email,
@@ -54,4 +56,5 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
             findings=with_findings(
                 look, member.state, member.cause or "", member.cause_side, member.server_text, limited
             ),
+            hint=hint.text if hint else None,
         )

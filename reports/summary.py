@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from models.bilingual import Text
 from models.causes import Cause, cause
+from models.hints import Hint
 from models.hosts import HostWait
 from models.providers import ANYBODY, Provider, provider_named
 from models.receive_range import LimitedRange
@@ -200,6 +201,8 @@ class MemberSummary:
     source_provider: str = ""
     """Whose the old mailbox is, a row of the table of providers; "" where nobody could tell."""
     target_provider: str = ""
+    hint: Hint | None = None
+    """What probably lies behind the cause."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -289,6 +292,15 @@ class CauseGroup:
     def cures(self) -> tuple[Cure[MemberSummary], ...]:
         """What members of each provider click against it."""
         return cures_of(self.cause, ((member, member.cured_at(self.cause)) for member in self.members))
+
+    @property
+    def hints(self) -> tuple[tuple[Text, tuple[MemberSummary, ...]], ...]:
+        """What probably lies behind it, with the members of whom it is thought, the commonest first."""
+        found: dict[Text, list[MemberSummary]] = defaultdict(list)
+        for member in self.members:
+            if member.cause == self.cause and member.hint and member.hint.text:
+                found[member.hint.text].append(member)
+        return tuple(sorted(((text, tuple(some)) for text, some in found.items()), key=lambda each: -len(each[1])))
 
     @property
     def without_steps(self) -> tuple[MemberSummary, ...]:

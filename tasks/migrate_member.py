@@ -155,6 +155,7 @@ def _recorded(kept: Store, member: Member, work: Work) -> MemberState:
         failure.server_text,
         resume_at=resume_at,
         refusals=write_refusals(refusals) if at_hosts.refused else None,
+        hint=failure.hint,
     )
     if resume_at is not None:
         # No failure: the flow takes the member up again.
