@@ -75,6 +75,7 @@ class _AtTarget:
     quota: tuple[int, int] | None
     limit: int | None
     limit_of: str
+    known: Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def check_mailbox(source: Account, target: Account, options: CopyOptions) -> Mai
                 here = _at_source(*listed, there, options)
             except MigrationError as error:
                 failures.append(error)
-    return _concluded(here, there, failures, options.known)
+    return _concluded(here, there, failures)
 
 
 def _at_target(account: Account, options: CopyOptions) -> _AtTarget:
@@ -117,18 +118,20 @@ def _at_target(account: Account, options: CopyOptions) -> _AtTarget:
         statuses = listing.statuses
         if statuses is None:
             statuses = connection.statuses([folder.raw for folder in listing.folders if folder.selectable])
+        known = options.known.of(connection.greeting)
         limit, limit_of = connection.largest_message(), "server"
-        if limit is None and (limit := options.known.size_limit) is not None:
+        if limit is None and (limit := known.size_limit) is not None:
             limit_of = "probe"
         if limit is None:
             host = connection.server.host
             limit = provider_at(host, connection.greeting, connection.capabilities).largest_message
             limit_of = "provider"
         there = sum(status.messages for status in statuses.values())
-        return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "")
+        return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "", known)
 
 
 def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | None, options: CopyOptions) -> _AtSource:
+    options = replace(options, known=there.known if there else Known())
     plan = plan_folders(connection, old, there.listing if there else _NOTHING, options)
     inbox = next((folder for folder in old.folders if is_inbox(folder.name) and folder.selectable), None)
     if inbox and all(pair.source.raw != inbox.raw for pair in plan.pairs):
@@ -167,9 +170,7 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
     return _AtSource(folders, look, len(unreadable), plan)
 
 
-def _concluded(
-    here: _AtSource | None, there: _AtTarget | None, failures: list[MigrationError], known: Known
-) -> MailboxCheck:
+def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[MigrationError]) -> MailboxCheck:
     """Put what both sides told together. Pure."""
     look = here.look if here else Look()
     if there:
@@ -182,7 +183,8 @@ def _concluded(
         left_out=len(here.plan.left_out) if here else 0,
         roles_wanted=any(pair.role for pair in pairs),
         roles_marked=there is None or any(folder.attributes & _ROLES for folder in there.listing.folders),
-        keywords_kept=known.keywords != "dropped",
+        keywords_kept=there is None or there.known.keywords != "dropped",
+        probe_outdated=there is not None and there.known.outdated,
     )
     told = findings(look, seen)
     met = tuple(Finding(e.cause_id, Severity.BLOCKS, e.side, {}, e.server_text) for e in failures)

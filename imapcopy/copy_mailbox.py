@@ -11,7 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import TypeVar
 
@@ -102,6 +102,8 @@ def copy_mailbox(
         old, new = _both(
             lambda: from_source.connection.listing(statuses=True), lambda: to_target.connection.listing(statuses=True)
         )
+        # What was measured holds for the server that was measured.
+        options = replace(options, known=options.known.of(to_target.connection.greeting))
         rows = ledger.folders()
         before = ledger.places()
         plan = plan_folders(from_source.connection, old, new, options, known_places(rows, before))
@@ -151,7 +153,7 @@ def plan_folders(
     if not any(folder.selectable for folder in old.folders):
         # There is always an INBOX (RFC 9051 section 5.1): this is no empty mailbox, but one that is not shown.
         raise MemberError("no_folders", "source", "", where=source.server.host)
-    return map_folders(
+    plan = map_folders(
         old.folders,
         new.folders,
         source_prefix=old.prefix,
@@ -163,6 +165,12 @@ def plan_folders(
         traits=traits_of(source.server.host, source.greeting, source.capabilities),
         known=known,
     )
+    while foreseen := {p.target_name for p in plan.pairs if p.create and options.known.refuses(p.target_name)}:
+        other = plan.renamed(foreseen)
+        if other == plan:
+            break
+        plan = other
+    return plan
 
 
 def known_places(rows: Iterable[FolderCopy], places: Mapping[str, FolderPlace]) -> dict[str, Place]:
@@ -386,6 +394,9 @@ class _Group:
             self._follow()
             self._each(lambda folder: folder.carry_flags(self._target))
             lost = self._verify()
+            for folder in self._going:
+                if alone := folder.settle_equals():
+                    lost.setdefault(folder.id, set()).update(alone)
             if not lost:
                 break
             if transfer == TRANSFERS:
@@ -422,6 +433,7 @@ class _Group:
                 deep=self._options.deep,
                 existing=self._options.existing,
                 repair=self._options.repair,
+                known=self._options.known,
             )
             folders.append(found)
             with _of(found):
@@ -506,7 +518,8 @@ class _Group:
             folder.note_gone(envelope.uid)
 
     def _transfer(self, todo: Mapping[bytes, Sequence[Envelope]], allowance: Allowance) -> None:
-        out = writer(self._target, self._ledger, self._options.capacity, BATCH_MESSAGES, allowance.give)
+        capacity = self._options.capacity.within(self._options.known)
+        out = writer(self._target, self._ledger, capacity, BATCH_MESSAGES, allowance.give)
         wishes = [
             Wish(folder.source, folder.key.source_uidvalidity, batch)
             for folder in self._going

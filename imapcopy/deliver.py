@@ -31,6 +31,7 @@ from models.ledger_rows import (
     Intended,
     Settled,
 )
+from models.probe import Known
 from models.rules import Repair
 
 TRIES = 3
@@ -87,6 +88,7 @@ class Delivery:
         recorded: Sequence[BatchRecord] = (),
         claimed: Iterable[int] = (),
         repair: Repair = "never",
+        known: Known | None = None,
     ) -> None:
         self._target = target
         self._ledger = ledger
@@ -110,6 +112,7 @@ class Delivery:
         self.arrivals: dict[int, Arrival] = {}
         """What was told of messages whose moment of arrival was not the source's, by source UID."""
         self._repair = repair
+        self._known = known or Known()
         self.look_up = LookUp(target, self.name, self.uidvalidity, self.claimed)
         self.sent_again = SentAgain(self.look_up, ledger, folder, recorded)
 
@@ -155,7 +158,10 @@ class Delivery:
             self.arrivals[letter.uid] = arrival
         date = format_date_time(arrival.moment) if arrival.moment else ""
         flags = sendable_flags(letter.envelope.flags, self.landed.keywords)
-        if dropped := flags & (terms.without | self._refused_keywords):
+        dropped = flags & (terms.without | self._refused_keywords)
+        if self._known.keywords == "dropped":
+            dropped |= _keywords(flags)
+        if dropped:
             self.keywords_dropped[letter.uid] = dropped
             flags -= dropped
         return Outgoing(letter.content, flags, date)

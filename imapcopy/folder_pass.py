@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 from imapcopy.budget import Allowance, ByteBudget
@@ -16,6 +17,7 @@ from imapcopy.letter import Letter
 from imapcopy.look_up import fingerprints, forms, match
 from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
+from imapcopy.repair import repaired
 from imapcopy.responses import Selected
 from imapcopy.verify import Delivered, Due, Verdict
 from models.ledger import Ledger
@@ -30,6 +32,7 @@ from models.ledger_rows import (
     FolderTally,
     GivenUp,
 )
+from models.probe import Known
 from models.rules import Repair
 
 LOAD_MESSAGES = 250
@@ -51,8 +54,10 @@ class FolderPass:
         deep: bool,
         existing: Existing = "adopt",
         repair: Repair = "never",
+        known: Known | None = None,
     ) -> None:
         self._pair = pair
+        self._known = known or Known()
         self._settled = settled
         self._since = since
         self._deep = deep
@@ -76,6 +81,10 @@ class FolderPass:
         """Read, and not sent: their copies are elsewhere at the target."""
         self._moved = 0
         self._flags_changed = 0
+        self._digests: set[bytes] = set()
+        """What is at the target or on its way, where only one of equals is kept there."""
+        self._equals: dict[int, bytes] = {}
+        """Digests of messages that are not sent because an equal one is, by source UID."""
 
     @property
     def source(self) -> Folder:
@@ -111,6 +120,10 @@ class FolderPass:
         if isinstance(landed, MigrationError):
             raise landed
         self._landed = landed if landed.uidnext else target.connection.select(self._pair.target_name)
+        self._limit = self._landed.append_limit
+        self._limit_of = "APPENDLIMIT"
+        if self._limit is None and self._known.size_limit is not None:
+            self._limit, self._limit_of = self._known.size_limit, "banjia probe:"
         self._everything = {envelope.uid: envelope for envelope in survey.scan}
         self.elsewhere = survey.elsewhere
         self.scan = self._everything
@@ -138,7 +151,7 @@ class FolderPass:
         """Take over what the ledger knows; `first` if nothing else was ever brought into the target's folder."""
         self._ledger = ledger
         self._first = first
-        self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed, self._repair)
+        self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed, self._repair, self._known)
         self.issues = set(ledger.issues(self.id)) if row.issues else set()
 
     @property
@@ -170,13 +183,13 @@ class FolderPass:
     def sendable(self) -> list[Envelope]:
         """`todo` without what the target takes in no case; that is committed as issues, and its content never read."""
         todo = self.todo()
-        too_large = [envelope for envelope in todo if is_too_large(envelope.size, self._landed.append_limit)]
+        too_large = [envelope for envelope in todo if is_too_large(envelope.size, self._limit)]
         self.stay_behind([self._too_large(envelope, envelope.size) for envelope in too_large])
         left = {envelope.uid for envelope in too_large}
         return [envelope for envelope in todo if envelope.uid not in left]
 
     def _too_large(self, envelope: Envelope, size: int, digest: bytes | None = None) -> GivenUp:
-        told = f"APPENDLIMIT {self._landed.append_limit}"
+        told = f"{self._limit_of} {self._limit}"
         return GivenUp(envelope.uid, "message_too_large", told, size, envelope.arrived, digest)
 
     def _letters(self, source: Endpoint[SourceConnection], envelopes: Sequence[Envelope]) -> Iterator[Letter]:
@@ -245,18 +258,56 @@ class FolderPass:
         self._gone.update(loaded.gone)
         self.stay_behind(loaded.unreadable)
         letters, loaded.letters = loaded.letters, []
-        limit = self._landed.append_limit
+        if self._known.one_of_equals and not self._equals:
+            self._digests |= self._recorded_digests
         for letter in letters:
-            if limit is not None and len(letter.raw) > limit:
+            if self._limit is not None and len(letter.raw) > self._limit:
                 self.stay_behind([self._too_large(letter.envelope, len(letter.raw), letter.digest)])
                 continue
+            if self._known.one_of_equals:
+                if letter.digest in self._digests:
+                    self._equals[letter.uid] = letter.digest
+                    continue
+                self._digests.add(letter.digest)
             self._sizes[letter.uid] = len(letter.raw)
+            if self._repair == "refused":
+                self._mend(letter)
             if departed.reserve(letter.digest):
                 self.returned.append(Returned(letter.envelope, letter.digest))
             else:
                 loaded.letters.append(letter)
             if letter.hazardous:
                 self._hazardous.add(letter.uid)
+
+    @property
+    def _recorded_digests(self) -> set[bytes]:
+        return {entry.digest for batch in self.delivery.recorded for entry in batch.entries}
+
+    def settle_equals(self) -> set[int]:
+        """Commit what was not sent because its equal is there; returns the source UIDs of which none is there."""
+        there = self._recorded_digests
+        kept = [uid for uid, digest in self._equals.items() if digest in there]
+        left = self._equals.keys() - set(kept)
+        self.stay_behind(
+            [
+                GivenUp(uid, "equal_kept", "", self.scan[uid].size, self.scan[uid].arrived, self._equals[uid])
+                for uid in kept
+            ]
+        )
+        self._equals.clear()
+        self._digests.clear()
+        return left
+
+    def _mend(self, letter: Letter) -> None:
+        """Send a message repaired at once that would be refused otherwise."""
+        raw = letter.raw
+        if not isinstance(raw, bytes) or not (letter.hazardous or b"\r\n\r\n" not in raw):
+            return
+        for defect, words in self._known.refused_defects.items():
+            mended = repaired(raw, words)
+            if mended and defect in mended.repairs:
+                letter.terms = replace(letter.terms, mended=mended, refusal=words)
+                return
 
     def note_gone(self, uid: int) -> None:
         """The message has left the source while it was being sent."""
@@ -304,6 +355,7 @@ class FolderPass:
             self._everything,
             delivered,
             self.delivery.claimed,
+            self._known,
         )
 
     def judged(self, due: Due, verdict: Verdict) -> set[int]:

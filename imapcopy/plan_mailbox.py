@@ -1,7 +1,7 @@
 """Says where each folder of a mailbox would go, and why, from what both sides list. Writes to neither."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imapcopy.account import Account
 from imapcopy.connection import SourceConnection, TargetConnection
@@ -30,6 +30,7 @@ def plan_mailbox(
     """
     with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
         old, new = from_source.listing(statuses=True), to_target.listing()
+        options = replace(options, known=options.known.of(to_target.greeting))
         plan = plan_folders(from_source, old, new, options, known)
         statuses = old.statuses
         if statuses is None:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from imapcopy.connection import Outgoing, TargetConnection
@@ -23,6 +23,7 @@ from imapcopy.letter import Letter, Sent
 from imapcopy.wire import LinkSpeed
 from models.ledger import Ledger
 from models.ledger_rows import Entry, Settled
+from models.probe import Known
 
 UNANSWERED_BYTES = 6 << 20
 """How much may have been sent to the target without an answer."""
@@ -62,6 +63,13 @@ class Capacity:
     """At most, for one mailbox."""
     spare: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True)
     """Holds a place at the server for one more connection, or says that there is none."""
+    start: int = 2
+    """Connections to begin with."""
+
+    def within(self, known: Known) -> "Capacity":
+        """As much of it as a probe has found to be of use."""
+        most = min(self.connections, known.most_connections or self.connections)
+        return replace(self, connections=most, start=known.connections or self.start)
 
 
 class OneByOne:
@@ -250,8 +258,9 @@ class Stream(OneByOne):
 class Fleet(OneByOne):
     """Several connections, each with one batch at a time and one message after the other.
 
-    Begins with two connections and doubles them as long as that makes it faster. What one of them cannot settle waits
-    until all are idle, because a look-up must not meet messages that another connection is just storing.
+    Begins with two connections, or with as many as a probe has found to pay, and doubles them as long as that makes it
+    faster. What one of them cannot settle waits until all are idle, because a look-up must not meet messages that
+    another connection is just storing.
     """
 
     def __init__(
@@ -265,7 +274,7 @@ class Fleet(OneByOne):
         super().__init__(target, ledger, batch_messages, released)
         self._spare = capacity.spare
         self._most = capacity.connections
-        self._growth = Growth(capacity.connections)
+        self._growth = Growth(capacity.connections, capacity.start)
         self._trusted: set[TargetConnection] = set()
         """Connections that have been seen to tell the right UIDs: behind one name there may be several servers."""
         self._changed = threading.Condition()
@@ -504,9 +513,9 @@ class Fleet(OneByOne):
 class Growth:
     """How many connections are wanted: twice as many as long as the last doubling made it faster."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, start: int = 2) -> None:
         self._most = most
-        self.connections = min(2, most)
+        self.connections = min(start, most)
         self._seconds = 0.0
         self._messages = 0
         self._best = 0.0

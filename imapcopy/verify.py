@@ -28,6 +28,7 @@ from imapcopy.plan import Envelope, batches, groups
 from imapcopy.responses import Message, sendable_flags
 from models.ledger import Ledger
 from models.ledger_rows import BatchKind, BatchRecord, BatchState, Entry, FolderCopy
+from models.probe import Known
 
 SAMPLE_SHARE = 0.02
 SAMPLE_LEAST = 3
@@ -89,6 +90,8 @@ class Due:
     delivered: Delivered | None = None
     claimed: Collection[int] = ()
     """Target UIDs that stand for a message of any source folder."""
+    known: Known = field(default_factory=Known)
+    """What a probe has found out about the target."""
 
     @property
     def entries(self) -> list[tuple[BatchKind, Entry]]:
@@ -310,7 +313,11 @@ class _Comparison:
         missed = Counter(flag.lower() for each in bare.values() for flag in each.missing)
         least = 1 if len(bare) > 1 and not kept else 2
         for uid, each in bare.items():
-            missing = frozenset(f for f in each.missing if f.lower() not in kept and missed[f.lower()] >= least)
+            missing = frozenset(
+                flag
+                for flag in each.missing
+                if self.due.known.ignores(flag) or (flag.lower() not in kept and missed[flag.lower()] >= least)
+            )
             if missing:
                 yield uid, each._replace(missing=missing)
 

@@ -123,6 +123,7 @@ class Circumstances:
     roles_marked: bool = True
     """The target marks its own (RFC 6154)."""
     keywords_kept: bool = True
+    probe_outdated: bool = False
 
 
 def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
@@ -158,6 +159,8 @@ def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
         note("no_special_use", Severity.TELLS, "target")
     if not seen.keywords_kept:
         note("keywords_not_kept", Severity.TELLS, "target")
+    if seen.probe_outdated:
+        note("probe_outdated", Severity.TELLS, "target")
     return tuple(found)
 
 

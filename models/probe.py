@@ -34,6 +34,9 @@ DEFECTS = {
 }
 """The repair (`imapcopy.repair`) that cures an odd message, by what is odd about it."""
 
+EMOJI = "\N{PARTY POPPER}"
+"""Stands for all characters beyond the first 65,536."""
+
 KEPT, STORED, LOST, REFUSED, NOT_TRIED = "kept", "stored", "lost", "refused", "not_tried"
 """What became of something that was appended: kept, only taken by a STORE afterwards, ignored, refused."""
 
@@ -51,7 +54,7 @@ class Known:
     keywords: str = ""
     """`kept`, `stored` (by STORE alone), `dropped`; "" is not known."""
     ignored_flags: frozenset[str] = frozenset()
-    """Flags that are to be set by STORE, because APPEND loses them."""
+    """Flags that are to be set by STORE, because APPEND loses them; lower case."""
     refused_defects: Mapping[str, str] = field(default_factory=dict)
     """Repairs without which a message is refused (`imapcopy.repair`), with the words of the refusal."""
     refused_characters: frozenset[str] = frozenset()
@@ -62,6 +65,15 @@ class Known:
     """The `signature` of the server that was probed."""
     outdated: bool = False
     """There is a probe, and it is not gone by: it is too old, was not finished, or another server answers there now."""
+
+    def refuses(self, name: str) -> bool:
+        """Whether a folder of that name cannot be made."""
+        beyond = any(character > "\uffff" for character in name)
+        return bool(self.refused_characters & set(name)) or (EMOJI in self.refused_characters and beyond)
+
+    def ignores(self, flag: str) -> bool:
+        """Whether APPEND loses a flag that STORE keeps."""
+        return flag.lower() in self.ignored_flags or (self.keywords == "stored" and not flag.startswith("\\"))
 
     def of(self, greeting: str) -> "Known":
         """What of it holds for the server that greets so."""
@@ -238,14 +250,16 @@ def known(probe: Probe | None, at: datetime) -> Known:
         connections=probe.connections if probe.rates else None,
         most_connections=probe.most_connections,
         size_limit=probe.size_limit,
-        ignored_flags=frozenset(flag for flag, state in states.items() if state == STORED),
+        ignored_flags=frozenset(flag.lower() for flag, state in states.items() if state == STORED),
         refused_defects={
             DEFECTS[kind]: probe.words.get(kind, "")
             for kind, how in probe.messages.items()
             if how == "repaired" and kind in DEFECTS
         },
         refused_characters=frozenset(
-            kind.removeprefix("char:") for kind, said in probe.folders.items() if said and kind.startswith("char:")
+            EMOJI if kind == "emoji" else kind.removeprefix("char:")
+            for kind, said in probe.folders.items()
+            if said and (kind == "emoji" or kind.startswith("char:"))
         ),
         one_of_equals=probe.duplicates == 1,
     )

@@ -26,6 +26,7 @@ from models.vault import VaultClosed
 from tasks import policy
 from tasks.governor import Places, Spare
 from tasks.leases import claimed, renewed
+from tasks.probe import known_of
 from tasks.store import Store, log, places, store
 
 
@@ -238,4 +239,5 @@ def copy_options(kept: Store, member: Member, spare: Spare) -> CopyOptions:
         folders=kept.rules.folders,
         repair=kept.rules.repair,
         capacity=Capacity(found.member_connections, spare),
+        known=known_of(kept, member.target_host or found.target_host),
     )

@@ -134,6 +134,7 @@ class Behaviour:
     marks_special_use: bool = False  # LIST shows special use though it is not announced
     folds_case: bool = False  # folder names that differ in case only are one folder; read when an account is added
     reserved_names: frozenset[str] = frozenset()  # cannot be created
+    refused_in_names: str = ""  # characters that no created folder may have
     uid_place: Literal["first", "last", "either"] = "first"  # of UID in an answer to FETCH
     bodies: Literal["right", "refused", "omitted"] = "right"  # how FETCH answers for what is `unreadable`
     peek_marks_seen: bool = False  # FETCH of a body does so in every form, in a folder that is open for writing

@@ -106,6 +106,8 @@ def create(session: Session, args: Arguments) -> str:
     args.space()
     name = _new_name(session, args)
     args.end()
+    if set(name) & set(session.behaviour.refused_in_names):
+        raise Refused("[CANNOT] Invalid mailbox name")
     if name in session.behaviour.reserved_names:
         raise Refused("Folder name is reserved.")
     try:
