@@ -1,8 +1,10 @@
 """Probes a destination and keeps what was found: with an account that is typed in, or a member's new mailbox."""
 
+import time
 from collections.abc import Callable
-from datetime import datetime
+from weakref import WeakKeyDictionary
 
+from sqlalchemy import Engine
 from sqlmodel import col, select
 
 from imapcopy.account import DEFAULT_PORTS, Account, Security, Server
@@ -15,6 +17,9 @@ from models.member import Member
 from models.probe import Known, Probe, find_probe, known, note_probe
 from models.states import FINAL
 from tasks.store import Store, log
+
+FRESH_SECONDS = 60.0
+_known: WeakKeyDictionary[Engine, dict[str, tuple[float, Known | None]]] = WeakKeyDictionary()
 
 
 class NoSuchMember(Exception):
@@ -50,12 +55,17 @@ def run_probe(kept: Store, account: Account, *, size_limit: bool, told: Callable
     """Probe, and keep the result."""
     probe = probe_mailbox(account, size_limit=size_limit, told=told)
     note_probe(kept.engine, probe)
+    _known.pop(kept.engine, None)
     return probe
 
 
-def known_of(kept: Store, host: str, at: datetime | None = None) -> Known:
-    """What a copy into that host may go by."""
-    found = known(find_probe(kept.engine, host), at or now())
-    if found.outdated:
-        log.warning("%s: the last probe is too old or was not finished, and is not gone by; run banjia probe", host)
+def known_of(kept: Store, host: str) -> Known:
+    """What a copy into that host may go by; asked for again after a minute, because members come by the thousand."""
+    asked = _known.setdefault(kept.engine, {})
+    at, found = asked.get(host, (0.0, None))
+    if found is None or time.monotonic() - at > FRESH_SECONDS:
+        found = known(find_probe(kept.engine, host), now())
+        if found.outdated:
+            log.warning("%s: the last probe is too old or was not finished, and is not gone by; run banjia probe", host)
+        asked[host] = time.monotonic(), found
     return found
