@@ -112,6 +112,14 @@ def wave_check(wave: WaveName, json: AsJson = False) -> None:
     check.show(wave, as_json=json)
 
 
+@wave_app.command("unknown")
+def wave_unknown(wave: WaveName, json: AsJson = False) -> None:
+    """Print servers' answers that no rule knows, as rules to mend and keep in answers.toml; no member is named."""
+    from console import unknown
+
+    unknown.show(wave, as_json=json)
+
+
 @wave_app.command("addresses")
 def wave_addresses(wave: WaveName, json: AsJson = False) -> None:
     """Ask Feishu or Lark Mail which new addresses exist, and what they are. Needs no member's password."""

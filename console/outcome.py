@@ -15,6 +15,7 @@ from reports.export import followed_sentence, result_sentence
 from reports.steps import Cure, T
 from reports.summary import GRADE_NAMES, InvalidRowSummary, MemberSummary, WaveSummary
 from reports.texts import human_bytes
+from reports.unknown import unknown_answers
 
 
 class Exit(IntEnum):
@@ -44,6 +45,10 @@ _HEADS = (
 _CAUSES = Text("需处理", "Needs attention")
 _LIKELY = Text("很可能：", "Probably: ")
 _CURE = Text("处理方法：", "What to do: ")
+_UNKNOWN = Text(
+    "有 {n} 个服务器答复还不认识：banjia wave unknown {wave}",
+    "Servers gave {n} answers that are not known yet: banjia wave unknown {wave}",
+)
 _ROWS = Text("名单中未纳入的行", "Roster rows that were left out")
 _LINE = Text("第 {line} 行", "line {line}")
 
@@ -117,6 +122,9 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
             )
         console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
         print_cures(group.cures, len(group.members), console, language)
+    if unknown := unknown_answers(summary.members):
+        answers = _UNKNOWN.format(n=sum(each.count for each in unknown), wave=summary.wave)
+        console.print(plain("  " + answers.in_language(language)))
 
 
 def print_cures(cures: Sequence[Cure[T]], members: int, console: Console, language: Language, indent: int = 4) -> None:

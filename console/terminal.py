@@ -24,7 +24,7 @@ from models.vault import VaultClosed
 from tasks.address_book import AddressBookClosed
 from tasks.notify import NoticesUnusable
 from tasks.prefect_server import PrefectUnreachable
-from tasks.settings import SettingsMistake, settings, terminal_language
+from tasks.settings import AnswersMistaken, SettingsMistake, settings, terminal_language
 from tasks.store import log, log_to_file, places
 
 WIDTH_OF_A_FILE = 160
@@ -35,6 +35,10 @@ _SETTINGS = Text("设置有误：{what}", "A setting cannot be used: {what}")
 _RULES = Text("规则有误，什么也没有开始：\n{what}", "The rules cannot be followed; nothing was started:\n{what}")
 _PROVIDERS = Text(
     "服务商表有误，什么也没有开始：\n{what}", "The table of providers cannot be used; nothing was started:\n{what}"
+)
+_ANSWERS = Text(
+    "服务器答复的规则有误，什么也没有开始：\n{what}",
+    "The rules for servers' answers cannot be used; nothing was started:\n{what}",
 )
 _NOTICES = Text("通知无法发送：{what}", "Notices cannot be sent: {what}")
 _ADDRESSES = Text("地址无法核对：{what}", "Addresses cannot be checked: {what}")
@@ -110,6 +114,8 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
             return _SETTINGS, str(error), Exit.USAGE
         case RulesMistaken():
             return _RULES, error.told.in_language(language()), Exit.USAGE
+        case AnswersMistaken():
+            return _ANSWERS, error.told.in_language(language()), Exit.USAGE
         case ProvidersMistaken():
             return _PROVIDERS, error.told.in_language(language()), Exit.USAGE
         case NoticesUnusable():

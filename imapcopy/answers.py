@@ -5,6 +5,7 @@ more answers adds rules of his own (`add_own_rules`), which come before all othe
 """
 
 import ast
+import difflib
 import re
 import socket
 import ssl
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from imapcopy.errors import Side
 from imapcopy.waits import suggested_wait as suggested_wait
+from models.bilingual import Text
 from models.causes import causes
 
 Stage = Literal[
@@ -75,7 +77,11 @@ class Verdict:
 
 
 class RuleError(ValueError):
-    """A file of rules that cannot be used; the text names row and field."""
+    """A file of rules that cannot be used; `told` names row and field."""
+
+    def __init__(self, told: Text) -> None:
+        self.told = told
+        super().__init__(told.en)
 
 
 DEFAULT_CAUSES: dict[Stage, str] = {
@@ -136,10 +142,10 @@ def read_own_rules(text: str) -> tuple[Rule, ...]:
     try:
         rows = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RuleError(str(error)) from None
+        raise RuleError(Text(f"不是 TOML：{error}", f"not TOML: {error}")) from None
     answers = rows.pop("answer", [])
     if rows or not isinstance(answers, list) or not all(isinstance(row, dict) for row in answers):
-        raise RuleError("only [[answer]] tables are known")
+        raise RuleError(Text("只能有 [[answer]] 表", "only [[answer]] tables are known"))
     return read_rules(answers)
 
 
@@ -257,49 +263,53 @@ _FIELDS = {"id", "regex", "cause", "stages", "seen", "hosts", "side", "samples",
 
 def _rule(number: int, row: Mapping[str, Any]) -> Rule:
     name = row.get("id")
-    place = f"answer {number}" + (f" ({name})" if isinstance(name, str) else "")
+    named = f" ({name})" if isinstance(name, str) else ""
 
-    def wrong(field: str, why: str) -> RuleError:
-        return RuleError(f"{place}, {field}: {why}")
+    def wrong(field: str, zh: str, en: str) -> RuleError:
+        return RuleError(Text(f"第 {number} 条{named}，{field}：{zh}", f"answer {number}{named}, {field}: {en}"))
 
     def text(field: str, default: str | None = None) -> str:
         value = row.get(field, default)
+        if value is None:
+            raise wrong(field, "缺少", "missing")
         if not isinstance(value, str):
-            raise wrong(field, "missing" if value is None else "not a text")
+            raise wrong(field, "不是文字", "not a text")
         return value
 
     def texts(field: str) -> tuple[str, ...]:
         value = row.get(field, [])
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise wrong(field, "not a list of texts")
+            raise wrong(field, "不是文字的列表", "not a list of texts")
         return tuple(value)
 
     def pattern(field: str) -> re.Pattern[str]:
         try:
             return re.compile(text(field), _FLAGS)
         except re.error as error:
-            raise wrong(field, str(error)) from None
+            raise wrong(field, f"正则表达式有误：{error}", str(error)) from None
+
+    def one_of(field: str, value: str, known: Iterable[str]) -> str:
+        names = [each for each in known if each]
+        if value not in names:
+            near = difflib.get_close_matches(value, names, 3, 0.5) or names
+            raise wrong(field, f"没有 {value!r}，可用：{' '.join(near)}", f"{value!r} is none of {' '.join(near)}")
+        return value
 
     for field in row:
         if field not in _FIELDS:
-            raise wrong(field, "not known")
+            raise wrong(field, "没有这一项", "not known")
     stages, seen = texts("stages"), texts("seen")
     for field, some in (("stages", stages), ("seen", seen)):
         for stage in some:
-            if stage not in STAGES or not stage:
-                raise wrong(field, f"{stage!r} is none of {' '.join(each for each in STAGES if each)}")
-    if text("cause") not in causes():
-        raise wrong("cause", f"{row['cause']!r} is none of {' '.join(causes())}")
-    if text("side", "") not in ("", *get_args(Side)):
-        raise wrong("side", f"{row['side']!r} is none of {' '.join(get_args(Side))}")
+            one_of(field, stage, STAGES)
     return Rule(
         id=text("id"),
         pattern=pattern("regex"),
-        cause=text("cause"),
+        cause=one_of("cause", text("cause"), causes()),
         stages=frozenset(stages),
         seen=seen or stages,
         hosts=pattern("hosts") if "hosts" in row else None,
-        side=text("side", ""),
+        side=one_of("side", text("side"), get_args(Side)) if "side" in row else "",
         samples=texts("samples"),
         sample_host=text("sample_host", ""),
     )

@@ -369,7 +369,7 @@ class Connection:
     def _failure_of_folder(self, refused: Refused) -> MigrationError:
         failure = self.failure(refused, "fetch", self._where)
         if isinstance(failure, MessageError):
-            return FolderError(failure.cause_id, self.side, failure.server_text, where=failure.where)
+            return failure.told_as(FolderError)
         return failure
 
 
@@ -441,7 +441,7 @@ class SourceConnection(Connection):
                 askable.append(folder)
             else:
                 error = FolderError("folder_name_invalid", self.side, "a line end or NUL in the name")
-                yield folder, FolderError(error.cause_id, self.side, error.server_text, where=folder.name)
+                yield folder, error.told_as(FolderError, where=folder.name)
 
         def ask(folder: Folder) -> tuple[bytes, bytes]:
             opening = self._dialogue.opening(self.opens_with, folder.raw)
@@ -568,7 +568,7 @@ class TargetConnection(Connection):
                 if verb == b"SUBSCRIBE" or error.cause_id == "folder_exists":
                     continue
                 if isinstance(error, FolderError) or error.cause_id in _OF_THE_NAME:
-                    refused[name] = FolderError(error.cause_id, self.side, error.server_text, where=name)
+                    refused[name] = error.told_as(FolderError, where=name)
                 else:
                     stopped = stopped or error
         if stopped:

@@ -327,7 +327,7 @@ def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
     if not others:
         return first
     names = ", ".join(repr(error.where) for error in others)
-    return type(first)(first.cause_id, first.side, f"{first.server_text} (also {names})", where=first.where)
+    return first.told_as(type(first), server_text=f"{first.server_text} (also {names})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -375,7 +375,13 @@ class Delivery:
         broken = isinstance(failure, ConnectionLost)
         told = failure if broken else first
         given_up = GivenUp(
-            letter.uid, told.cause_id, told.server_text, len(letter.raw), letter.envelope.arrived, letter.digest
+            letter.uid,
+            told.cause_id,
+            told.server_text,
+            len(letter.raw),
+            letter.envelope.arrived,
+            letter.digest,
+            known_by=told.known_by,
         )
         if broken:
             self._broken_in_a_row.append(given_up)
@@ -405,8 +411,13 @@ class Delivery:
                 if refused.status == "BAD":
                     # The octets of the message may still be read as commands.
                     self._reopen(refused)
-                if failure.cause_id == "append_ambiguous" and not self._look_up([letter], outcome):
-                    return None
+                if failure.cause_id == "append_ambiguous":
+                    if not self._look_up([letter], outcome):
+                        return None
+                    # Now it is clear: it was refused, and the words do not say why (Zimbra).
+                    failure = MessageError(
+                        "unclassified", _TARGET, failure.server_text, where=self.name, known_by=failure.known_by
+                    )
                 outcome.uncertain = False
                 is_of_the_message = isinstance(failure, MessageError) or failure.cause_id in _OF_THE_MESSAGE
                 if is_of_the_message or any(self._may_help(step, letter, failure) for step in _CONCESSIONS):

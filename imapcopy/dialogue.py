@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 from imapcopy import grammar, responses
 from imapcopy.account import Account, Token
-from imapcopy.answers import Stage, classify, classify_exception
+from imapcopy.answers import Stage, Verdict, judge, judge_exception
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, Refused, Side, error_of_reach
 from imapcopy.responses import Selected
 from imapcopy.wire import Deadline, Response, Wire, WireBroken
 from models import steps
+from models.server_words import KnownBy
 
 MAX_COLLECTED_BYTES = 64 << 20
 """How large the whole answer to a command without message content may be."""
@@ -181,7 +182,7 @@ class Dialogue:
                 raise self.lost(f"unreadable answer: {response.text}")
             status, text = match[1].decode().upper(), match[2].decode("utf-8", "backslashreplace").strip()
             if status != "OK":
-                if self.token and self._classified(text) == "token_expired":
+                if self.token and self._judged(text).cause == "token_expired":
                     # Nothing more is carried out over this connection; the next one is opened with another token.
                     raise self.lost(text)
                 raise Refused(status, text)
@@ -262,29 +263,35 @@ class Dialogue:
 
     def failure(self, refused: Refused, stage: Stage, where: str = "") -> MigrationError:
         """The error that a refusal means."""
-        found = classify(f"{refused.status} {refused.text}", stage=stage, side=self.side, host=self.account.server.host)
-        error = error_of_reach(found, self.side, self.account.redacted(f"{refused.status} {refused.text}"), where=where)
+        text = f"{refused.status} {refused.text}"
+        told = judge(text, stage=stage, side=self.side, host=self.account.server.host)
+        redacted, known_by = self.account.redacted(text), str(KnownBy(stage, told.rule))
+        error = error_of_reach(told.cause, self.side, redacted, where=where, known_by=known_by)
         self.account.admission.failed(error)
         return error
 
-    def _classified(self, text: str) -> str:
-        return classify(text, stage="list", side=self.side, host=self.account.server.host)
+    def _judged(self, text: str) -> Verdict:
+        return judge(text, stage="", side=self.side, host=self.account.server.host)
 
     def lost(self, text: str) -> ConnectionLost:
         """The error that says so; nothing more goes over the connection."""
         self.drop()
-        found = self._classified(text)
+        bye = text[:3].upper() == "BYE"
+        told = self._judged(f"* {text}" if bye else text)
+        found = told.cause
         if found == "token_expired" and self.account.tokens and self.token:
             self.account.tokens.ended(self.token)
         elif found not in HOST_BUSY | {"timeout"}:
             found = "connection_dropped"
-        error = ConnectionLost(found, self.side, self.account.redacted(text), where=self.account.server.host)
+        known_by = str(KnownBy("", told.rule)) if bye else ""
+        redacted = self.account.redacted(text)
+        error = ConnectionLost(found, self.side, redacted, where=self.account.server.host, known_by=known_by)
         self.account.admission.failed(error)
         return error
 
     def lost_by(self, error: Exception) -> ConnectionLost:
         self.drop()
-        found = classify_exception(error, stage="list", side=self.side, host=self.account.server.host)
+        found = judge_exception(error, stage="", side=self.side, host=self.account.server.host).cause
         return ConnectionLost(found, self.side, self.account.redacted(str(error)), where=self.account.server.host)
 
 

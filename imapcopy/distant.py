@@ -51,7 +51,7 @@ class Distant:
                 self._source.forget()
                 if fruitless > TRIES or lost.cause_id in HOST_BUSY:
                     # No loss of the target's connection, of which a caller would think.
-                    raise ServerError(lost.cause_id, lost.side, lost.server_text, where=lost.where) from None
+                    raise lost.told_as(ServerError) from None
         if self._size not in (None, read):
             raise MessageError("source_gone", "source", f"{read} of {self._size} octets", where=self._folder.name)
 

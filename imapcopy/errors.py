@@ -11,7 +11,7 @@ an exception are public: Prefect stores them, logs show them.
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeVar
 
 from imapcopy.waits import suggested_wait
 from models.causes import Cause, cause
@@ -24,18 +24,35 @@ class MigrationError(Exception):
     """A failure with a named cause."""
 
     def __init__(
-        self, cause_id: str, side: Side, server_text: str = "", *, where: str = "", hint: Hint | None = None
+        self,
+        cause_id: str,
+        side: Side,
+        server_text: str = "",
+        *,
+        where: str = "",
+        hint: Hint | None = None,
+        known_by: str = "",
     ) -> None:
         self.cause_id = cause_id
         self.side: Side = side
         self.server_text = server_text
         self.where = where
         self.hint = hint
+        self.known_by = known_by
+        """At which stage the server said it and what told its cause (`models.server_words.KnownBy`); "" for our own."""
         place = f" in {where!r}" if where else ""
         super().__init__(f"{cause_id} ({side}{place}): {server_text}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.cause_id, self.side, self.server_text, self.where, self.hint))
+        return (
+            _rebuild,
+            (type(self), self.cause_id, self.side, self.server_text, self.where, self.hint, self.known_by),
+        )
+
+    def told_as(self, kind: "type[E]", *, where: str | None = None, server_text: str | None = None) -> "E":
+        """The same failure as one of another reach."""
+        where, text = self.where if where is None else where, self.server_text if server_text is None else server_text
+        return kind(self.cause_id, self.side, text, where=where, hint=self.hint, known_by=self.known_by)
 
     @property
     def cause(self) -> Cause:
@@ -49,6 +66,9 @@ class MigrationError(Exception):
     def wait_seconds(self) -> float | None:
         """How long the server asks to be left alone; None where it names no time."""
         return suggested_wait(self.server_text)
+
+
+E = TypeVar("E", bound=MigrationError)
 
 
 class MessageError(MigrationError):
@@ -98,16 +118,17 @@ class Stopped(Exception):
     """Asked to stop: what is done is in the ledger, the rest goes on with the next pass."""
 
 
-def error_of_reach(cause_id: str, side: Side, server_text: str, *, where: str = "") -> MigrationError:
+def error_of_reach(
+    cause_id: str, side: Side, server_text: str, *, where: str = "", hint: Hint | None = None, known_by: str = ""
+) -> MigrationError:
     """The error whose class fits the reach of the cause."""
     found = cause(cause_id)
+    kind: type[MigrationError] = ServerError if found.retryable else MemberError
     if found.reach == "message":
-        return MessageError(cause_id, side, server_text, where=where)
-    if found.reach == "folder":
-        return FolderError(cause_id, side, server_text, where=where)
-    if found.retryable:
-        return ServerError(cause_id, side, server_text, where=where)
-    return MemberError(cause_id, side, server_text, where=where)
+        kind = MessageError
+    elif found.reach == "folder":
+        kind = FolderError
+    return kind(cause_id, side, server_text, where=where, hint=hint, known_by=known_by)
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -119,6 +140,6 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def _rebuild(
-    kind: type[MigrationError], cause_id: str, side: Side, text: str, where: str, hint: Hint | None
+    kind: type[MigrationError], cause_id: str, side: Side, text: str, where: str, hint: Hint | None, known_by: str
 ) -> MigrationError:
-    return kind(cause_id, side, text, where=where, hint=hint)
+    return kind(cause_id, side, text, where=where, hint=hint, known_by=known_by)

@@ -239,10 +239,10 @@ class SourceReader:
             letter.identify()
         except MessageError as error:
             self._open(wish)
-            self._absent(envelope, loaded, error.server_text)
+            self._absent(envelope, loaded, error)
             return loaded
         if not letter.raw:
-            self._absent(envelope, loaded, "")
+            self._absent(envelope, loaded)
             return loaded
         loaded.letters.append(letter)
         self._drop_substitutes(loaded)
@@ -255,7 +255,7 @@ class SourceReader:
             try:
                 self._fetch(due, loaded)
                 if due:
-                    self._absent(envelope, loaded, "")
+                    self._absent(envelope, loaded)
                 return
             except ConnectionLost as lost:
                 failure = lost
@@ -270,7 +270,7 @@ class SourceReader:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= FAILURES_IN_A_ROW:
                 raise failure
-        self._absent(envelope, loaded, failure.server_text)
+        self._absent(envelope, loaded, failure)
 
     def _fetch(self, due: dict[int, Envelope], loaded: Loaded) -> None:
         """Take every message that comes out of `due`; one that does not come stays there."""
@@ -279,10 +279,19 @@ class SourceReader:
                 loaded.letters.append(Letter(due.pop(message.uid), message.raw))
                 self._failed_in_a_row = 0
 
-    def _absent(self, envelope: Envelope, loaded: Loaded, text: str) -> None:
+    def _absent(self, envelope: Envelope, loaded: Loaded, failure: MigrationError | None = None) -> None:
         """Nothing was delivered: the message is gone, or the server cannot read it."""
         if self._listed([envelope.uid]):
-            loaded.unreadable.append(GivenUp(envelope.uid, "source_unreadable", text, envelope.size, envelope.arrived))
+            loaded.unreadable.append(
+                GivenUp(
+                    envelope.uid,
+                    "source_unreadable",
+                    failure.server_text if failure else "",
+                    envelope.size,
+                    envelope.arrived,
+                    known_by=failure.known_by if failure else "",
+                )
+            )
         else:
             loaded.gone.append(envelope.uid)
 

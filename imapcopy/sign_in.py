@@ -20,13 +20,14 @@ from imapclient.tls import IMAP4_TLS
 
 from imapcopy import refused_login, responses
 from imapcopy.account import Account, Server, Token
-from imapcopy.answers import classify, classify_exception
+from imapcopy.answers import judge, judge_exception
 from imapcopy.dialogue import MAX_COLLECTED_BYTES, THROW_AWAY, Dialogue
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused, ServerError, Side, error_of_reach
 from imapcopy.mechanisms import acknowledgement, login_command, mechanisms, sasl_response, told_in
 from imapcopy.refused_login import login_hint
 from imapcopy.wire import Deadline
 from models.providers import provider_at
+from models.server_words import KnownBy
 
 CONNECT_SECONDS = 20.0
 SILENCE_SECONDS = 60.0
@@ -107,16 +108,18 @@ def connect(account: Account, side: Side) -> Any:
 
 
 def _connect_failed(error: Exception, account: Account, side: Side) -> MigrationError:
-    text = account.redacted(_library_text(error))
+    text, host = account.redacted(_library_text(error)), account.server.host
+    known_by = ""
     if isinstance(error, (OSError, UnicodeError)):
-        found = classify_exception(error, stage="connect", side=side, host=account.server.host)
+        found = judge_exception(error, stage="connect", side=side, host=host).cause
     elif isinstance(error, CapabilityError):
         # STARTTLS is not offered, or somebody on the way has taken it out: never go on in clear text.
         found = "tls_protocol"
     else:
-        found = classify(text, stage="connect", side=side, host=account.server.host)
+        told = judge(text, stage="greeting", side=side, host=host)
+        found, known_by = told.cause, str(KnownBy("greeting", told.rule))
     kind = MemberError if found in {"tls_cert", "tls_protocol", "wrong_port", "starttls_required"} else ServerError
-    return kind(found, side, text, where=f"{account.server.host}:{account.server.port}")
+    return kind(found, side, text, where=f"{host}:{account.server.port}", known_by=known_by)
 
 
 def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
@@ -224,11 +227,12 @@ def _attempt(dialogue: Dialogue, mechanism: str, token: Token | None, *, at_once
 def _login_failed(dialogue: Dialogue, text: str, found: str = "", token: Token | None = None) -> MigrationError:
     account, side = dialogue.account, dialogue.side
     text = account.redacted(text)
-    told = classify(text, stage="login", side=side, host=account.server.host)
+    verdict = judge(text, stage="login", side=side, host=account.server.host)
+    told, known_by = verdict.cause, str(KnownBy("login", verdict.rule))
     # A connection that ends without a word about the login says nothing about the password.
     found = found if found and told in {"unclassified", "ambiguous_login"} else told
     if found in {"timeout", "connection_dropped"}:
-        return ServerError(found, side, text, where=account.user)
+        return ServerError(found, side, text, where=account.user, known_by=known_by)
     if account.tokens and token and found in _OF_THE_TOKEN:
         account.tokens.ended(token)
         if not token.fresh:
@@ -239,7 +243,7 @@ def _login_failed(dialogue: Dialogue, text: str, found: str = "", token: Token |
         # Gmail refuses good tokens in these words when it has seen too many sign-ins; and an administrator's password
         # is not the member's to mend.
         found = "token_refused" if account.tokens else "admin_refused" if account.is_the_admins else found
-    return error_of_reach(found, side, text, where=account.user)
+    return error_of_reach(found, side, text, where=account.user, known_by=known_by)
 
 
 def _introduced(dialogue: Dialogue, offered: frozenset[str], told: frozenset[str] | None) -> frozenset[str]:

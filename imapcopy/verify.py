@@ -253,7 +253,7 @@ class _Comparison:
             # Nothing may be concluded from what is missing.
             failure = target.failure(fetched.refused, "fetch", name)
             reach = FolderError if isinstance(failure, MessageError) else type(failure)
-            raise reach(failure.cause_id, failure.side, failure.server_text, where=name)
+            raise failure.told_as(reach, where=name)
         if fetched.uidvalidity != self.due.target_uidvalidity:
             raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=name)
         if fetched.request.scan:

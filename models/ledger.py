@@ -501,6 +501,7 @@ def _issue(folder_id: int, message: GivenUp) -> MessageIssue:
         size=message.size,
         arrived=message.arrived,
         digest=message.digest,
+        known_by=message.known_by,
     )
 
 

@@ -107,6 +107,8 @@ class MessageIssue(SQLModel, table=True):
     arrived: datetime | None = None
     digest: bytes | None = None
     """Of a message that has been read."""
+    known_by: str = ""
+    """What told the cause (`models.server_words.KnownBy`)."""
     at: datetime = Field(default_factory=now)
 
 
@@ -161,6 +163,7 @@ class GivenUp:
     size: int = 0
     arrived: datetime | None = None
     digest: bytes | None = None
+    known_by: str = ""
 
 
 class Doubt(NamedTuple):

@@ -155,7 +155,8 @@ def _queue(session: Session, wave_id: int, only: Collection[str], parked_too: bo
 
 
 def _forget_failure(member: Member) -> None:
-    member.cause, member.cause_side, member.server_text, member.hint = None, "", "", ""
+    member.cause, member.cause_side, member.server_text = None, "", ""
+    member.hint = member.known_by = ""
     member.resume_at = None
 
 
@@ -284,18 +285,19 @@ def member_failed(
     resume_at: datetime | None = None,
     refusals: str | None = None,
     hint: Hint | None = None,
+    known_by: str = "",
 ) -> None:
     """Note why a pass stopped, and give the lease back; with `resume_at` it goes on by itself then.
 
     `refusals` are what its accounts have been answered by now, where that has changed; `hint` is what probably lies
-    behind the failure.
+    behind the failure, `known_by` what told its cause.
     """
     with _last_of(engine, member_id, token) as (session, member):
         if refusals is not None:
             member.refusals = refusals
         if hint is None and cause in _OF_THE_NAME:
             hint = hint_of_the_other_side(session, member, side)
-        member.hint = str(hint or "")
+        member.hint, member.known_by = str(hint or ""), known_by
         _fail(session, member, cause, side, server_text, resume_at)
 
 

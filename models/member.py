@@ -67,6 +67,8 @@ class Member(SQLModel, table=True):
     server_text: str = ""
     hint: str = ""
     """What probably lies behind the failure (`models.hints.Hint`); "" where nothing is guessed."""
+    known_by: str = ""
+    """What told the cause (`models.server_words.KnownBy`)."""
     attempts: int = 0
     resume_at: datetime | None = None
     messages_found: int = 0

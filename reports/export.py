@@ -33,6 +33,7 @@ from reports.summary import (
     WaveSummary,
 )
 from reports.texts import INVISIBLE, host_wait, human_bytes, placement, repair, sentence, visible
+from reports.unknown import unknown_answers, unknown_document
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -170,6 +171,7 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
         "nothing_to_do": [_cause_group(group) for group in summary.harmless_causes],
         "limited": _cause_group(summary.limited) if summary.limited else None,
         "invalid_rows": [_invalid_row(row) for row in summary.invalid_rows],
+        "unknown_answers": unknown_document(unknown_answers(summary.members)),
         "check": check_document(summary.checks) if summary.checks else None,
     }
 
@@ -386,6 +388,7 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "side": member.cause_side or None,
         "server_text": member.server_text,
         "hint": _hint(member.hint),
+        "known_by": str(member.known_by) if member.known_by else None,
         "grade": _grade(member),
         "messages": _messages(member.counts),
         "nothing_to_do": member.harmless,

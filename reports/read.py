@@ -19,6 +19,7 @@ from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.places import FolderPlace
+from models.server_words import KnownBy
 from models.uid_sets import parse_uids
 from models.wave import Event, InvalidRow, Wave
 from reports.read_check import limited_ranges, read_checks
@@ -172,6 +173,8 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             cause=cause(member.cause).at(member.cause_side) if member.cause else None,
             cause_side=member.cause_side,
             server_text=member.server_text,
+            known_by=KnownBy.read(member.known_by),
+            hint=Hint.read(member.hint),
             bytes=sum(folder.bytes for folder in mine if not folder.superseded),
             found=member.messages_found,
             folders=tuple(_folder(folder, placed.get(folder.source_name)) for folder in mine),
@@ -185,7 +188,6 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
             limited_range=ranges.get(member.id or 0),
-            hint=Hint.read(member.hint),
             source_provider=known_provider(member, "source"),
             target_provider=known_provider(member, "target"),
             started_at=member.started_at,
@@ -225,6 +227,7 @@ def _issue(issue: MessageIssue, folder: FolderCopy) -> IssueSummary:
         arrived=issue.arrived,
         size=issue.size,
         server_text=issue.server_text,
+        known_by=KnownBy.read(issue.known_by),
     )
 
 

@@ -37,7 +37,8 @@ from reports.export import (
     wave_csv,
 )
 from reports.summary import GRADE_NAMES, GRADE_RULES, MemberSummary, WaveSummary
-from reports.texts import Wording, host_wait, visible
+from reports.texts import Wording, host_wait, stages, visible
+from reports.unknown import unknown_answers
 
 # A page stays readable, and small, when a mailbox goes thoroughly wrong; the JSON has every line.
 ROWS_SHOWN = 1000
@@ -164,6 +165,9 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
         not_reached=sum(member.counts.unaccounted for member in summary.members if not member.moved),
         finished_issues=_finished_issues(summary),
         checksum=checksum,
+        unknown=unknown_answers(summary.members),
+        cause_of=cause,
+        stage_names=stages(),
         checked=in_order(summary.checks),
         check_groups=groups(summary.checks),
         check_result=check_result(summary.checks),

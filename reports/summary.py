@@ -15,6 +15,7 @@ from models.hints import Hint
 from models.hosts import HostWait
 from models.providers import ANYBODY, Provider, provider_named
 from models.receive_range import LimitedRange
+from models.server_words import KnownBy
 from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from reports.check import CheckedMember
 from reports.steps import Cure, cures_of
@@ -145,6 +146,8 @@ class IssueSummary:
     arrived: datetime | None
     size: int
     server_text: str
+    known_by: KnownBy | None = None
+    """What told the cause; None where no server said anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ class MemberSummary:
     """The server's own words, redacted: the technical detail under the advice."""
     bytes: int
     """Bytes this program copied."""
+    known_by: KnownBy | None = None
+    """What told the cause; None where no server said anything."""
     found: int = 0
     """Messages at the source when the last pass listed it; folders it did not reach are not in `folders`."""
     folders: tuple[FolderSummary, ...] = ()

@@ -78,6 +78,12 @@ def happenings() -> dict[str, Text]:
     return states | own
 
 
+@cache
+def stages() -> dict[str, Text]:
+    """At what stage of a conversation a server answered; "" where it could be any."""
+    return {"" if name == "any" else name: Text(**text) for name, text in _catalogue()["stage"].items()}
+
+
 def _catalogue() -> dict[str, dict[str, dict[str, str]]]:
     return tomllib.loads((files("reports") / "texts.toml").read_text(encoding="utf-8"))
 

@@ -155,6 +155,7 @@ def _recorded(kept: Store, member: Member, work: Work) -> MemberState:
         side,
         failure.server_text,
         resume_at=resume_at,
+        known_by=failure.known_by,
         refusals=write_refusals(refusals) if at_hosts.refused else None,
         hint=failure.hint,
     )

@@ -19,8 +19,9 @@ from pydantic_settings import (
 )
 
 from imapcopy.account import Security
+from imapcopy.answers import RuleError, add_own_rules, read_own_rules
 from imapcopy.plan import Existing
-from models.bilingual import Language
+from models.bilingual import Language, Text
 from models.database import NoSuchDatabase
 from models.database import database_url as usable
 from models.member import LEASE_SECONDS
@@ -31,6 +32,14 @@ from tasks.credentials import SignIns
 
 class SettingsMistake(Exception):
     """A setting that cannot be used; says which, and never its value."""
+
+
+class AnswersMistaken(Exception):
+    """A file of rules for answers cannot be used; `told` names file, row and field."""
+
+    def __init__(self, told: Text) -> None:
+        self.told = told
+        super().__init__(told.en)
 
 
 def home_directory() -> Path:
@@ -66,6 +75,10 @@ class Settings(BaseSettings):
     rules: Path | None = Field(default=None, description="file with the rules for folders; default: banjia.toml")
     providers: Path | None = Field(
         default=None, description="file with what you know of mail services; default: providers.toml in BANJIA_HOME"
+    )
+    answers: Path | None = Field(
+        default=None,
+        description="file with own rules for servers' answers; default: answers.toml in BANJIA_HOME",
     )
     look_up_mx: bool = Field(
         default=False, description="ask DNS whose mail a login's domain is, where roster and servers do not say it"
@@ -268,6 +281,16 @@ def know_own_providers() -> None:
     chosen = settings().providers
     file = chosen or settings().home / "providers.toml"
     use_providers(_read(file) if chosen or file.is_file() else "", str(file))
+
+
+def know_own_answers() -> None:
+    """Let this process know the admin's own rules for servers' answers; AnswersMistaken when they cannot be used."""
+    chosen = settings().answers
+    file = chosen or settings().home / "answers.toml"
+    try:
+        add_own_rules(read_own_rules(_read(file)) if chosen or file.is_file() else ())
+    except RuleError as error:
+        raise AnswersMistaken(Text(f"{file}：{error.told.zh}", f"{file}: {error.told.en}")) from None
 
 
 def _read(file: Path) -> str:

@@ -26,7 +26,7 @@ from models.rules import Rules
 from models.vault import Vault
 from tasks.credentials import SignIn, by_administrator, token_source
 from tasks.policy import Attempts
-from tasks.settings import Settings, know_own_providers, rules, settings
+from tasks.settings import Settings, know_own_answers, know_own_providers, rules, settings
 from tasks.tokens import TokenSource
 from tasks.ways import RememberedWays
 
@@ -209,6 +209,7 @@ def store() -> Store:
     """The store of this process, opened once."""
     found, asked = settings(), rules()
     know_own_providers()
+    know_own_answers()
     log_to_file(found)
     let_leases_last(found.lease_seconds)
     engine = open_database(found.database)

@@ -1,5 +1,6 @@
 """Every answer that was seen on a server has its cause."""
 
+import re
 import socket
 import ssl
 
@@ -238,3 +239,4 @@ def test_a_rule_that_cannot_be_is_told_with_row_and_field(text: str, told: str) 
     with pytest.raises(RuleError) as caught:
         read_own_rules(text)
     assert told in str(caught.value)
+    assert re.search("[\u4e00-\u9fff]", caught.value.told.zh)
