@@ -193,10 +193,10 @@ def composed(mail: Mail, sender: str) -> EmailMessage:
     """The message. ValueError for an address that cannot stand in a header."""
     name, address = parseaddr(sender)
     message = EmailMessage(policy=SMTP)
-    message["From"] = Address(name, addr_spec=_header_address(address))
+    message["From"] = Address(_no_encoded_words(name), addr_spec=_header_address(address))
     # Without a name: a display name that a member chose is no place to trust a header's quoting to.
     message["To"] = Address(addr_spec=_header_address(mail.to))
-    message["Subject"] = " ".join(mail.subject.split())
+    message["Subject"] = _no_encoded_words(" ".join(mail.subject.split()))
     message["Date"] = format_datetime(now())
     # Stable, so that a mail that went out twice after all is shown once by most mail programs.
     message["Message-ID"] = f"<{mail.key}@{_domain(address)}>"
@@ -207,6 +207,11 @@ def composed(mail: Mail, sender: str) -> EmailMessage:
     message.set_content(mail.text, cte="base64")
     message.add_alternative(mail.html, subtype="html", cte="base64")
     return message
+
+
+def _no_encoded_words(text: str) -> str:
+    """Break what looks like an encoded word: Python's mail package would decode it into the header, line ends too."""
+    return text.replace("=?", "= ?")
 
 
 class Outbox:
@@ -226,7 +231,7 @@ class Outbox:
         try:
             refusal = self._announced(sender, recipient)
         except (smtplib.SMTPServerDisconnected, OSError) as error:
-            raise ServerTrouble(self._words(error)) from None
+            raise ServerTrouble(self._broken(error)) from None
         if refusal is not None:
             return refusal
         # As sendmail would send it, but for the end: only with that can the server take it (RFC 5321 section 4.1.1.4).
@@ -234,7 +239,7 @@ class Outbox:
         try:
             self._smtp.send(content)
         except (smtplib.SMTPServerDisconnected, OSError) as error:
-            return HandedOver(Outcome.LATER, self._words(error))
+            return HandedOver(Outcome.LATER, self._broken(error))
         try:
             if self._smtp.sock is not None:
                 self._smtp.sock.settimeout(FINAL_REPLY_SECONDS)
@@ -243,7 +248,7 @@ class Outbox:
             if self._smtp.sock is not None:
                 self._smtp.sock.settimeout(REPLY_SECONDS)
         except (smtplib.SMTPServerDisconnected, OSError) as error:
-            return HandedOver(Outcome.UNKNOWN, self._words(error))
+            return HandedOver(Outcome.UNKNOWN, self._broken(error))
         return self._meant(code, said)
 
     def _announced(self, sender: str, recipient: str) -> HandedOver | None:
@@ -277,7 +282,9 @@ class Outbox:
     def _reply(self, code: int, said: bytes) -> str:
         return self._of.redacted(f"{code} {said.decode(errors='replace')}")
 
-    def _words(self, error: Exception) -> str:
+    def _broken(self, error: Exception) -> str:
+        """End the connection, on which the next words might be read as a part of this mail; returns why."""
+        self._smtp.close()
         return self._of.redacted(str(error) or type(error).__name__)
 
 
@@ -298,9 +305,11 @@ def outbox(of: MailServer) -> Iterator[Outbox]:
     try:
         yield Outbox(smtp, of)
     finally:
-        with contextlib.suppress(smtplib.SMTPException, OSError):
-            smtp.quit()
-        smtp.close()
+        try:
+            with contextlib.suppress(smtplib.SMTPException, OSError):
+                smtp.quit()
+        finally:
+            smtp.close()
 
 
 def _connected(of: MailServer) -> smtplib.SMTP:
