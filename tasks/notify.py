@@ -200,12 +200,12 @@ def composed(mail: Mail, sender: str) -> EmailMessage:
     message["Date"] = format_datetime(now())
     # Stable, so that a mail that went out twice after all is shown once by most mail programs.
     message["Message-ID"] = f"<{mail.key}@{_domain(address)}>"
-    message["Content-Language"] = mail.language
     # RFC 3834 section 5, and what Exchange asks for: no out-of-office answers.
     message["Auto-Submitted"] = "auto-generated"
     message["X-Auto-Response-Suppress"] = "All"
     message.set_content(mail.text, cte="base64")
     message.add_alternative(mail.html, subtype="html", cte="base64")
+    message["Content-Language"] = mail.language  # last: content fields of before have gone into the first part
     return message
 
 

@@ -29,6 +29,8 @@ from models.providers import use_providers
 from models.rules import TABLES, Rules, parse_rules
 from tasks.credentials import SignIns
 
+NEVER = "never"
+
 
 class SettingsMistake(Exception):
     """A setting that cannot be used; says which, and never its value."""
@@ -134,7 +136,7 @@ class Settings(BaseSettings):
         default=None, description="file with the webhooks of group chats, one a line, readable by you alone"
     )
     admin_addresses: tuple[str, ...] = Field(default=(), description="who gets daily summaries and alarms by mail")
-    quiet_hours: str = Field(default="22:00-08:00", description="when no member is written to; empty: never quiet")
+    quiet_hours: str = Field(default="22:00-08:00", description="when no member is written to; or: never")
     quiet_weekends: bool = Field(default=False, description="whether Saturdays and Sundays are quiet, too")
     notice_zone: str = Field(
         default="", description="zone of the quiet hours and of notices; default: the reports' zone"
@@ -181,10 +183,10 @@ class Settings(BaseSettings):
     @field_validator("quiet_hours")
     @classmethod
     def _hours(cls, hours: str) -> str:
-        if hours:
+        if hours != NEVER:
             begin, dash, end = hours.partition("-")
             if not dash or _time_of_day(begin) == _time_of_day(end):
-                raise ValueError("are written such as 22:00-08:00")
+                raise ValueError("are written such as 22:00-08:00, or never")
         return hours
 
     @field_validator("summary_at")
