@@ -16,6 +16,7 @@ from console.terminal import language, say, screen
 from models.bilingual import Language, Text
 from models.causes import OWNERS
 from models.check import Severity
+from models.states import ShortState
 from reports.check import (
     CheckedMember,
     FindingGroup,
@@ -93,7 +94,9 @@ def exit_code(summary: WaveSummary) -> Exit:
     """What the outcome of a check means for a script."""
     if unreachable(summary.checks):
         return Exit.UNREACHABLE
-    all_ready = all(member.ready for member in summary.checks)
+    # Who is left out, because an account was refused before, is not ready either.
+    left_out = any(member.short_state == ShortState.NEEDS_ATTENTION and not member.moved for member in summary.members)
+    all_ready = not left_out and all(member.ready for member in summary.checks)
     return Exit.DONE if all_ready and not summary.invalid_rows else Exit.PARTIAL
 
 

@@ -15,6 +15,7 @@ from models.bilingual import Text
 from models.causes import cause
 from models.columns import now
 from models.hosts import Claim, Host
+from tasks.governor import ring
 from tasks.store import store
 
 _NO_CAP = 1 << 30
@@ -56,6 +57,7 @@ def set_limits(name: str, connections: int | None, logins_a_minute: int | None, 
             host.connections, host.learned, host.learned_at = connections or None, None, None
         if logins_a_minute is not None:
             host.logins_a_minute, host.next_login_at = logins_a_minute or None, None
+    ring(store().settings)
     show(name, as_json=as_json)
 
 
@@ -65,6 +67,7 @@ def pause(name: str, minutes: int, *, as_json: bool) -> None:
     with hosts.changing(store().engine, name.lower()) as (_, host):
         host.paused_until = at + timedelta(minutes=minutes)
         host.cause, host.words, host.paused_by = "", "", "admin"
+    ring(store().settings)
     show(name, as_json=as_json)
 
 
@@ -73,6 +76,7 @@ def resume(name: str, *, as_json: bool) -> None:
     with hosts.changing(store().engine, _known(name)) as (_, host):
         host.paused_until = host.logins_paused_until = None
         host.pauses, host.recent = 0, "[]"
+    ring(store().settings)
     show(name, as_json=as_json)
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,6 +35,8 @@ from tasks.store import Store, log
 
 SIDES: tuple[Side, Side] = ("source", "target")
 POLL_SECONDS = 1.0
+BELL = "hosts"
+"""A file below BANJIA_HOME whose time tells that a host is left alone, or no more."""
 IN_PLACE = timedelta(seconds=2)
 """A pause that is no longer is waited for where one is."""
 FAREWELL_SECONDS = 1.0
@@ -95,6 +98,8 @@ class Governor:
         self._keeper: threading.Thread | None = None
         self._dismissed = False
         self._kept_at = time.monotonic()
+        self._bell = settings.home / BELL
+        self._heard = _rung(self._bell)
 
     # Slots
 
@@ -280,6 +285,7 @@ class Governor:
         with self._changed:
             pool.host = host
         if fresh:
+            ring(self._settings)
             until = max(t for t in (host.paused_until, host.logins_paused_until) if t)
             log.warning("%s is left alone until %s: %s (%s)", pool.name, until, host.cause, host.words)
         self._tell()
@@ -287,6 +293,11 @@ class Governor:
     def check(self, place: "_Place") -> None:
         """ConnectionLost when the host is to be left alone now; a short pause is waited for."""
         pool = self._pools[place.name]
+        if (rung := _rung(self._bell)) != self._heard:
+            # Another process of this machine has learned something: this one must not speak before it knows it.
+            self._heard = rung
+            with contextlib.suppress(SQLAlchemyError):
+                self.look()
         until = pool.host.paused_until
         if until is None:
             return
@@ -491,6 +502,19 @@ class _Place(Admission):
     def of(self, account: Account) -> Account:
         """The account, whose connections ask this place."""
         return replace(account, admission=self)
+
+
+def ring(settings: Settings) -> None:
+    """Let the processes of this machine look at once what has changed; those of others look within a second."""
+    with contextlib.suppress(OSError):
+        (settings.home / BELL).touch()
+
+
+def _rung(bell: Path) -> int:
+    try:
+        return bell.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _most(pool: _Pool, at: datetime) -> int:

@@ -22,7 +22,7 @@ from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Enrolled, Office
 
 COMMANDS = {
-    "": "migrate roster rules wave member provider verify vault probe notices deploy worker prefect demo doctor",
+    "": "migrate roster rules wave member provider verify vault probe notices host deploy worker prefect demo doctor",
     "roster": "check template",
     "rules": "template",
     "wave": "create check addresses plan start retry status report failures issues",
@@ -31,6 +31,7 @@ COMMANDS = {
     "probe": "show",
     "vault": "set list forget rotate purge",
     "notices": "preview send status",
+    "host": "list show set pause resume",
     "prefect": "start stop status",
 }
 

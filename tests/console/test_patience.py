@@ -1,0 +1,162 @@
+"""Two runs over one database keep to one account of a mail server: connections, pauses, and no account is locked."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from sqlmodel import col, select
+
+from deployments.demo.imap_server import Action, Fault, ImapServer, Received
+from models.database import reading
+from models.hosts import Host
+from models.member import Member
+from models.states import MemberState
+from models.wave import Event
+from tasks.store import store
+from tests.console.conftest import CommandLine, Program
+from tests.servers.postgres import Postgres
+from tests.tasks.office import Office
+
+pytestmark = pytest.mark.prefect
+PAUSE = 15.0
+"""Seconds that the busy server asks for: long enough for the other server's members to be through."""
+
+
+class Heard(NamedTuple):
+    """A command, and when it came."""
+
+    at: float
+    account: str
+    verb: str
+
+
+class Record:
+    """What a server received, and when it answered that it wants to be left alone: once both runs are at work."""
+
+    def __init__(self, server: ImapServer, pause: float = 0.0) -> None:
+        self.commands: list[Heard] = []
+        self.told_at: float | None = None
+        self._server = server
+        self._pause = pause
+        self._lock = threading.Lock()
+        server.behaviour.before_command = self._hear
+
+    def _hear(self, command: Received) -> None:
+        at = time.monotonic()
+        with self._lock:
+            self.commands.append(Heard(at, command.account, command.verb))
+            at_work = {heard.account[:1] for heard in self.commands if heard.verb.endswith("FETCH")}
+            if self._pause and self.told_at is None and at_work >= {"a", "b"} and command.verb.endswith("FETCH"):
+                self.told_at = at
+                text = f"Request is throttled. Suggested Backoff Time: {self._pause * 1000:.0f} milliseconds"
+                self._server.behaviour.faults = [Fault("FETCH", Action.NO, account=command.account, text=text)]
+
+
+@pytest.fixture
+def quiet() -> Iterator[ImapServer]:
+    with ExitStack() as stack:
+        yield stack.enter_context(ImapServer("quiet.example"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_server_that_asks_to_be_left_alone_hears_from_nobody_and_nobody_else_waits(
+    program: Program,
+    banjia: CommandLine,
+    office: Office,
+    quiet: ImapServer,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Two processes, 40 members at a server that stands ten connections, 20 at another."""
+    if kind == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        monkeypatch.setenv("BANJIA_DATABASE_URL", postgres.url(postgres.create_database()))
+    for wave in "ab":
+        rows = []
+        for number in range(20):
+            name = f"{wave}{number}"
+            office.add(name, messages=2)
+            rows.append(office.row(name))
+        for number in range(10):
+            name = f"quiet-{wave}{number}"
+            inbox = quiet.add_account(f"{name}@old.example", f"canary-old,{name}!").folder("INBOX")
+            inbox.deliver(f"Subject: {name}\r\n\r\nHello\r\n".encode())
+            office.new.add_account(f"{name}@new.example", f"canary-new,{name}!")
+            rows.insert(number, office.row(name, SourcePort=str(quiet.port)))
+        assert banjia("wave", "create", office.write_roster(tmp_path / f"{wave}.csv", *rows)).code == 0
+    busy = f"127.0.0.1:{office.old.port}"
+    assert banjia("host", "set", busy, "--connections", "10").code == 0
+    office.old.behaviour.latency = quiet.behaviour.latency = 0.02
+    at_busy, at_quiet = Record(office.old, PAUSE), Record(quiet)
+    limits = {"BANJIA_MEMBERS_AT_ONCE": "16", "BANJIA_TARGET_CONNECTIONS": "64", "BANJIA_HOST_CONNECTIONS": "64"}
+    running = [program.start("wave", "start", wave, "--json", **limits) for wave in "ab"]
+    ended = [program.end(process) for process in running]
+    assert [each.code for each in ended] == [0, 0], "\n".join(map(str, ended))
+    assert office.old.most_connections <= 10
+    assert at_busy.told_at is not None
+    over = at_busy.told_at + PAUSE
+    # What was under way when it was told may still come in; nothing is sent any more.
+    assert [heard for heard in at_busy.commands if at_busy.told_at + PAUSE / 3 < heard.at < over] == []
+    assert any(heard.at > over for heard in at_busy.commands), "or nobody was left to wait"
+    assert max(heard.at for heard in at_quiet.commands) < over, "its members are through before the pause is over"
+    with reading(store().engine) as session:
+        members = session.exec(select(Member)).all()
+        assert Counter(member.state for member in members) == {MemberState.SYNCED: 60}
+        host = session.exec(select(Host).where(Host.name == busy)).one()
+    assert (host.cause, host.paused_by, host.pauses) == ("throttled", "server", 1)
+    office.assert_moved(*(name for name in office.people))
+
+
+def test_thirty_wrong_passwords_are_tried_once_however_often_the_wave_is_started(
+    program: Program, banjia: CommandLine, office: Office, home: Path, tmp_path: Path
+) -> None:
+    """A server locks accounts by counting. Both sides count; a retry and a mended password are the admin's wish."""
+    names = [f"m{number}" for number in range(30)]
+    for name in names:
+        office.add(name)
+    rows = [office.row(name, Password="canary-wrong-one", TargetPassword="canary-wrong-two") for name in names]
+    roster = office.write_roster(tmp_path / "members.csv", *rows)
+    for number in range(2):
+        moved = program.run("migrate", roster, "--json")
+        assert moved.code == 3, moved
+        assert ("left out" in moved.stderr) == bool(number), moved
+        assert {m["state"] for m in moved.document["members"]} == {"needs_password"}
+    checked = program.run("wave", "check", "members", "--json")
+    assert checked.code == 3, checked
+    for server in (office.old, office.new):
+        tries = Counter(entry.account for verb in ("LOGIN", "AUTHENTICATE") for entry in server.commands(verb))
+        assert set(tries) == {f"{name}@{server.name}" for name in names}
+        assert set(tries.values()) == {1}, server.name
+
+    mended = office.write_roster(tmp_path / "mended.csv", office.row("m0"))
+    completed = program.run("migrate", mended, "--wave", "members", "--json")
+    assert {m["email"]: m["state"] for m in completed.document["members"]}["m0@new.example"] == "synced"
+    office.assert_moved("m0")
+    assert sum(len(office.old.commands(verb)) for verb in ("LOGIN", "AUTHENTICATE")) == 31
+    with reading(store().engine) as session:
+        events = session.exec(select(Event).where(col(Event.who) == "host")).all()
+    assert events == [], "wrong passwords are no event of the host"
+
+
+def test_a_host_can_be_shown_set_paused_and_resumed(banjia: CommandLine, home: Path) -> None:
+    assert "No mail server has been used" in banjia("host", "list").stdout
+    assert banjia("host", "show", "nowhere").code == 2
+    assert banjia("host", "set", "imap.old.example").code == 2
+    assert banjia("host", "set", "IMAP.old.example", "--connections", "4", "--logins-a-minute", "10").code == 0
+    [host] = json.loads(banjia("host", "show", "imap.old.example", "--json").stdout)["hosts"]
+    assert host["connections"] == {"set": 4, "learned": None, "held": 0, "wanted": 0}
+    assert (host["logins_a_minute"], host["paused_until"]) == (10, None)
+    assert "left alone until" in banjia("host", "pause", "imap.old.example", "--minutes", "5").stdout
+    assert "by the admin" in banjia("host", "list").stdout
+    assert "left alone" not in banjia("host", "resume", "imap.old.example").stdout
+    [host] = json.loads(banjia("host", "set", "imap.old.example", "--connections", "0", "--json").stdout)["hosts"]
+    assert host["connections"]["set"] is None
