@@ -128,6 +128,20 @@ def wave_addresses(wave: WaveName, json: AsJson = False) -> None:
     addresses.show(wave, as_json=json)
 
 
+@wave_app.command("sheet")
+def wave_sheet(
+    wave: WaveName,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; default: sheets, in the report's.", metavar="DIR")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Write what admins and members prepare before the move: a sheet for you, and one for each old service."""
+    from console import sheets
+
+    sheets.write(wave, out, as_json=json)
+
+
 @wave_app.command("plan")
 def wave_plan(wave: WaveName, json: AsJson = False) -> None:
     """Show where each folder of every member goes, and why. Writes to no mailbox."""

@@ -92,7 +92,7 @@ class MailServer:
 class Provider:
     """One row of the table. What is not known is empty or None."""
 
-    name: str
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=40)]
     """Its id in the table, the roster and the database."""
     title: Bilingual
     aliases: tuple[str, ...] = ()

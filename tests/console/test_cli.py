@@ -25,7 +25,7 @@ COMMANDS = {
     "": "migrate roster rules wave member provider verify vault probe notices host deploy worker prefect demo doctor",
     "roster": "check template",
     "rules": "template",
-    "wave": "create check addresses plan start retry status report failures issues",
+    "wave": "create sheet check addresses plan start retry status report failures issues",
     "member": "show",
     "provider": "list show template",
     "probe": "show",
