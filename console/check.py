@@ -28,6 +28,7 @@ from reports.check import (
     totals,
     unreachable,
 )
+from reports.steps import services_sentence
 from reports.summary import WaveSummary
 from reports.texts import human_bytes, sentence
 
@@ -112,6 +113,8 @@ def print_check(members: Sequence[CheckedMember], console: Console, spoken: Lang
         console.print()
         _print_group(group, console, spoken)
     console.print()
+    if services := services_sentence(members):
+        console.print(services.in_language(spoken))
     folders, messages, octets = totals(members)
     console.print(result(members).in_language(spoken), style="bold")
     if messages:

@@ -36,6 +36,7 @@ from reports.export import (
     summary_document,
     wave_csv,
 )
+from reports.steps import services_sentence
 from reports.summary import GRADE_NAMES, GRADE_RULES, MemberSummary, WaveSummary
 from reports.texts import Wording, host_wait, stages, visible
 from reports.unknown import unknown_answers
@@ -224,6 +225,7 @@ def _environment() -> Environment:
         followed_sentence=followed_sentence,
         host_wait=host_wait,
         range_sentence=range_sentence,
+        services_sentence=services_sentence,
         sentence_of=sentence_of,
         member_page=member_page,
         state_names=MEMBER_STATE_NAMES,

@@ -1,13 +1,14 @@
 """What is to be clicked against a cause: for each provider its own steps, with the members that they are for. Pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from models.bilingual import LANGUAGES, Text
 from models.causes import Cause
-from models.providers import Provider
+from models.providers import Provider, provider_named
+from reports.texts import sentence
 
 
 class Addressed(Protocol):
@@ -15,6 +16,15 @@ class Addressed(Protocol):
 
     @property
     def email(self) -> str: ...
+
+
+class Served(Protocol):
+    """Whose providers are known by their rows in the table, "" where nobody could tell."""
+
+    @property
+    def source_provider(self) -> str: ...
+    @property
+    def target_provider(self) -> str: ...
 
 
 T = TypeVar("T", bound=Addressed)
@@ -39,6 +49,24 @@ def cures_of(cause: Cause, members: Iterable[tuple[T, Provider]]) -> tuple[Cure[
             rows[provider.name] = provider
     cures = (Cure(rows[name], rows[name].steps[cause.step], tuple(some)) for name, some in found.items())
     return tuple(sorted(cures, key=lambda cure: (-len(cure.members), cure.provider.name)))
+
+
+def services_sentence(members: Iterable[Served]) -> Text | None:
+    """Which services these members come from and go to, the commonest first; None where nobody could tell any."""
+    everybody = list(members)
+    told = []
+    for head, sides in (
+        (sentence("services_old"), Counter(member.source_provider for member in everybody)),
+        (sentence("services_new"), Counter(member.target_provider for member in everybody)),
+    ):
+        known = sorted((n for n in sides if n), key=lambda each: (-sides[each], each))
+        parts = [(provider_named(each).title, sides[each]) for each in known]
+        if known and sides[""]:
+            parts.append((sentence("services_unknown"), sides[""]))
+        zh = "、".join(f"{title.zh} {count:,}" for title, count in parts)
+        en = ", ".join(f"{title.en} {count:,}" for title, count in parts)
+        told += [Text(head.zh.format(them=zh), head.en.format(them=en))] if parts else []
+    return Text("；".join(each.zh for each in told) + "。", "; ".join(each.en for each in told) + ".") if told else None
 
 
 def steps_document(steps: Sequence[Text]) -> dict[str, list[str]] | None:

@@ -15,6 +15,7 @@ from models.causes import cause
 from models.providers import provider_named
 from reports.export import document_bytes, failures_csv, summary_document, wave_csv
 from reports.render import render_report
+from reports.steps import services_sentence
 from reports.summary import CauseGroup, MemberSummary, WaveSummary
 from tests.reports.pages import read_page
 from tests.reports.sample import sample_later_summary, sample_member, sample_summary
@@ -97,6 +98,26 @@ def test_page_and_terminal_show_the_steps_as_numbered_clicks(tmp_path: Path, lan
     assert exmail.steps["imap"][0].in_language(language) not in member.text
     assert not wave.faults
     assert not member.faults
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("zh-CN", "旧邮箱：网易企业邮箱 2、阿里邮箱（企业版） 1、腾讯企业邮箱 1、未知 17；新邮箱：飞书邮箱 21。"),
+        (
+            "en",
+            "Old mailboxes: NetEase enterprise mail 2, Alibaba Mail 1, Tencent Exmail 1, unknown 17; "
+            "new ones: Feishu Mail 21.",
+        ),
+    ],
+)
+def test_the_report_counts_the_services(tmp_path: Path, language: Language, told: str) -> None:
+    render_report(sample_summary(), tmp_path)
+    assert told in read_page((tmp_path / f"wave.{language}.html").read_text(encoding="utf-8")).text
+
+
+def test_a_wave_of_unknown_services_says_nothing_of_them() -> None:
+    assert services_sentence([refused(9, source_provider="", target_provider="")]) is None
 
 
 def test_the_json_and_the_tables_say_the_same() -> None:
