@@ -16,9 +16,10 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -85,7 +86,10 @@ StartDovecot = Callable[..., "Dovecot"]
 
 
 class Dovecot:
-    """A throw-away Dovecot below `directory`, which must be short (Unix sockets) and, for root, open to `nobody`."""
+    """A throw-away Dovecot below `directory`, which must be short (Unix sockets) and, for root, open to `nobody`.
+
+    `settings` are added to its configuration, `files` lie beside it; HERE in the settings is that directory.
+    """
 
     host = "127.0.0.1"
 
@@ -97,6 +101,8 @@ class Dovecot:
         capability: str | None = None,
         special_use: bool = False,
         connections_per_user: int = 10,
+        settings: str = "",
+        files: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.directory = directory
         self.port = 0
@@ -106,6 +112,8 @@ class Dovecot:
         self._capability = capability
         self._special_use = special_use
         self._connections_per_user = connections_per_user
+        self._more_settings = settings
+        self._files = files
         self._revision = 0
         self._started_before = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -251,6 +259,9 @@ class Dovecot:
         for directory in (self.directory, *(self.directory / name for name in ("run", "state", "mail", "rawlog"))):
             directory.mkdir(parents=True, exist_ok=True)
             self._hand_over(directory)
+        for name, text in self._files.items():
+            (self.directory / name).write_text(text)
+            self._hand_over(self.directory / name)
         if self._certificate:
             for name, content in (("tls.crt", self._certificate.chain), ("tls.key", self._certificate.key)):
                 (self.directory / name).write_bytes(content)
@@ -360,6 +371,7 @@ namespace inbox {{
   separator = /
 {folders if self._special_use else ""}}}
 
+{self._more_settings.replace("HERE", str(here))}
 # Any character may stand in a user name; a refused password is answered within half a second.
 auth_username_chars =
 auth_failure_delay = 0
