@@ -55,7 +55,7 @@ def run_probe(kept: Store, account: Account, *, size_limit: bool, told: Callable
     """Probe, and keep the result."""
     probe = probe_mailbox(account, size_limit=size_limit, told=told)
     note_probe(kept.engine, probe)
-    _known.pop(kept.engine, None)
+    forget(kept)
     return probe
 
 
@@ -69,3 +69,8 @@ def known_of(kept: Store, host: str) -> Known:
             log.warning("%s: the last probe is too old or was not finished, and is not gone by; run banjia probe", host)
         asked[host] = time.monotonic(), found
     return found
+
+
+def forget(kept: Store) -> None:
+    """Ask for every probe anew."""
+    _known.pop(kept.engine, None)
