@@ -25,6 +25,7 @@ from imapcopy.dialogue import MAX_COLLECTED_BYTES, THROW_AWAY, Dialogue
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused, ServerError, Side, error_of_reach
 from imapcopy.mechanisms import acknowledgement, login_command, mechanisms, sasl_response, told_in
 from imapcopy.refused_login import login_hint
+from imapcopy.unconnected import hint_of
 from imapcopy.wire import Deadline
 from models.providers import provider_at
 from models.server_words import KnownBy
@@ -119,7 +120,8 @@ def _connect_failed(error: Exception, account: Account, side: Side) -> Migration
         told = judge(text, stage="greeting", side=side, host=host)
         found, known_by = told.cause, str(KnownBy("greeting", told.rule))
     kind = MemberError if found in {"tls_cert", "tls_protocol", "wrong_port", "starttls_required"} else ServerError
-    return kind(found, side, text, where=f"{host}:{account.server.port}", known_by=known_by)
+    hint = hint_of(found, error, text, account.server)
+    return kind(found, side, text, where=f"{host}:{account.server.port}", hint=hint, known_by=known_by)
 
 
 def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
