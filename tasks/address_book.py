@@ -241,12 +241,8 @@ def _pause(refused: _Refused, attempt: int) -> float:
 
 
 def _quiet() -> None:
-    """Keep the SDK off stdout, where it writes its log, and from writing of requests at all."""
-    said = logging.getLogger("Lark")
-    for handler in [*said.handlers]:
-        said.removeHandler(handler)
-    said.addHandler(logging.NullHandler())
-    said.propagate = False
+    """Keep the SDK off stdout, where it writes its log."""
+    logging.getLogger("Lark").disabled = True
 
 
 def _seconds(text: str | None) -> float:

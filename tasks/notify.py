@@ -477,9 +477,7 @@ def _apprise() -> "Apprise":
     from apprise import Apprise
 
     # What it logs quotes addresses that it does not like, and those are secrets.
-    said = logging.getLogger("apprise")
-    said.addHandler(logging.NullHandler())
-    said.propagate = False
+    logging.getLogger("apprise").disabled = True
     return Apprise()
 
 
