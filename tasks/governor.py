@@ -24,7 +24,7 @@ from models import hosts
 from models.columns import now
 from models.hosts import Claim, Host, host_name
 from models.lifecycle import Due
-from models.member import Member, lease_seconds
+from models.member import Member, lease_seconds, this_runner
 from models.providers import provider_at
 from models.refusals import OF_THE_ACCOUNT
 from models.wave import Event
@@ -33,6 +33,8 @@ from tasks.leases import TURNS
 from tasks.settings import Settings
 from tasks.store import Store, log
 
+RETAKE_SECONDS = 0.25
+"""So often at least who waits for a slot tries to take it, or hears that all is to stop."""
 SIDES: tuple[Side, Side] = ("source", "target")
 POLL_SECONDS = 1.0
 BELL = "hosts"
@@ -86,8 +88,9 @@ class Room:
 class Governor:
     """The hosts as this process sees them."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, runner: str = "") -> None:
         self._engine = engine
+        self._runner = runner or this_runner()
         self._settings = settings
         self._changed = threading.Condition()
         self._asking = threading.Lock()
@@ -178,7 +181,7 @@ class Governor:
                     self._pools[name].wanted += 1
                 self._keep_looking()
                 try:
-                    self._changed.wait(POLL_SECONDS / 4)
+                    self._changed.wait(RETAKE_SECONDS)
                 finally:
                     for name in set(names):
                         self._pools[name].wanted = max(0, self._pools[name].wanted - 1)
@@ -202,12 +205,14 @@ class Governor:
         """Ask the database for slots, unless there are enough or it has just had none."""
         with self._changed:
             pool = self._pools[name]
-            if pool.free >= needed or pool.full or pool.slots > pool.keep:
+            # Those that are leaving keep theirs while there are others to be had: nobody waits for their goodbye.
+            lacking = needed - (pool.free - len(pool.leaving))
+            if lacking <= 0 or pool.full or pool.slots > pool.keep:
                 return
-            wanted = max(pool.wanted, needed)
+            wanted = max(pool.wanted, lacking)
         self._ask(pool, wanted)
         with self._changed:
-            pool.full = pool.free < needed
+            pool.full = pool.free - len(pool.leaving) < needed
 
     def _ask(self, pool: _Pool, wanted: int, *, keep: int | None = None) -> None:
         """Tell the database what is kept and wanted, one thread after the other; `keep` gives back all beyond it."""
@@ -218,7 +223,7 @@ class Governor:
                     pool.slots = max(pool.used + len(pool.leaving), min(pool.slots, keep))
                 kept = pool.slots
             host, slots, share = hosts.ask(
-                self._engine, pool.name, pool.usual, keep=kept, wanted=wanted, least=pool.least
+                self._engine, pool.name, pool.usual, keep=kept, wanted=wanted, least=pool.least, runner=self._runner
             )
             with self._changed:
                 pool.host, pool.slots, pool.keep = host, slots, share
@@ -380,8 +385,8 @@ class Governor:
             return
         if time.monotonic() - self._kept_at > lease_seconds() / TURNS:
             self._kept_at = time.monotonic()
-            hosts.keep_slots(self._engine)
-        seen = hosts.look(self._engine, [pool.name for pool in pools])
+            hosts.keep_slots(self._engine, self._runner)
+        seen = hosts.look(self._engine, [pool.name for pool in pools], self._runner)
         for pool in pools:
             with self._changed:
                 host, others = seen.get(pool.name, (pool.host, []))
@@ -407,9 +412,10 @@ class Governor:
             self._changed.notify_all()
         self._tell()
 
-    def _see_off(self, after: float = FAREWELL_SECONDS) -> None:
+    def _see_off(self, after: float | None = None) -> None:
         """Close what was said goodbye to so long ago, and nobody waited for."""
         due = []
+        after = FAREWELL_SECONDS if after is None else after
         with self._changed:
             for pool in self._pools.values():
                 while pool.leaving and time.monotonic() - pool.leaving[0][0] >= after:
