@@ -146,6 +146,10 @@ class Provider:
     sources: Mapping[str, str] = field(default_factory=dict)
     """By field, where it was read; `assumed` is from memory, or our own judgement."""
 
+    def steps_for(self, kind: str) -> tuple[Text, ...]:
+        """Its steps of a kind; where members have no switch for IMAP, the administrator's."""
+        return self.steps.get(kind, ()) or (self.steps.get("allow_clients", ()) if kind == "imap" else ())
+
     @property
     def member_steps(self) -> tuple[Step, ...]:
         """Kinds of its steps that the member takes, in the order in which they are taken."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 from pydantic import ValidationError
 
+from models.providers import provider_meant
 from models.roster_columns import (
     COLUMNS,
     Column,
@@ -233,7 +234,8 @@ class _Accounts:
 
         email, user = cell("email"), cell("user_name")
         target_user = email if "TargetUserName" in faulty else cell("target_user_name") or email
-        source = (server("source") or _folded(cell("provider")), _folded(user))
+        meant = provider_meant(cell("provider"))
+        source = (server("source") or (meant.name if meant else _folded(cell("provider"))), _folded(user))
         target = (server("target"), _folded(target_user))
         # Without both hosts nothing is known: the same address on the old and the new service is the usual case.
         same = bool(cell("source_host") and cell("target_host") and user) and source == target

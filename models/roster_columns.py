@@ -119,7 +119,10 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "Provider",
         "provider",
-        Text(zh="原邮箱的服务商", en="The old mailbox's provider"),
+        Text(
+            zh="原邮箱的服务商，见 banjia provider list；写了它，SourceHost 可以留空",
+            en="The old mailbox's provider (banjia provider list); with it, SourceHost may stay blank",
+        ),
         Text(zh="aliyun", en="gmail"),
         _names(
             "服务商,邮箱服务商,原服务商,原邮箱服务商",

@@ -44,10 +44,10 @@ def cures_of(cause: Cause, members: Iterable[tuple[T, Provider]]) -> tuple[Cure[
     found: dict[str, list[T]] = defaultdict(list)
     rows: dict[str, Provider] = {}
     for member, provider in members:
-        if provider.steps.get(cause.step):
+        if provider.steps_for(cause.step):
             found[provider.name].append(member)
             rows[provider.name] = provider
-    cures = (Cure(rows[name], rows[name].steps[cause.step], tuple(some)) for name, some in found.items())
+    cures = (Cure(rows[name], rows[name].steps_for(cause.step), tuple(some)) for name, some in found.items())
     return tuple(sorted(cures, key=lambda cure: (-len(cure.members), cure.provider.name)))
 
 

@@ -259,7 +259,7 @@ class MemberSummary:
 
     def steps_against(self, cause: Cause) -> tuple[Text, ...]:
         """What to click at the member's own provider against a cause; empty where nothing is known."""
-        return self.cured_at(cause).steps.get(cause.step, ())
+        return self.cured_at(cause).steps_for(cause.step)
 
     def cured_at(self, cause: Cause) -> Provider:
         """Whose answer it was: one of the new side is cured there; all else, as a limited range, at the source."""

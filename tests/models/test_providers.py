@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from models.bilingual import Text
+from models.causes import causes
 from models.providers import (
     ANYBODY,
     STEPS,
@@ -185,6 +186,12 @@ def test_the_services_that_demand_a_password_for_clients_say_how_to_get_it() -> 
         row.name for row in providers() if "client_password" in row.secrets and "client_password" not in row.steps
     ]
     assert wanting == ["gmx"]
+
+
+def test_a_cause_names_steps_that_some_service_has() -> None:
+    kinds = {cause.step for cause in causes().values()} - {""}
+    assert kinds <= set(STEPS)
+    assert all(any(kind in row.steps for row in providers()) for kind in kinds)
 
 
 # The admin's own file

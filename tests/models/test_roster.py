@@ -500,6 +500,8 @@ def test_one_login_on_two_new_services_is_no_clash() -> None:
 
 def test_one_old_mailbox_into_two_new_ones_is_found() -> None:
     assert pairs("EmailAddress,UserName", "li@x.test,old", "wu@x.test,OLD") == [(3, "UserName", "duplicate-source")]
+    named = pairs("EmailAddress,UserName,Provider", "li@x.test,old,网易", "wu@x.test,old,netease", "he@x.test,old,qq")
+    assert named == [(3, "UserName", "duplicate-source")]
 
 
 def test_one_login_on_two_old_services_is_no_clash() -> None:

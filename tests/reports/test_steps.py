@@ -62,6 +62,11 @@ def test_what_the_new_side_refuses_is_cured_at_the_new_side() -> None:
     assert member.steps_against(cause("app_password_required")) == provider_named("feishu").steps["client_password"]
 
 
+def test_where_members_have_no_switch_for_imap_the_admins_is_shown() -> None:
+    member = replace(sample_member(9), cause_side="target")
+    assert member.steps_against(cause("imap_disabled")) == provider_named("feishu").steps["allow_clients"]
+
+
 def test_a_limited_range_is_widened_where_the_mail_comes_from() -> None:
     summary = sample_later_summary()
     assert summary.limited is not None
