@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as RichText
 
@@ -42,6 +43,8 @@ _HEADS = (
     Text("大小", "Size"),
     Text("评级", "Grade"),
 )
+NAMED = 3
+"""Members of a provider that are named beside its steps."""
 _CAUSES = Text("需处理", "Needs attention")
 _LIKELY = Text("很可能：", "Probably: ")
 _CURE = Text("处理方法：", "What to do: ")
@@ -128,13 +131,18 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
 
 
 def print_cures(cures: Sequence[Cure[T]], members: int, console: Console, language: Language, indent: int = 4) -> None:
-    """What is to be clicked at each provider, of so many members in all."""
+    """What is to be clicked at each provider, of so many members in all; whose it is where they differ."""
     for cure in cures:
-        whose = cure.provider.title.in_language(language)
-        share = f" · {len(cure.members)}" if len(cure.members) < members else ""
-        console.print(RichText(" " * indent + whose + share, style="bold"))
+        head = RichText(" " * indent + cure.provider.title.in_language(language), style="bold")
+        if len(cure.members) < members:
+            more = f" +{len(cure.members) - NAMED:,}" if len(cure.members) > NAMED else ""
+            names = ", ".join(member.email for member in cure.members[:NAMED])
+            head.append(f" · {len(cure.members):,} · ").append(plain(names + more))
+        console.print(head)
         for number, step in enumerate(cure.steps, 1):
-            console.print(plain(f"{' ' * indent}  {number}. {step.in_language(language)}"))
+            numbered = plain(f"{number}. {step.in_language(language)}")
+            numbered.overflow = "fold"
+            console.print(Padding(numbered, (0, 0, 0, indent + 2), expand=False))
 
 
 def print_invalid_rows(rows: tuple[InvalidRowSummary, ...], console: Console, language: Language) -> None:

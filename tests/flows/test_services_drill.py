@@ -3,6 +3,7 @@
 On loopback no name gives a service away, so the roster tells it, or the greeting.
 """
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from console.check import print_check
 from deployments.demo.imap_server import ImapServer
 from deployments.demo.personality import personalities
 from models.bilingual import LANGUAGES
@@ -20,6 +23,7 @@ from models.causes import cause
 from models.columns import now
 from models.providers import provider_meant, provider_named
 from models.states import MemberState
+from reports.check import check_document
 from tests.reports.pages import read_page
 from tests.tasks.office import Enrolled, Office, Row, new_password, old_password
 
@@ -124,6 +128,16 @@ def test_a_check_names_what_each_service_wants_and_shows_its_own_steps(
             assert all(step.in_language(language) in page for step in steps), name
     with_steps = {name for name in services.refused if members[name]["steps"]}
     assert {"netease-app-password-required", "qq-app-password-required", "gmail-imap-disabled"} <= with_steps
+    # What the check itself says, before anything is moved, has the same steps.
+    checks = {(each["finding"], each["side"]): each for each in check_document(published.summary.checks)["findings"]}
+    for language in LANGUAGES:
+        out = io.StringIO()
+        print_check(published.summary.checks, Console(file=out, width=1000), language)
+        for name in with_steps:
+            told = members[name]
+            assert all(step in out.getvalue() for step in told["steps"][language]), name
+            [own] = [cure for cure in checks[told["cause"], "source"]["cures"] if told["email"] in cure["members"]]
+            assert own["steps"] == told["steps"]
     # The limited range is told with the steps of the service that its greeting gave away.
     assert document["limited"]["members"] == ["alibaba-well@new.example"]
     [cure] = document["limited"]["cures"]
