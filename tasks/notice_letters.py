@@ -9,12 +9,13 @@ from sqlmodel import col, select
 from models.bilingual import LANGUAGES, Language
 from models.causes import cause
 from models.database import reading
+from models.detection import provider_of
 from models.hosts import Host
 from models.lifecycle import find_wave
 from models.member import Member
 from models.notices import MEMBER_KINDS, Channel, Notice, NoticeKind, NoticeState, wave_notices
 from models.progress import WaveProgress, wave_progress
-from models.providers import ANYBODY, Provider, provider_at, provider_named
+from models.providers import ANYBODY, Provider, provider_at
 from models.states import FINAL, MOVED, SHORT_STATES, ShortState, WaveState
 from models.vault import stored_sides
 from models.wave import Wave
@@ -207,8 +208,8 @@ class Look:
             new=member.email,
             name=member.display_name or "",
             starts_at=start if start and start > self._at else None,
-            source=_known(provider_named(member.provider or "")) or _known(provider_at(self._host(member, "source"))),
-            target=_known(provider_at(self._host(member, "target"))),
+            source=_known(provider_of(member, "source")) or _known(provider_at(self._host(member, "source"))),
+            target=_known(provider_of(member, "target")) or _known(provider_at(self._host(member, "target"))),
             missing=self._missing[member.id or 0],
             contact=self._kept.settings.notice_contact,
         )
