@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.bilingual import Text
 from models.causes import causes
@@ -130,6 +132,15 @@ def test_a_misspelt_provider_means_nobody_and_its_neighbours_are_suggested() -> 
 
 def test_a_row_that_is_gone_reads_as_anybodys() -> None:
     assert provider_named("gone_since_2031").name == ANYBODY
+
+
+@given(text=st.text(), names=st.lists(st.text(max_size=300), max_size=4))
+def test_whatever_is_written_somewhere_means_a_row_or_nobody(text: str, names: list[str]) -> None:
+    assert provider_meant(text) in (None, *providers())
+    assert provider_at(text, text, names, text) in providers()
+    assert provider_of_domain(text) in (None, *providers())
+    assert provider_of_records(names, text) in (None, *providers())
+    assert {provider_named(name).name for name in similar_words(text)} == set(similar_words(text))
 
 
 # The table that comes with the program
