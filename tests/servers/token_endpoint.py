@@ -50,6 +50,8 @@ class TokenEndpoint:
     lifetime: int = 3599
     refusals: list[Refusal] = field(default_factory=list)
     """Answers to the next requests for a token, the first one first."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    """By subject: who gets no token any more."""
     subjects: list[str] = field(default_factory=list)
     """For whom tokens were issued."""
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -125,7 +127,13 @@ class TokenEndpoint:
             return Refusal("invalid_scope", "AADSTS70011: The provided value for scope is not valid.")
         return self._token("")
 
-    def _token(self, subject: str) -> dict[str, Any]:
+    def refuse(self, subject: str, refusal: Refusal) -> None:
+        """Issue no token for a subject from now on; the one under way still is."""
+        self.refused[subject] = refusal
+
+    def _token(self, subject: str) -> dict[str, Any] | Refusal:
+        if subject in self.refused:
+            return self.refused[subject]
         self.subjects.append(subject)
         return {"token_type": "Bearer", "expires_in": self.lifetime, "access_token": self.issue(subject)}
 

@@ -21,7 +21,7 @@ from tests.servers.dovecot import WRITING_VERBS
 
 COLUMNS = (
     *("EmailAddress", "UserName", "Password", "Wave", "Provider", "SourceHost", "SourcePort", "SourceSecurity"),
-    *("TargetHost", "TargetPort", "TargetSecurity", "TargetUserName", "TargetPassword"),
+    *("TargetHost", "TargetPort", "TargetSecurity", "TargetUserName", "TargetPassword", "SourceAdmin"),
 )
 Row = dict[str, str]
 
