@@ -67,12 +67,24 @@ class Ways(Protocol):
     def worked(self, server: Server, credential: Credential, mechanism: str) -> None:
         """A sign-in went through by another mechanism than the first that was tried."""
 
+    def is_given_up(self, server: Server, password: str) -> bool:
+        """Whether an administrator's password has been refused so often that it is not tried again."""
+
+    def answered(self, server: Server, password: str, *, let_in: bool) -> None:
+        """A server let an administrator in, or refused them."""
+
 
 class _NothingRemembered:
     def known(self, server: Server, credential: Credential) -> str:
         return ""
 
     def worked(self, server: Server, credential: Credential, mechanism: str) -> None:
+        return
+
+    def is_given_up(self, server: Server, password: str) -> bool:
+        return False
+
+    def answered(self, server: Server, password: str, *, let_in: bool) -> None:
         return
 
 

@@ -151,6 +151,9 @@ def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
         raise MemberError(
             "no_sign_in", side, account.redacted(_library_text(client.welcome)), where=account.server.host
         )
+    if account.is_the_admins and account.ways.is_given_up(account.server, account.password):
+        # One account signs in for all: a wrong password must not be tried once for each of them.
+        raise MemberError("admin_refused", side, "not tried again in this run", where=account.user)
     # The library has asked when it connected, and once more after STARTTLS.
     offered = frozenset(str(name).upper() for name in client._imap.capabilities)
     dialogue.hear_alert(_text(client.welcome).removeprefix("* "))
@@ -168,13 +171,21 @@ def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
             if refused.status != "BAD":
                 break
         except ConnectionLost as lost:
+            if account.tokens and token and not token.fresh and lost.cause_id == "connection_dropped":
+                # Some end the connection in place of an answer to a token that has ended.
+                account.tokens.ended(token)
+                raise _TokenEnded from None
             failure = _login_failed(dialogue, lost.server_text, lost.cause_id)
             break
         else:
             dialogue.token, dialogue.mechanism = token, mechanism
+            if account.is_the_admins:
+                account.ways.answered(account.server, account.password, let_in=True)
             if mechanism != ways[0]:
                 account.ways.worked(account.server, account.credential, mechanism)
             return _introduced(dialogue, offered, told)
+    if failure.cause_id == "admin_refused":
+        account.ways.answered(account.server, account.password, let_in=False)
     if failure.cause_id in refused_login.CAUSES:
         failure.hint = login_hint(account, provider)
     raise failure

@@ -1,7 +1,10 @@
-"""By which mechanism servers were signed in to: known in this process, and to those after it through the database."""
+"""What was learned of sign-ins: by which mechanism, for this process and, through the database, for those after it;
+and, for this process alone, which administrator's password is not to be tried again.
+"""
 
 import logging
 import threading
+from collections import Counter
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -9,6 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from imapcopy.account import Credential, Server
 from models.database import words
 from models.sign_in_ways import note_sign_in_way, sign_in_ways
+
+MOST_REFUSALS = 3
+"""So often an administrator's password is tried that no member was let in by."""
+MOST_REFUSALS_OF_A_GOOD_ONE = 10
+"""So often in a row one that was good before: members may be missing, and servers do not say so."""
 
 log = logging.getLogger("banjia")
 
@@ -22,6 +30,8 @@ class RememberedWays:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
+        self._good: set[tuple[str, str]] = set()
+        self._refused: Counter[tuple[str, str]] = Counter()
         try:
             self._ways = sign_in_ways(engine)
         except SQLAlchemyError as error:
@@ -41,6 +51,20 @@ class RememberedWays:
                 note_sign_in_way(self._engine, *key, mechanism)
             except SQLAlchemyError as error:
                 log.warning("how %s is signed in to was not written down: %s", key[0], words(error))
+
+    def is_given_up(self, server: Server, password: str) -> bool:
+        key = _name(server), password
+        with self._lock:
+            return self._refused[key] >= (MOST_REFUSALS_OF_A_GOOD_ONE if key in self._good else MOST_REFUSALS)
+
+    def answered(self, server: Server, password: str, *, let_in: bool) -> None:
+        key = _name(server), password
+        with self._lock:
+            if let_in:
+                self._good.add(key)
+                self._refused[key] = 0
+            else:
+                self._refused[key] += 1
 
 
 def _name(server: Server) -> str:

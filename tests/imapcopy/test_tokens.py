@@ -113,6 +113,14 @@ def test_an_old_token_that_is_refused_is_replaced_once(old: ImapServer) -> None:
     assert (len(tokens.values), len(old.commands("AUTHENTICATE"))) == (2, 2)
 
 
+def test_a_connection_that_ends_in_place_of_an_answer_costs_a_token_and_no_try(old: ImapServer) -> None:
+    old.behaviour.faults = [Fault("AUTHENTICATE", Action.DROP_BEFORE)]
+    tokens = subject(old, LIN)
+    tokens.current()
+    SourceConnection(by_token(old, tokens)).close()
+    assert len(tokens.values) == 2
+
+
 def test_a_token_for_somebody_else_opens_nothing(old: ImapServer) -> None:
     tokens = subject(old, LIN)
     old.add_account("wang@old.example", "x")

@@ -133,6 +133,24 @@ def test_an_administrator_s_password_goes_to_no_other_server(office: Office, hom
     assert not target.is_the_admins
 
 
+def test_a_wrong_administrator_s_password_is_tried_three_times_and_not_once_for_every_member(
+    office: Office, settle: Settle
+) -> None:
+    """The administrator's account would be locked, and with it the whole wave."""
+    office.old.behaviour.masters = {"mailadmin": ADMIN_PASSWORD}
+    names = ("li", "wang", "zhao", "sun", "qian", "zhou")
+    for name in names:
+        office.add(name)
+    settle("source", method="master", admin="mailadmin")
+    store().vault.put_standing("source", "canary-wrong-admin")
+    enrolled = Enrolled(office, *(office.row(name, Password="") for name in names))
+    assert {failure(enrolled, name).cause_id for name in names} == {"admin_refused"}
+    assert len(office.old.commands("AUTHENTICATE")) == 3
+    # Another password is another matter, also in the same process.
+    store().vault.put_standing("source", ADMIN_PASSWORD)
+    assert {run(enrolled, name) for name in names} == {M.SYNCED}
+
+
 def test_a_row_names_its_own_administrator(office: Office, home: Path) -> None:
     office.old.behaviour.masters = {"boss": ADMIN_PASSWORD}
     office.add("li")
