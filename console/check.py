@@ -192,6 +192,9 @@ def _cells(member: CheckedMember, spoken: Language, *, wide: bool) -> list[RichT
     told = RichText()
     for number, found in enumerate(member.findings):
         words = (sentence_of(found) if wide else found.kind.title).in_language(spoken)
+        if found.severity == Severity.BLOCKS and found.side in _SIDES:
+            # The same may have happened at both.
+            words = _SIDES[found.side].in_language(spoken) + sentence("colon").in_language(spoken) + words
         told.append(("\n" if number else "") + words, style=_STYLES[found.severity])
     if not member.findings:
         told.append(sentence("check_ready").in_language(spoken), style="green")

@@ -62,7 +62,7 @@ class Finding:
 
     @property
     def kind(self) -> Kind:
-        return kind(self.name)
+        return kind(self.name, self.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +170,13 @@ def _rows() -> dict[str, dict[str, Any]]:
 
 
 @cache
-def kind(name: str) -> Kind:
-    """What is said of a finding of that name; one that no table has reads as an unclassified failure."""
+def kind(name: str, side: str = "") -> Kind:
+    """What is said of a finding of that name on a side; one that no table has reads as an unclassified failure."""
     row = _rows().get(name, {})
     detail = Text(**row["detail"]) if "detail" in row else None
     if "title" in row:
         return Kind(Text(**row["title"]), Text(row["advice_zh"], row["advice_en"]), row["owner"], detail)
-    of = cause(name)
+    of = cause(name).at(side)
     return Kind(of.title, of.advice, of.owner, detail)
 
 

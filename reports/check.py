@@ -45,6 +45,10 @@ class CheckedMember:
     def ready(self) -> bool:
         return not any(found.severity == Severity.BLOCKS for found in self.findings)
 
+    def beside(self, name: str, side: str) -> list[Finding]:
+        """What else blocks the member."""
+        return [f for f in self.findings if f.severity == Severity.BLOCKS and (f.name, f.side) != (name, side)]
+
     @property
     def weight(self) -> int:
         """0 for a member that needs somebody first, then those that lose something, then the rest."""
@@ -62,7 +66,7 @@ class FindingGroup:
 
     @property
     def kind(self) -> Kind:
-        return kind(self.name)
+        return kind(self.name, self.side)
 
     @property
     def cures(self) -> tuple[Cure[CheckedMember], ...]:

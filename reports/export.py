@@ -19,7 +19,7 @@ from models.hosts import HostWait
 from models.issues import Issue, Mended
 from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
-from reports.check import check_document
+from reports.check import CheckedMember, check_document
 from reports.steps import cures_document, steps_document
 from reports.summary import (
     CauseGroup,
@@ -218,7 +218,11 @@ def failures_csv(summary: WaveSummary, rows: Mapping[int, Mapping[str, str]]) ->
     if not summary.needs_attention:
         return None
     columns = [name for name in summary.roster_columns or DEFAULT_ROSTER_COLUMNS if name not in {"Cause", "Fix"}]
-    table = ([*_roster_row(member, rows.get(member.id, {}), columns)] for member in summary.needs_attention)
+    checks = {check.id: check for check in summary.checks}
+    table = (
+        [*_roster_row(member, rows.get(member.id, {}), columns, checks.get(member.id))]
+        for member in summary.needs_attention
+    )
     return _csv([*columns, "Cause", "Fix"], table)
 
 
@@ -310,7 +314,9 @@ def _member_row(member: MemberSummary) -> list[str | int]:
     ]
 
 
-def _roster_row(member: MemberSummary, row: Mapping[str, str], columns: Iterable[str]) -> Iterable[str]:
+def _roster_row(
+    member: MemberSummary, row: Mapping[str, str], columns: Iterable[str], check: CheckedMember | None
+) -> Iterable[str]:
     known = {
         "EmailAddress": member.email,
         "UserName": member.source_user,
@@ -324,8 +330,11 @@ def _roster_row(member: MemberSummary, row: Mapping[str, str], columns: Iterable
         # The admin's own values go back as they came, but for what a spreadsheet would calculate.
         yield "" if column in SECRET_COLUMNS else cell(row.get(column, known.get(column, "")))
     cause = member.leading_cause
-    yield _bilingual(cause.title) if cause else ""
-    yield _bilingual(_fix(member, cause)) if cause else ""
+    # Both mailboxes may have a fault, and who mends the roster mends both.
+    other = [each.kind for each in check.beside(cause.id, member.cause_side)] if check and cause else []
+    yield " | ".join(_bilingual(text) for text in ([cause.title] if cause else []) + [each.title for each in other])
+    fix = [_fix(member, cause)] if cause else []
+    yield " | ".join(_bilingual(text) for text in fix + [each.advice for each in other])
 
 
 def _fix(member: MemberSummary, cause: Cause) -> Text:

@@ -1,5 +1,6 @@
 """`banjia wave check`: the table on a terminal of any width, and its exit code for scripts."""
 
+import csv
 import io
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def test_a_check_of_everybody_tells_both_faults_and_ends_with_3_and_then_with_0(
     assert written(office.old) == written(office.new) == set()
     report = Path(document["report"]["html"])
     assert 'id="check"' in report.read_text()
+    [mend] = csv.DictReader(io.StringIO(Path(document["report"]["failures"]).read_text(encoding="utf-8-sig")))
+    assert mend["EmailAddress"] == "wang@new.example"
+    assert mend["Cause"].count("Wrong user name or password") == 2, "one for each mailbox"
 
     office.write_roster(roster)
     assert program.run("wave", "create", roster).code == 0

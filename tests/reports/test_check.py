@@ -1,7 +1,10 @@
 """The table of a check: who stands where, what members have in common, and when a server is away."""
 
+from dataclasses import replace
+
 import pytest
 
+from models.causes import causes
 from models.check import Finding, Look, Severity
 from models.receive_range import LimitedRange, Sign
 from models.states import MemberState
@@ -44,6 +47,16 @@ def test_members_with_the_same_finding_stand_together_the_gravest_first() -> Non
         ("too_large", ["a", "c"]),
         ("target_not_empty", ["a"]),
     ]
+
+
+def test_each_provider_has_its_own_steps_and_each_side_its_own_advice() -> None:
+    at_feishu = replace(member("a", replace(WRONG, side="target")), target_provider="feishu")
+    elsewhere = member("b", replace(WRONG, side="target"))
+    [group] = groups([at_feishu, elsewhere])
+    assert [(cure.provider.name, [m.email for m in cure.members]) for cure in group.cures] == [("feishu", ["a"])]
+    assert group.cures[0].steps
+    assert group.kind.advice == causes()["bad_credentials"].at("target").advice
+    assert groups([member("c", AWAY)])[0].kind.advice == causes()["connect_failed"].at("target").advice
 
 
 def test_a_finding_says_its_numbers_in_both_languages() -> None:
