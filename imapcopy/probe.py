@@ -28,6 +28,7 @@ from imapcopy.probe_connection import ProbeConnection
 from imapcopy.probe_samples import (
     ROOT,
     SIZES,
+    SMALL_BYTES,
     Large,
     inner_names,
     is_ours,
@@ -98,6 +99,8 @@ class _Probing:
         """Folders of ours, those above first."""
         self._elsewhere: dict[str, tuple[int, int]] = {}
         """UIDVALIDITY and UIDNEXT of the special folders before us."""
+        self._perhaps_ours: list[str] = []
+        """Folders with an empty message that nothing tells from somebody else's."""
 
     def note(self, **values: Any) -> None:
         self.probe = replace(self.probe, **values)
@@ -148,7 +151,9 @@ class _Probing:
     def _make_folders(self, listing: Listing) -> None:
         connection = self._connection
         special = roles_of(listing.folders, listing.prefix)
-        for name, opened in connection.select_each(sorted(special.values())):
+        # A folder may show what lies in others, and keep it when those are deleted.
+        views = {folder.name for folder in listing.folders if "\\all" in folder.attributes and folder.selectable}
+        for name, opened in connection.select_each(sorted({*special.values(), *views})):
             if not isinstance(opened, MigrationError):
                 self._elsewhere[name] = opened.uidvalidity, opened.uidnext
         connection.leave()
@@ -424,7 +429,7 @@ class _Probing:
             with suppress(MigrationError):
                 self._target.forget()
             left = [f"{name} ({error.cause_id})" for name in self._made]
-        self.note(leftovers=tuple(left))
+        self.note(leftovers=(*left, *dict.fromkeys(self._perhaps_ours)))
 
     def _remove_leftovers(self, listing: Listing) -> Iterable[str]:
         """What earlier probes have left behind, by the names of their scratch folders."""
@@ -506,6 +511,12 @@ class _Probing:
                 scan = connection.scan(first if validity == opened.uidvalidity else 1)
                 tokens = connection.tokens([envelope.uid for envelope in scan])
                 ours = [uid for uid, found in tokens.items() if found == token]
+                # A view shows those without our field too: they are known by their text, but for the empty one.
+                small = [e.uid for e in scan if e.uid not in ours and e.size < SMALL_BYTES]
+                bodies = connection.bodies(small)
+                ours += [uid for uid, raw in bodies.items() if token.encode("ascii") in raw]
+                if any(is_ours(raw, token) for uid, raw in bodies.items() if uid not in ours):
+                    self._perhaps_ours.append(f"{name} (empty)")
                 if ours:
                     connection.expunge(ours)
                     connection.refresh()

@@ -157,6 +157,17 @@ class Governor:
             self._release(names)
 
     @contextlib.contextmanager
+    def visit(self, account: Account) -> Iterator[Account]:
+        """A target's account with leave to connect, for one who moves no member; waited for like a member's."""
+        with self._changed:
+            name = self._pool(account.server, "target").name
+        self._wait_and_take((name,))
+        try:
+            yield _Place(self, name, "target").of(account)
+        finally:
+            self._release((name,))
+
+    @contextlib.contextmanager
     def spare(self, name: str) -> Iterator[bool]:
         """One more connection of a member, if no other member could use the slot; False when there is none."""
         with self._changed:

@@ -16,6 +16,7 @@ from models.lifecycle import find_wave
 from models.member import Member
 from models.probe import Known, Probe, find_probe, known, note_probe
 from models.states import FINAL
+from tasks.governor import governor
 from tasks.store import Store, log
 
 FRESH_SECONDS = 60.0
@@ -31,7 +32,7 @@ def typed_account(kept: Store, host: str, port: int | None, security: Security, 
     found = kept.settings
     plain = host.lower() in {name.lower() for name in found.plain_hosts}
     server = Server(host, port or DEFAULT_PORTS[security], security, found.ca_file, plain_allowed=plain)
-    return Account(server, user, password)
+    return Account(server, user, password, ways=kept.ways)
 
 
 def target_of(kept: Store, wave: str, email: str | None) -> Account:
@@ -52,8 +53,9 @@ def target_of(kept: Store, wave: str, email: str | None) -> Account:
 
 
 def run_probe(kept: Store, account: Account, *, size_limit: bool, told: Callable[[str], None]) -> Probe:
-    """Probe, and keep the result."""
-    probe = probe_mailbox(account, size_limit=size_limit, told=told)
+    """Probe at the pace that the host allows everybody, and keep the result."""
+    with governor(kept).visit(account) as admitted:
+        probe = probe_mailbox(admitted, size_limit=size_limit, told=told)
     note_probe(kept.engine, probe)
     forget(kept)
     return probe

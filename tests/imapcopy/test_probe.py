@@ -255,6 +255,23 @@ def test_a_special_folder_that_takes_nothing_is_named(server: ImapServer) -> Non
     assert told(probe, "special") == "Cannot be written to: junk."
 
 
+def test_what_a_view_keeps_of_a_deleted_folder_is_taken_out_too(server: ImapServer) -> None:
+    """As with labels: what lay in the scratch folder would stay in All Mail."""
+    view = server.account(NEW).create("All Mail", "\\All")
+    view.deliver(mail(4))
+
+    def shown_too(raw: bytes) -> bytes:
+        view.deliver(raw)
+        return raw
+
+    server.behaviour.rewrite = shown_too
+    probe = probed(server)
+    assert mail(4) in [message.raw for message in view.messages]
+    assert len(view.messages) == 2
+    assert probe.leftovers == ("All Mail (empty)",), "nothing tells it from somebody else's"
+    assert names(server) == ["INBOX", "All Mail"]
+
+
 def test_the_size_limit_is_found_on_request_alone(server: ImapServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "MB", 1000)
     server.behaviour.max_message_bytes = 40_000
