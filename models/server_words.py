@@ -67,7 +67,8 @@ def normalised(text: str, names: Iterable[str] = ()) -> str:
         code, rest = match[0], line[match.end() :]
         code = re.sub(r"(\[[A-Za-z-]+) [^\]]*\]", r"\1]", code)
     for name in sorted({each for each in names if len(each) > 1}, key=len, reverse=True):
-        rest = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", "<name>", rest, flags=re.IGNORECASE)
+        place = "<address>" if "@" in name else "<name>"
+        rest = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", place, rest, flags=re.IGNORECASE)
     return (code + _placed(rest))[:LONGEST_LINE]
 
 

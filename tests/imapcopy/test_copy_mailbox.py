@@ -489,6 +489,7 @@ def test_a_message_that_is_refused_is_an_issue_and_the_others_arrive(mailbox: Bo
     mailbox.copy()
     assert mailbox.arrived() == [mail(0), mail(2), mail(3)]
     assert list(mailbox.issues()) == [2]
+    assert "append_ambiguous" not in mailbox.issues().values(), "it was looked for and is not there: it was refused"
     mailbox.assert_counted()
 
 

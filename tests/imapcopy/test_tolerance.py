@@ -373,7 +373,7 @@ def test_a_server_that_asks_nobody_to_sign_in_shows_a_mailbox_that_nobody_knows(
         (b"* NO not today\r\n\r\n", "connect_failed"),
         (b"+OK POP3 ready\r\n\r\n", "wrong_port"),
         (b"220 smtp.example ESMTP\r\n\r\n", "wrong_port"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "connect_failed"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "wrong_port"),
         (b"\xff\xfe\x00\r\n\r\n", "connect_failed"),
     ],
 )
