@@ -152,7 +152,7 @@ def show(wave: str, *, as_json: bool) -> None:
             {
                 "wave": wave,
                 "members_since": look.facts.opened_at.isoformat() if look.facts.opened_at else None,
-                "notices": [_document(notice) for notice in notices],
+                "notices": [_document(notice, look) for notice in notices],
                 "without_address": unreached,
             },
             as_json=True,
@@ -173,9 +173,10 @@ def show(wave: str, *, as_json: bool) -> None:
         console.print(plain(_NOBODY.format(n=len(unreached), who=who).in_language(spoken)))
 
 
-def _document(notice: Notice) -> dict[str, object]:
+def _document(notice: Notice, look: Look) -> dict[str, object]:
     return {
         "kind": notice.kind,
+        "member": look.names.get(notice.member_id or 0),
         "channel": notice.channel,
         "recipient": notice.recipient,
         "about": notice.about,

@@ -72,6 +72,8 @@ class MemberNotice:
     missing: frozenset[str] = frozenset({"source", "target"})
     """Sides whose password is not known yet."""
     contact: str = ""
+    side: str = "source"
+    """Where a reminder's cause lies."""
 
 
 def invitation(notice: MemberNotice, words: Wording) -> Letter:
@@ -83,10 +85,7 @@ def invitation(notice: MemberNotice, words: Wording) -> Letter:
         if notice.starts_at
         else say("invitation_when_open")
     )
-    kinds: list[Step] = ["lock", "imap", "client_password"] if "source" in notice.missing else ["lock"]
-    todo = [*_clicks(notice.source, kinds, words)]
-    if "source" in notice.missing and "client_password" not in _kinds_of(notice.source):
-        todo.append(Section(say("prepare_old"), (), (say("prepare_old_any"),)))
+    todo = _old_password(say, notice, words) if "source" in notice.missing else _clicks(notice.source, ["lock"], words)
     todo += _clicks(notice.source, ["receive_range"], words, (say("prepare_range_why"),))
     if not {"receive_range"} & _kinds_of(notice.source):
         todo.append(Section(say("prepare_range"), (say("prepare_range_why"),), (say("prepare_range_any"),)))
@@ -111,17 +110,24 @@ def reminder(notice: MemberNotice, why: Cause, words: Wording) -> Letter:
     """What is still missing, and how the member mends it."""
     say = _saying(words)
     old, new = _plain(notice.old), _plain(notice.new)
-    wanted: list[Step] = ["lock", "imap", "client_password"] if why.id == "password_missing" else _step_of(why)
-    clicks = _clicks(notice.source, wanted, words) if "source" in notice.missing or why.id != "password_missing" else []
     passwords = why.id == "password_missing"
     matter = say("reminder_password") if passwords else words.of(why.title) + say("stop")
-    todo = clicks
-    if not clicks and not passwords:
-        todo.append(Section(say("reminder_how"), (words.of(why.advice),)))
-    if why.id == "password_missing" and "target" in notice.missing:
-        todo += _new_password(say, notice, words)
-    if why.step == "client_password" or why.id == "password_missing":
+    todo: list[Section] = []
+    if passwords:
+        if "source" in notice.missing:
+            todo += _old_password(say, notice, words)
+        if "target" in notice.missing:
+            todo += _new_password(say, notice, words)
+    else:
+        where = notice.target if notice.side == "target" else notice.source
+        known = _clicks(where, _step_of(why), words)
+        todo += known or [
+            Section(say("reminder_how"), (say("how_target" if notice.side == "target" else "how_source"),))
+        ]
+    if passwords or why.step == "client_password":
         todo.append(Section(say("prepare_hand_over"), (_hand_over(say, notice),)))
+    elif notice.contact:
+        todo.append(Section(say("reminder_tell"), (_plain(notice.contact),)))
     return Letter(
         say("reminder_subject", old=old),
         (_greeting(say, notice), say("reminder_lead", old=old, new=new)),
@@ -168,7 +174,7 @@ def completion(notice: MemberNotice, moved: MemberSummary, words: Wording) -> Le
 
 def _places(moved: MemberSummary, say: "_Say") -> Section:
     renamed = [
-        (_plain(folder.source_name), _plain(folder.target_name))
+        (_plain(folder.source_name), f"→ {_plain(folder.target_name)}")
         for folder in moved.folders
         if folder.target_name and folder.target_name.casefold() != folder.source_name.casefold()
     ]
@@ -312,10 +318,11 @@ def daily_summary(
         sections.append(Section(say("summary_hosts"), tuple(_host_lines(now.waiting, words, say))))
     if now.unread:
         sections.append(Section(say("summary_notices"), (words.number(now.unread),)))
-    lead = [say("summary_since", when=words.moment_with_zone(then.at)) if then else say("summary_first")]
+    lead = []
     if pace is not None:
         left, time = pace
         lead.append(say("summary_pace", n=left, time=words.duration(time.total_seconds())))
+    lead.append(say("summary_since", when=words.moment_with_zone(then.at)) if then else say("summary_first"))
     subject = say("summary_subject", wave=_plain(wave), all=now.all, moved=len(now.moved), attention=len(troubled))
     return Letter(subject, tuple(lead), tuple(sections), (say("automatic"),))
 
@@ -449,6 +456,14 @@ def _clicks(
         if provider and (steps := provider.steps.get(kind)):
             title = filled(notice_texts()["step_in"], title=words.of(STEPS[kind][1]), service=words.of(provider.title))
             found.append(Section(words.of(title), lines, tuple(words.of(step) for step in steps)))
+    return found
+
+
+def _old_password(say: _Say, notice: MemberNotice, words: Wording) -> list[Section]:
+    """What the member clicks until there is a password for the old mailbox."""
+    found = _clicks(notice.source, ["lock", "imap", "client_password"], words)
+    if "client_password" not in _kinds_of(notice.source):
+        found.append(Section(say("prepare_old"), (), (say("prepare_old_any"),)))
     return found
 
 

@@ -79,6 +79,7 @@ class Look:
             notify_address=member.notify_address or "",
             host=self._host(member, "source").lower(),
             new_host=self._host(member, "target").lower(),
+            cause_side=member.cause_side,
             passwords_missing=bool(self._missing[member.id or 0]),
         )
 
@@ -212,6 +213,7 @@ class Look:
             target=_known(provider_of(member, "target")) or _known(provider_at(self._host(member, "target"))),
             missing=self._missing[member.id or 0],
             contact=self._kept.settings.notice_contact,
+            side=member.cause_side or "source",
         )
 
 

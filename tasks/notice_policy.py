@@ -98,6 +98,7 @@ class Person:
     host: str
     """The old server."""
     new_host: str = ""
+    cause_side: str = ""
     passwords_missing: bool = False
 
     @property
@@ -119,7 +120,7 @@ class Person:
         if self.state in MOVED | FINAL or SHORT_STATES[self.state] == ShortState.ACTIVE:
             return ""
         if self.cause and SHORT_STATES[self.state] == ShortState.NEEDS_ATTENTION:
-            return self.cause if cause(self.cause).owner == "member" else ""
+            return self.cause if cause(self.cause).at(self.cause_side).owner == "member" else ""
         return "password_missing" if self.passwords_missing else ""
 
 

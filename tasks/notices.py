@@ -5,7 +5,7 @@ May be run at any time, and by several processes: what is not due, or was said b
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from models.columns import now
@@ -106,6 +106,9 @@ def tell_wave(
     if not dry_run:
         forget_dead_runners(kept.engine, wave)
     look = Look(kept, wave, at)
+    if dry_run:
+        # What sending would open.
+        look.facts = replace(look.facts, opened_at=look.facts.opened_at or at)
     due = [each for each in _due(look, plan, at) if each.kind in kinds]
     if dry_run:
         told.due = due

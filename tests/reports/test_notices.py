@@ -164,6 +164,16 @@ def test_every_cause_that_a_member_can_cure_has_a_cure_in_its_reminder(language:
         assert todo
     title = words.of(why.title)
     assert why.id == "password_missing" or title in as_text(letter)
+    # What stands in causes.toml is for admins.
+    assert "banjia" not in as_text(letter)
+
+
+def test_a_reminder_shows_the_steps_of_the_side_where_it_failed() -> None:
+    why = cause("app_password_required")
+    for side, service in (("source", "NetEase"), ("target", "Feishu Mail")):
+        text = as_text(reminder(replace(NOTICE, side=side), why, EN))
+        assert service in text
+        assert ("Feishu" in text) == (side == "target")
 
 
 # Completions
