@@ -12,7 +12,7 @@ from models.wave import Wave
 from tasks import policy
 from tasks.notices import Told, configured, tell_wave
 from tasks.notify import NoticesUnusable
-from tasks.store import Store, log, store
+from tasks.store import Store, log, places, store
 
 
 @flow(name="notify-wave", flow_run_name="notices", validate_parameters=False, persist_result=False)
@@ -34,12 +34,14 @@ def notify_wave(wave: str | None = None) -> State[Any]:
 def notify_after_run(wave: str) -> None:
     """Send what a run has made due; what goes wrong is in the log and in `banjia notices status`, and fails no run."""
     kept = store()
-    if not configured(kept.settings):
+    if not configured(kept.settings) or policy.STOP.is_set():
         return
     try:
         tell_wave(kept, wave)
     except NoticesUnusable as unusable:
         log.error("notices: %s", unusable)
+    except Exception as error:  # noqa: BLE001  (every mailbox has been moved, or has its cause; the hourly flow goes on)
+        log.error("notices: %s", places(error))
 
 
 def _waves(kept: Store) -> list[str]:

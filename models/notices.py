@@ -194,14 +194,16 @@ def settle_notice(
     error: str = "",
     next_at: datetime | None = None,
     bounced: bool = False,
+    tried: bool = True,
 ) -> None:
-    """Write down what became of a notice that this runner handed over."""
+    """Write down what became of a notice that this runner handed over, or could not (`tried`)."""
     with writing(engine) as session:
         notice = session.get_one(Notice, notice_id)
         if notice.state != NoticeState.SENDING or notice.owner != this_runner():
             return  # found without its runner meanwhile, and known as such
         notice.state, notice.error, notice.bounced = state, error, bounced
         notice.next_at = next_at or notice.next_at
+        notice.attempts -= not tried
         notice.sent_at = now() if state == NoticeState.SENT else None
         session.add(notice)
 

@@ -26,8 +26,8 @@ LISTED = 20
 """So many of a kind are listed in a notice; the report has all."""
 LONGEST = 200
 """Characters of a name that somebody chose."""
-CHAT_BYTES = 4000
-"""DingTalk and WeCom take 20,000 and 2,048 octets of text or more; longer is not read in a chat anyway."""
+CHAT_BYTES = 2000
+"""WeCom takes 2,048 octets of text, DingTalk and Feishu 20,000; longer is not read in a chat anyway."""
 PACE_KNOWN_AFTER = timedelta(minutes=10)
 
 

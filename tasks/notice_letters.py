@@ -193,6 +193,10 @@ class Look:
             next_at=self._at,
         )
 
+    def chat_letter(self, notice: Notice) -> Letter:
+        """What the notice says, in the admins' language."""
+        return self.letter(notice, self.wording(None))
+
     def mail(self, notice: Notice, language: Language | None = None) -> Mail:
         """The notice as a mail."""
         words = self.wording(notice.member_id, language)

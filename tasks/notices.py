@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 from models.columns import now
 from models.notices import (
@@ -40,7 +42,9 @@ from tasks.notify import (
     outbox,
 )
 from tasks.settings import Settings
-from tasks.store import Store, log
+from tasks.store import Store, log, places
+
+T = TypeVar("T")
 
 _STATES = {
     Outcome.SENT: NoticeState.SENT,
@@ -168,13 +172,12 @@ def _tell_in_chats(kept: Store, ways: Mapping[str, Chat], notices: Sequence[Noti
     for notice in notices:
         if policy.STOP.is_set():
             return
-        letter = look.letter(notice, look.wording(None))
-        chat, text = ways[notice.recipient], as_chat(letter)
-
-        def hand_over(chat: Chat = chat, subject: str = letter.subject, text: str = text) -> HandedOver:
-            return hand_over_to_chat(chat, subject, text, kept.settings)
-
-        _tell(kept, notice, hand_over, told)
+        chat, letter = ways[notice.recipient], _written(look.chat_letter, notice)
+        if letter is None:
+            _tell(kept, notice, _unwritable, told)
+            continue
+        subject, text = letter.subject, as_chat(letter)
+        _tell(kept, notice, partial(hand_over_to_chat, chat, subject, text, kept.settings), told)
 
 
 def _tell_by_mail(kept: Store, server: MailServer, notices: Sequence[Notice], look: Look, told: Told) -> None:
@@ -185,8 +188,8 @@ def _tell_by_mail(kept: Store, server: MailServer, notices: Sequence[Notice], lo
         try:
             with outbox(server) as box:
                 while rest and not policy.STOP.is_set():
-                    mail = look.mail(rest[0])
-                    _tell(kept, rest[0], lambda mail=mail: box.hand_over(mail), told)  # type: ignore[misc]
+                    mail = _written(look.mail, rest[0])
+                    _tell(kept, rest[0], partial(box.hand_over, mail) if mail else _unwritable, told)
                     rest.popleft()
                     handed_over += 1
         except ServerTrouble as trouble:
@@ -199,6 +202,19 @@ def _tell_by_mail(kept: Store, server: MailServer, notices: Sequence[Notice], lo
             return
 
 
+def _written(write: Callable[[Notice], T], notice: Notice) -> T | None:
+    """The notice in words; None where that fails: one that cannot be written must not stop those behind it."""
+    try:
+        return write(notice)
+    except Exception as error:  # noqa: BLE001  (a defect of ours; it becomes the notice's end, and stands in the log)
+        log.error("notice %s: %s", notice.key, places(error))
+        return None
+
+
+def _unwritable() -> HandedOver:
+    return HandedOver(Outcome.REFUSED, "it could not be written; the log says where")
+
+
 def _tell(kept: Store, notice: Notice, hand_over: Callable[[], HandedOver], told: Told) -> None:
     """Commit that it is handed over, hand it over, and write down what came of it."""
     claimed = claim_notice(kept.engine, notice.id or 0)
@@ -207,7 +223,7 @@ def _tell(kept: Store, notice: Notice, hand_over: Callable[[], HandedOver], told
     try:
         result = hand_over()
     except ServerTrouble as trouble:
-        settle_notice(kept.engine, notice.id or 0, NoticeState.WAITING, error=str(trouble))
+        settle_notice(kept.engine, notice.id or 0, NoticeState.WAITING, error=str(trouble), tried=False)
         raise
     state, next_at = _STATES[result.outcome], None
     if state == NoticeState.WAITING:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
+from models.bilingual import Language
 from models.columns import now
 from models.database import reading, writing
 from models.member import Member
@@ -18,7 +19,9 @@ from models.notices import MEMBER_KINDS, Notice, NoticeKind, NoticeState, open_n
 from models.states import MemberState
 from models.wave import Wave
 from tasks.migrate_member import migrate_member
+from tasks.notice_letters import Look
 from tasks.notices import Told, tell_wave
+from tasks.notify import Mail
 from tasks.store import store
 from tests.servers.secrets_scan import find_secrets
 from tests.servers.smtp import HANG_UP, PASSWORD, USER, MailSink, running_smtp
@@ -210,6 +213,33 @@ def test_a_broken_connection_after_the_end_is_unknown_and_not_sent_again_by_itse
     assert tell().sent == 1
     first, second = sink.to("li@old.example")
     assert first["Message-ID"] == second["Message-ID"]
+
+
+def test_a_sender_that_is_refused_burns_no_try_and_an_admin_may_try_at_once(enrolled: Enrolled, sink: MailSink) -> None:
+    sink.answer = lambda step, _about: "550 5.7.1 sender not allowed" if step == "MAIL" else None
+    told = tell()
+    assert (told.later, told.trouble) == (3, "550 5.7.1 sender not allowed")
+    assert {notice.attempts for notice in notices()} == {0}
+    sink.answer = lambda _step, _about: None
+    assert tell().trouble == "550 5.7.1 sender not allowed"
+    assert tell(patient=False).sent == 3
+
+
+def test_a_notice_that_cannot_be_written_stops_no_other(
+    enrolled: Enrolled, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Look.mail
+
+    def broken(self: Look, notice: Notice, language: Language | None = None) -> Mail:
+        if notice.recipient == "li@old.example":
+            raise KeyError("canary-of-the-text")
+        return whole(self, notice, language)
+
+    monkeypatch.setattr(Look, "mail", broken)
+    told = tell()
+    assert (told.sent, told.refused) == (2, 1)
+    assert states()["li@old.example"] == N.REFUSED
+    assert "canary" not in str([notice.error for notice in notices()])
 
 
 @pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA", "END"])
