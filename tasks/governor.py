@@ -382,6 +382,20 @@ class Governor:
             with self._changed:
                 self._listeners.remove(changed)
             self.want({})
+            self._close_up()
+
+    def _close_up(self) -> None:
+        """Give all slots back at the end of a run: on another machine nobody sees that this process has ended."""
+        self._see_off(0.0)
+        with self._asking:
+            with self._changed:
+                if self._listeners or any(pool.used or pool.leaving for pool in self._pools.values()):
+                    return
+                for pool in self._pools.values():
+                    pool.slots = pool.asked_for = 0
+            with contextlib.suppress(SQLAlchemyError):
+                # A database that is away learns it from the lease's end.
+                hosts.drop_slots(self._engine, self._runner)
 
     def _tell(self) -> None:
         for changed in [*self._listeners]:

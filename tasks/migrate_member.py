@@ -20,6 +20,7 @@ from models.columns import now
 from models.database import trouble
 from models.ledger import Ledger
 from models.member import LeaseHeld, LeaseLost, Member, release_lease
+from models.providers import provider_at
 from models.refusals import OF_THE_ACCOUNT, Refusal, read_refusals, refused, write_refusals
 from models.states import MemberState
 from models.vault import VaultClosed
@@ -232,6 +233,7 @@ def _leased(kept: Store, member_id: int, token: int) -> Iterator[None]:
 def copy_options(kept: Store, member: Member, spare: Spare) -> CopyOptions:
     """How the roster, the settings and the rules want a member to be moved."""
     found = kept.settings
+    target_host = member.target_host or found.target_host
     return CopyOptions(
         root=member.user_root or "",
         exclude=tuple(name for name in member.exclude_folders.split("\n") if name),
@@ -239,6 +241,11 @@ def copy_options(kept: Store, member: Member, spare: Spare) -> CopyOptions:
         existing=found.existing,
         folders=kept.rules.folders,
         repair=kept.rules.repair,
-        capacity=Capacity(found.member_connections, spare),
-        known=known_of(kept, member.target_host or found.target_host),
+        capacity=Capacity(_most_connections(found.member_connections, target_host), spare),
+        known=known_of(kept, target_host),
     )
+
+
+def _most_connections(wanted: int, host: str) -> int:
+    """How many connections one member may have to a target: no more than its service is known to stand."""
+    return min(wanted, provider_at(host).mailbox_connections or wanted)

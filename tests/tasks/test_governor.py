@@ -107,6 +107,17 @@ def test_a_process_that_needs_nothing_more_gives_all_back(governed: Callable[...
     assert all(claims == {} for _, claims in hosts.all_hosts(engine))
 
 
+def test_the_end_of_a_run_gives_all_slots_back_at_once(governed: Callable[..., Governor], engine: Engine) -> None:
+    governor = governed()
+    with governor.listening(lambda: None):
+        reserve(governor, 1, 2)
+        for member in (1, 2):
+            governor.give_up(member)
+        assert any(claims for _, claims in hosts.all_hosts(engine))
+    assert all(claims == {} for _, claims in hosts.all_hosts(engine))
+    assert reserve(governor, 3) == [3]
+
+
 def test_a_spare_slot_is_one_that_no_member_could_use(governed: Callable[..., Governor]) -> None:
     governor = governed(at_target=3)
     reserve(governor, 1)
