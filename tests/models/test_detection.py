@@ -1,11 +1,15 @@
 """Whose mailbox is it, and where is it reached: the surest sign counts."""
 
 import pytest
+from sqlalchemy import Engine
 
+from models.database import reading, writing
 from models.detection import DefaultServers, Records, Settled, provider_of, settle
+from models.lifecycle import member_met
 from models.member import Member
 from models.roster_problems import RosterProblem
 from models.roster_row import RosterRow
+from models.wave import Wave
 
 DEFAULT = DefaultServers(target_host="imap.feishu.cn")
 
@@ -138,3 +142,16 @@ def test_a_member_of_an_earlier_version_is_told_by_what_its_row_says() -> None:
     assert provider_of(old, "target").name == "feishu"
     old.source_provider = "exmail"
     assert provider_of(old, "source").name == "exmail"
+
+
+def test_what_a_server_says_of_itself_is_kept_where_nothing_surer_told_it(engine: Engine) -> None:
+    with writing(engine) as session:
+        session.add(Wave(id=1, name="first"))
+        session.flush()
+        session.add(Member(id=1, wave_id=1, line=2, email="li@corp.example", user_name="li", target_provider="feishu"))
+    for side, provider in (("source", "qq"), ("source", "gmail"), ("target", "lark")):
+        member_met(engine, 1, side, provider)  # type: ignore[arg-type]
+    member_met(engine, 2, "source", "qq")  # gone meanwhile
+    with reading(engine) as session:
+        member = session.get_one(Member, 1)
+        assert (member.source_provider, member.target_provider) == ("qq", "feishu")
