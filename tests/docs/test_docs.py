@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from console.cli import app
 from models.causes import OWNERS, Cause, causes
+from models.providers import ANYBODY, STEPS, Provider, providers
 from models.roster import COLUMNS, Column
 from reports.summary import MessageCounts, grade
 from reports.texts import alterations
@@ -58,6 +59,16 @@ def test_every_cause_is_documented_as_it_is(cause: Cause) -> None:
     row = next(line for line in rows if f"`{cause.id}`" in line)
     for text in (cause.title.zh, cause.title.en, OWNERS[cause.owner].en, "yes" if cause.retryable else "no"):
         assert f"| {text} |" in row
+
+
+@pytest.mark.parametrize("row", [row for row in providers() if row.name != ANYBODY], ids=lambda row: row.name)
+def test_every_mail_service_is_documented_with_the_steps_that_are_known(row: Provider) -> None:
+    lines = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8").split("\n")
+    line = next(line for line in lines if line.startswith(f"| `{row.name}` |"))
+    server = f"`{row.imap[0].host}`" if row.imap else "the customer's own"
+    steps = ", ".join(kind for kind in STEPS if kind in row.steps) or "–"
+    assert f"| {row.title.zh} | {row.title.en} | {server}" in line
+    assert line.endswith(f"| {steps} |")
 
 
 def test_every_difference_that_re_reading_finds_is_listed_with_the_grade_that_it_leaves() -> None:
