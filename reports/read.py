@@ -109,6 +109,8 @@ def _roster_row(member: Member, wave: Wave) -> dict[str, str]:
         "TargetPort": member.target_port,
         "TargetSecurity": member.target_security,
         "TargetUserName": member.target_user_name,
+        "SourceAdmin": member.source_admin,
+        "TargetAdmin": member.target_admin,
         "ExcludeFolders": "|".join(member.exclude_folders.split("\n")),
         "Since": member.since,
         "Language": member.language,

@@ -14,6 +14,7 @@ from models.providers import ANYBODY, STEPS, Provider, providers
 from models.roster import COLUMNS, Column
 from reports.summary import MessageCounts, grade
 from reports.texts import alterations
+from tasks.credentials import SignIn
 from tasks.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,11 @@ def test_every_command_is_documented(command: str) -> None:
 def test_every_setting_is_documented_with_its_meaning(name: str) -> None:
     assert f"| `BANJIA_{name.upper()}` |" in OPERATING
     assert str(Settings.model_fields[name].description) in OPERATING
+
+
+@pytest.mark.parametrize("name", SignIn.model_fields)
+def test_every_key_of_signing_in_is_documented_with_its_meaning(name: str) -> None:
+    assert f"| `{name}` | {SignIn.model_fields[name].description} |" in OPERATING
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

@@ -10,7 +10,9 @@ from deployments.demo.imap_server import Action, Fault
 from deployments.demo.personality import personality
 from imapcopy import look_up
 from imapcopy.errors import MemberError, MigrationError
+from models.roster_columns import COLUMNS
 from models.states import MemberState
+from reports.read import roster_values
 from tasks.migrate_member import check_member, migrate_member
 from tasks.settings import SettingsMistake, settings
 from tasks.store import store
@@ -337,3 +339,13 @@ def test_a_check_opens_the_inbox_where_a_list_says_nothing(office: Office, home:
     assert (caught.value.cause_id, caught.value.side) == ("id_required", "source")
     assert office.old.commands("LIST")
     assert office.old.commands("EXAMINE")
+
+
+def test_a_roster_of_failures_has_every_column_that_was_uploaded(office: Office, home: Path) -> None:
+    """But for the passwords; an administrator's name that got lost would be a member's own login next time."""
+    office.add("li")
+    columns = {column.name for column in COLUMNS if not column.secret}
+    enrolled = Enrolled(office, office.row("li", SourceAdmin="boss"))
+    [values] = roster_values(enrolled.store.engine, "first").values()
+    assert set(values) == columns
+    assert values["SourceAdmin"] == "boss"
