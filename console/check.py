@@ -132,7 +132,8 @@ def _print_group(group: FindingGroup, console: Console, spoken: Language) -> Non
     names = ", ".join(member.email for member in group.members[:NAMED])
     more = f" +{len(group.members) - NAMED:,}" if len(group.members) > NAMED else ""
     console.print(RichText("  ") + plain(names + more))
-    said = {found.server_text for m in group.members for found in m.findings if found.name == group.name} - {""}
+    own = (f for m in group.members for f in m.findings if (f.name, f.side) == (group.name, group.side))
+    said = {found.server_text for found in own} - {""}
     if group.severity == Severity.BLOCKS and len(said) == 1:
         console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said.pop()))
     hints = Counter(m.hint for m in group.members if m.hint and m.findings and m.findings[0].name == group.name)

@@ -1,8 +1,8 @@
 """Measures what a destination does with mail, in scratch folders of one mailbox, and takes everything away again.
 
 What a probe that died has left behind is found by the folder's name and the marker in it, and removed by the next one;
-nothing is removed that is not marked as a probe's own. Messages in Sent, Drafts and the like are removed by UID EXPUNGE
-alone, so without UIDPLUS none is put there.
+nothing with mail in it is removed that is not marked as a probe's own. Messages in Sent, Drafts and so on are removed
+by UID EXPUNGE alone, so without UIDPLUS none is put there.
 """
 
 import json

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from deployments.demo.imap_server import Action, Behaviour, Fault, ImapServer
 from imapcopy import probe as probing
 from imapcopy.copy_mailbox import CopyOptions
+from imapcopy.plan_mailbox import plan_mailbox
 from imapcopy.probe import probe_mailbox
 from imapcopy.send import Capacity
 from models.probe import Known, Probe, Rate, best_of, known, signature
@@ -146,6 +147,20 @@ def test_names_that_are_refused_are_not_tried(both: Both) -> None:
     assert (without.count("CREATE") > 4, with_probe.count("CREATE")) == (True, 4)
     names = [{folder.name for folder in run.box.target.folders} for run in (without, with_probe)]
     assert names[0] == names[1] == {"INBOX", "2024_ Q1", "a_b", "plain", "plain/what_"}
+
+
+def test_the_plan_shows_the_names_that_will_be_given(both: Both) -> None:
+    def fill(box: Box) -> None:
+        box.deliver(1, "a|b")
+
+    _, with_probe = both(fill, one_by_one(refused_in_names="|"))
+    box, probe = with_probe.box, with_probe.probe
+    assert probe is not None
+    box.deliver(2, "c|d")
+    sides = account_at(box.old, LIN), account_at(box.new, NEW)
+    for options, name in ((CopyOptions(known=known(probe, probe.at)), "c_d"), (CopyOptions(), "c|d")):
+        planned = {folder.source_name: folder.target_name for folder in plan_mailbox(*sides, options, {})}
+        assert planned["c|d"] == name
 
 
 def test_flags_that_append_loses_are_set_also_on_a_single_message(both: Both) -> None:
