@@ -1,5 +1,6 @@
 """Says how a wave stands on the terminal, and what that means for a script: the exit codes."""
 
+import shlex
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -126,7 +127,7 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
         console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
         print_cures(group.cures, len(group.members), console, language)
     if unknown := unknown_answers(summary.members):
-        answers = _UNKNOWN.format(n=sum(each.count for each in unknown), wave=summary.wave)
+        answers = _UNKNOWN.format(n=sum(each.count for each in unknown), wave=shlex.quote(summary.wave))
         console.print(plain("  " + answers.in_language(language)))
 
 

@@ -68,12 +68,12 @@ def _of_certificate(code: int, server: Server) -> Hint | None:
 
 def near_host(host: str) -> Hint | None:
     """The server of a known provider whose name is nearly this one."""
-    known = {each.host: row.title for row in providers() for each in row.imap if "*" not in each.host}
+    known = {each.host for row in providers() for each in row.imap if "*" not in each.host}
     wanted = host.casefold().rstrip(".")
     if wanted in known:
         return None
     for near in difflib.get_close_matches(wanted, known, 1, LIKELY):
-        return Hint("near_host", {"host": host, "near": near, "provider": known[near].en})
+        return Hint("near_host", {"host": host, "near": near})
     return None
 
 

@@ -55,12 +55,15 @@ class Hint:
 
     @classmethod
     def read(cls, text: str) -> "Hint | None":
-        """What `str` gave, or None for an empty text."""
+        """What `str` gave; None for an empty text, and for one of a version that said it otherwise."""
         if not text:
             return None
         kept = json.loads(text)
         values = {name: value if isinstance(value, str) else tuple(value) for name, value in kept["values"].items()}
-        return cls(kept["kind"], values)
+        try:
+            return cls(kept["kind"], values)
+        except ValueError:
+            return None
 
     @property
     def text(self) -> Text | None:

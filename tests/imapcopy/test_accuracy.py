@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy.answers import Stage, codes, judge
+from imapcopy.answers import LONGEST_ANSWER, Stage, codes, judge
 from imapcopy.errors import Side
 from models.causes import causes
 from tests.imapcopy import accuracy
@@ -63,3 +63,10 @@ def test_the_documents_show_the_table_as_it_is() -> None:
     assert accuracy.in_docs(accuracy.DOCS.read_text(encoding="utf-8")) == accuracy.table(), (
         "python -m tests.imapcopy.accuracy --update"
     )
+
+
+def test_of_an_endless_answer_the_beginning_is_looked_at() -> None:
+    """A hostile server must not keep a thread busy with searching."""
+    told = {"stage": "login", "side": "source", "host": "imap.example.com"}
+    assert judge(f"NO password error {'x' * LONGEST_ANSWER}", **told).rule == "netease-login-error"  # type: ignore[arg-type]
+    assert judge(f"NO {'x' * LONGEST_ANSWER} password error", **told).rule == ""  # type: ignore[arg-type]

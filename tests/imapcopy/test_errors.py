@@ -25,7 +25,7 @@ KINDS = [MessageError, FolderError, MemberError, ServerError, ConnectionLost]
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_survives_pickling(kind: type[MigrationError]) -> None:
     """Prefect and process pools hand them on that way."""
-    hint = Hint("near_host", {"host": "imap.fishu.cn", "near": "imap.feishu.cn", "provider": "Feishu"})
+    hint = Hint("near_host", {"host": "imap.fishu.cn", "near": "imap.feishu.cn"})
     error = kind("over_quota", "target", "NO full", where="INBOX", hint=hint)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert type(again) is kind

@@ -35,6 +35,10 @@ def test_a_hint_says_what_its_kind_can_say_and_no_more() -> None:
         Hint("user_blanks", {"password": "hunter2"})
 
 
+def test_a_hint_that_another_version_kept_otherwise_is_none() -> None:
+    assert Hint.read('{"kind": "near_host", "values": {"host": "imap.fishu.cn"}}') is None
+
+
 def test_a_kind_of_a_later_version_has_no_words() -> None:
     assert Hint.read('{"kind": "of_2031", "values": {"x": "y"}}') == Hint("of_2031", {"x": "y"})
     assert Hint("of_2031").text is None
