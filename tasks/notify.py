@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import smtplib
+import socket
 import ssl
 import stat
 import time
@@ -326,6 +327,9 @@ def _connected(of: MailServer) -> smtplib.SMTP:
         if server.security == "starttls":
             smtp.starttls(context=context)  # raises when the server does not offer it
         smtp.ehlo_or_helo_if_needed()
+        if smtp.sock is not None:
+            # The final dot is a segment of its own, which would wait for the other side's delayed acknowledgement.
+            smtp.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if of.user:
             _sign_in(smtp, of)
     except BaseException:
