@@ -76,6 +76,14 @@ class _Pool:
     def free(self) -> int:
         return max(0, min(self.slots, self.keep) - self.used)
 
+    @property
+    def resting(self) -> int:
+        """Slots to have besides for those that are leaving, so that nobody waits for a goodbye that was just said.
+
+        As many as are used, and no more: older ones are gone when it comes to them.
+        """
+        return min(len(self.leaving), max(self.used, 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -216,14 +224,13 @@ class Governor:
         """Ask the database for slots, unless there are enough or it has just had none."""
         with self._changed:
             pool = self._pools[name]
-            # Those that are leaving keep theirs while there are others to be had: nobody waits for their goodbye.
-            lacking = needed - (pool.free - len(pool.leaving))
+            lacking = needed - (pool.free - pool.resting)
             if lacking <= 0 or pool.full or pool.slots > pool.keep:
                 return
             wanted = max(pool.wanted, lacking)
         self._ask(pool, wanted)
         with self._changed:
-            pool.full = pool.free - len(pool.leaving) < needed
+            pool.full = pool.free - pool.resting < needed
 
     def _ask(self, pool: _Pool, wanted: int, *, keep: int | None = None) -> None:
         """Tell the database what is kept and wanted, one thread after the other; `keep` gives back all beyond it."""

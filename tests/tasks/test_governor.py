@@ -147,6 +147,27 @@ def test_a_connection_is_not_opened_before_one_that_is_said_goodbye_to_is_gone(
     assert gone == ["old"], "where all slots are taken; nobody waits elsewhere"
 
 
+def test_members_that_come_and_go_ask_for_no_more_than_one_slot_besides(
+    governed: Callable[..., Governor], engine: Engine
+) -> None:
+    governor = governed(at_source=9, at_target=9)
+    gone: list[int] = []
+
+    def move(number: int) -> None:
+        with governor.places(number, *accounts()) as places:
+            for place in places:
+                place.enter()
+                place.leaving(lambda: gone.append(number))
+
+    for number in range(2):
+        move(number)
+    with counted(engine) as count:
+        for number in range(2, 100):
+            move(number)
+    assert (count.writing, count.reading) == (0, 0)
+    assert len(gone) == 2 * 98, "the oldest goes when the next comes"
+
+
 def test_what_nobody_waited_for_is_closed_with_a_look(
     governed: Callable[..., Governor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,8 @@ def test_beside_its_ledger_a_member_costs_three_writing_transactions(
 ) -> None:
     """It is taken and begun; what it has is noted; it is moved and given back. It gets the slots of the one before."""
     monkeypatch.setattr("tasks.governor.POLL_SECONDS", 3600)
-    assert move(li) == M.SYNCED
+    for _ in range(2):
+        assert move(li) == M.SYNCED
     monkeypatch.setattr(
         "tasks.migrate_member.copy_mailbox", lambda source, target, ledger, options, watch: watch.found(3)
     )
@@ -146,7 +147,8 @@ def test_a_member_that_fails_costs_no_more(office: Office, home: Path, monkeypat
     office.add("li")
     office.add("wang")
     enrolled = Enrolled(office, office.row("li", Password="canary-wrong-one"), office.row("wang"))
-    assert move(enrolled, "wang") == M.SYNCED
+    for _ in range(2):
+        assert move(enrolled, "wang") == M.SYNCED
     member = enrolled.member("li")
     with counted(enrolled.store.engine) as count, pytest.raises(MigrationError):
         migrate_member.fn(member.id or 0, member.email)
