@@ -75,7 +75,7 @@ class TokenSource:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issue = issue
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._one_for_all = one_for_all
         self._secrets = tuple(secrets)
         self._clock = clock
@@ -114,7 +114,7 @@ class TokenSource:
     def _failure(self, refused: NotIssued, side: Side, user: str) -> MigrationError:
         text = redact(refused.text, self._secrets)
         if refused.waiting_helps:
-            return ServerError("token_unavailable", side, text, where=self._endpoint)
+            return ServerError("token_unavailable", side, text, where=self.endpoint)
         found = "no_such_user" if _NO_SUCH_MEMBER.search(text) else "oauth_consent"
         return MemberError(found, side, text, where=user)
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from deployments.demo.imap_tokens import TokenBook
 from imapcopy.errors import MemberError, MigrationError, ServerError
-from tasks.credentials import GOOGLE_SCOPE, MICROSOFT_SCOPES
+from tasks.credentials import GOOGLE_SCOPE, MICROSOFT_SCOPES, SignIn, token_source
 from tasks.tokens import NotIssued, TokenSource, google_tokens, microsoft_tokens
 from tests.servers.certificates import Authority
 from tests.servers.token_endpoint import (
@@ -249,6 +249,20 @@ def test_a_tenant_that_is_none_is_the_admin_s_to_mend(endpoint: TokenEndpoint, t
     with pytest.raises(MemberError) as caught:
         found.tokens("source", LIN).current()
     assert caught.value.cause_id == "oauth_consent"
+
+
+@pytest.mark.parametrize(
+    ("host", "endpoint", "asked"),
+    [
+        ("outlook.office365.com", "", "https://login.microsoftonline.com/tenant-1"),
+        ("Partner.Outlook.cn", "", "https://login.partner.microsoftonline.cn/tenant-1"),
+        ("partner.outlook.cn", "https://tokens.example/", "https://tokens.example/tenant-1"),
+        ("127.0.0.1", "", "https://login.microsoftonline.com/tenant-1"),
+    ],
+)
+def test_the_mail_server_tells_which_cloud_issues_its_tokens(host: str, endpoint: str, asked: str) -> None:
+    settings = SignIn(method="microsoft", tenant="tenant-1", client="c", endpoint=endpoint)
+    assert token_source(settings, host, "secret", None, "source").endpoint == asked
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "no json", '{"token_uri": "https://x", "private_key_id": "7"}'])
