@@ -39,7 +39,8 @@ def names_at(host: str, port: int, user: str, password: str) -> list[bytes]:
     connection.authenticate("PLAIN", lambda _: f"\0{user}\0{password}".encode())
     _, lines = connection.list()
     connection.logout()
-    return sorted(line for line in lines if isinstance(line, bytes))
+    # Without the attributes: \Marked comes and goes.
+    return sorted(line.partition(b") ")[2] for line in lines if isinstance(line, bytes))
 
 
 def states(probe: Probe) -> dict[str, str]:
