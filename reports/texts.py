@@ -129,7 +129,8 @@ def host_wait(wait: HostWait, until: str) -> Text:
         else sentence("waits_for_host", host=host, until=until)
     )
     why = cause(wait.cause).title if wait.cause else sentence("waits_by_admin")
-    return Text(f"{told.zh}（{why.zh}）{words}", f"{told.en} ({why.en}) {words}".rstrip())
+    zh, en = f"{told.zh}（{why.zh}）", f"{told.en} ({why.en})"
+    return Text(f"{zh}：{words}", f"{en}: {words}") if words else Text(zh, en)
 
 
 def human_bytes(value: float) -> str:
