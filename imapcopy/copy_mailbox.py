@@ -374,13 +374,18 @@ class _Group:
             except ConnectionLost as lost:
                 # Either side may have ended a session that stood idle while the other was busy.
                 done = sum(folder.arrived for folder in self._folders)
-                tokens_ended = tokens_ended + 1 if lost.cause_id == "token_expired" and done <= arrived else 0
+                tokens_ended = tokens_ended + 1 if self._may_be_the_token(lost) and done <= arrived else 0
                 if lost.cause_id in HOST_BUSY or (done <= arrived and not 0 < tokens_ended <= TOKENS_IN_VAIN):
                     raise
                 arrived = max(arrived, done)
             self._watch.check()
             self._source.reopen()
             self._target.reopen()
+
+    def _may_be_the_token(self, lost: ConnectionLost) -> bool:
+        """Whether a session ended with its access token: who is writing then may not come to read that it did."""
+        account = (self._source if lost.side == "source" else self._target).account
+        return account.tokens is not None and lost.cause_id in {"token_expired", "connection_dropped"}
 
     def _run(self) -> list[FolderPass]:
         self._folders = self._opened()
