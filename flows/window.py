@@ -70,8 +70,8 @@ def decide(waiting: Mapping[Needs, int], rooms: Mapping[str, Room], lanes: int) 
     for needs, number in left.items():
         lacking = [host for host, each in Counter(needs).items() if free[host] < each]
         if number and not any(rooms[host].until for host in needs):
-            wanted.update({host: min(number, lanes - len(begin)) for host in lacking})
-    return Decision(tuple(begin), dict(wanted))
+            wanted.update(dict.fromkeys(lacking, number))
+    return Decision(tuple(begin), {host: min(number, lanes - len(begin)) for host, number in wanted.items()})
 
 
 @dataclass(slots=True)
