@@ -178,24 +178,12 @@ def take_member(
     """
     with writing(engine, alone=False) as session:
         member = lease(session, member_id, again=again)
-        _start(session, member, state)
+        change_state(session, member, state, who="runner")
+        _forget_failure(member)
+        member.attempts += 1
+        member.started_at = now()
+        member.finished_at = None
         return member
-
-
-def member_started(engine: Engine, member_id: int, token: int, state: MemberState = MemberState.SYNCING) -> Member:
-    """Note that a runner has begun with this member."""
-    with writing(engine, alone=False) as session:
-        member = leased(session, member_id, token)
-        _start(session, member, state)
-        return member
-
-
-def _start(session: Session, member: Member, state: MemberState) -> None:
-    change_state(session, member, state, who="runner")
-    _forget_failure(member)
-    member.attempts += 1
-    member.started_at = now()
-    member.finished_at = None
 
 
 def member_found(engine: Engine, member_id: int, token: int, messages: int) -> None:

@@ -91,15 +91,13 @@ def test_a_retry_takes_what_is_not_through_or_has_messages_left(engine: Engine, 
 
 def started(engine: Engine, company: Company) -> tuple[int, int]:
     member_id = company.add("a@new.example")
-    token = take_lease(engine, member_id)
-    lifecycle.member_started(engine, member_id, token)
-    return member_id, token
+    return member_id, lifecycle.take_member(engine, member_id).lease_token
 
 
 def test_a_start_counts_the_attempt_and_forgets_the_last_failure(engine: Engine, company: Company) -> None:
     member_id, token = started(engine, company)
     lifecycle.member_failed(engine, member_id, token, "timeout", "source", "no answer", resume_at=now())
-    lifecycle.member_started(engine, member_id, token)
+    lifecycle.take_member(engine, member_id)
     member = company.member(member_id)
     assert (member.state, member.attempts, member.cause, member.resume_at) == (M.SYNCING, 2, None, None)
     assert member.started_at is not None
@@ -146,10 +144,12 @@ def test_a_pass_without_a_rest_is_synced_and_with_one_has_issues(engine: Engine,
     ledger = Ledger(engine, member_id, token)
     folder = ledger.open_folder("INBOX", 1, "INBOX", 1).id or 0
     assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED
-    lifecycle.member_started(engine, member_id, token)
+    token = lifecycle.take_member(engine, member_id).lease_token
+    ledger = Ledger(engine, member_id, token)
     ledger.give_up(folder, [GivenUp(1, "message_too_large")])
     assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED_WITH_ISSUES
-    lifecycle.member_started(engine, member_id, token)
+    token = lifecycle.take_member(engine, member_id).lease_token
+    ledger = Ledger(engine, member_id, token)
     ledger.supersede_all_but([])
     assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED
 
@@ -161,10 +161,12 @@ def test_a_message_whose_copy_did_not_follow_it_needs_nobody(engine: Engine, com
     other = ledger.open_folder("Archive", 1, "Archive", 1).id or 0
     ledger.give_up(folder, [GivenUp(1, "moved_at_source"), GivenUp(2, "moved_at_source")])
     assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED
-    lifecycle.member_started(engine, member_id, token)
+    token = lifecycle.take_member(engine, member_id).lease_token
+    ledger = Ledger(engine, member_id, token)
     ledger.give_up(other, [GivenUp(1, "message_too_large")])
     assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED_WITH_ISSUES
-    lifecycle.member_started(engine, member_id, token)
+    token = lifecycle.take_member(engine, member_id).lease_token
+    ledger = Ledger(engine, member_id, token)
     # What it was in a folder that is no longer there makes up for nothing.
     ledger.supersede_all_but([other])
     assert lifecycle.member_moved(engine, member_id, token) == M.SYNCED_WITH_ISSUES
@@ -172,8 +174,7 @@ def test_a_message_whose_copy_did_not_follow_it_needs_nobody(engine: Engine, com
 
 def test_a_check_leaves_a_ready_member_with_what_it_saw(engine: Engine, company: Company) -> None:
     member_id = company.add("a@new.example")
-    token = take_lease(engine, member_id)
-    lifecycle.member_started(engine, member_id, token, M.CHECKING)
+    token = lifecycle.take_member(engine, member_id, M.CHECKING).lease_token
     lifecycle.member_checked(engine, member_id, token, [FolderAge(5, None), FolderAge(7, None)], 3456)
     member = company.member(member_id)
     assert (member.state, member.messages_found, member.source_bytes) == (M.READY, 12, 3456)
@@ -190,7 +191,6 @@ def test_a_stopped_member_is_paused_and_goes_on_with_the_next_run(engine: Engine
 @pytest.mark.parametrize(
     "write",
     [
-        lambda engine, member_id, token: lifecycle.member_started(engine, member_id, token),
         lambda engine, member_id, token: lifecycle.member_found(engine, member_id, token, 5),
         lambda engine, member_id, token: lifecycle.member_checked(engine, member_id, token, [], 1),
         lambda engine, member_id, token: lifecycle.member_moved(engine, member_id, token),
