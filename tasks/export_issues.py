@@ -13,6 +13,7 @@ from models.database import reading
 from models.file_names import file_names
 from models.issues import Issue
 from models.member import Member
+from tasks.governor import governor
 from tasks.store import Store
 
 
@@ -52,9 +53,10 @@ def _of_member(kept: Store, member_id: int, files: dict[Issue, Path], directory:
         with reading(kept.engine) as session:
             member = session.exec(select(Member).where(col(Member.id) == member_id)).one()
         source, _ = kept.accounts(member)
-        for original, outcome in save_messages(source, originals):
-            issue = left.pop((original.folder, original.uid))
-            yield Exported(issue, files[issue], outcome)
+        with governor(kept).visit(source, "source") as admitted:
+            for original, outcome in save_messages(admitted, originals):
+                issue = left.pop((original.folder, original.uid))
+                yield Exported(issue, files[issue], outcome)
     except MigrationError as error:
         # The others' mailboxes may be read all the same.
         yield from (Exported(issue, files[issue], error.cause_id) for issue in left.values())

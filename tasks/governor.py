@@ -165,13 +165,13 @@ class Governor:
             self._release(names)
 
     @contextlib.contextmanager
-    def visit(self, account: Account) -> Iterator[Account]:
-        """A target's account with leave to connect, for one who moves no member; waited for like a member's."""
+    def visit(self, account: Account, side: Side) -> Iterator[Account]:
+        """An account with leave to connect, for one who moves no member; waited for like a member's."""
         with self._changed:
-            name = self._pool(account.server, "target").name
+            name = self._pool(account.server, side).name
         self._wait_and_take((name,))
         try:
-            yield _Place(self, name, "target").of(account)
+            yield _Place(self, name, side).of(account)
         finally:
             self._release((name,))
 

@@ -54,7 +54,7 @@ def target_of(kept: Store, wave: str, email: str | None) -> Account:
 
 def run_probe(kept: Store, account: Account, *, size_limit: bool, told: Callable[[str], None]) -> Probe:
     """Probe at the pace that the host allows everybody, and keep the result."""
-    with governor(kept).visit(account) as admitted:
+    with governor(kept).visit(account, "target") as admitted:
         probe = probe_mailbox(admitted, size_limit=size_limit, told=told)
     note_probe(kept.engine, probe)
     forget(kept)

@@ -7,6 +7,7 @@ from imapcopy.errors import MigrationError
 from imapcopy.verify import verify_mailbox
 from models.ledger import Ledger
 from models.member import Member
+from tasks.governor import Places
 from tasks.store import Store
 
 
@@ -29,14 +30,14 @@ def verify_member(kept: Store, member: Member, *, deep: bool) -> Verification:
     altered: Counter[str] = Counter()
     cause: str | None = None
     try:
-        source, target = kept.accounts(member)
-        for verdict in verify_mailbox(source, target, Ledger(kept.engine, member.id or 0, token=0), deep=deep):
-            checked += verdict.checked
-            missing += len(verdict.lost)
-            read_back += verdict.read_back
-            altered += verdict.altered
-            if verdict.failure:
-                cause = cause or verdict.failure.cause_id
+        with Places(kept, member.id or 0).taken(kept.accounts(member)) as (source, target):
+            for verdict in verify_mailbox(source, target, Ledger(kept.engine, member.id or 0, token=0), deep=deep):
+                checked += verdict.checked
+                missing += len(verdict.lost)
+                read_back += verdict.read_back
+                altered += verdict.altered
+                if verdict.failure:
+                    cause = cause or verdict.failure.cause_id
     except MigrationError as error:
         cause = error.cause_id
     return Verification(member.email, checked, checked - missing, missing, read_back, dict(altered), cause)
