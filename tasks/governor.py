@@ -238,8 +238,11 @@ class Governor:
             with self._changed:
                 if keep is not None:
                     # Gone from here before it is gone from there.
-                    pool.slots = max(pool.used + len(pool.leaving), min(pool.slots, keep))
+                    pool.slots = max(pool.used, min(pool.slots, keep))
                 kept = pool.slots
+            # The server may still count those that are leaving: what is given back has room for none of them.
+            while (see_it_gone := self._oldest_leaving(pool)) is not None:
+                see_it_gone()
             host, slots, share = hosts.ask(
                 self._engine, pool.name, pool.usual, keep=kept, wanted=wanted, least=pool.least, runner=self._runner
             )
