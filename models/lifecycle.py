@@ -39,6 +39,11 @@ _OF_THE_NAME = frozenset({"bad_credentials", "ambiguous_login", "no_such_user"})
 """Failures that a wrong name may be behind."""
 
 
+Met = Mapping[Side, str]
+"""Whose servers a member's turned out to be while it was worked on, by side."""
+_NOBODY: Met = MappingProxyType({})
+
+
 class NoSuchWave(Exception):
     """No wave of that name."""
 
@@ -161,10 +166,14 @@ def _forget_failure(member: Member) -> None:
 
 
 @contextmanager
-def _last_of(engine: Engine, member_id: int, token: int) -> Iterator[tuple[Session, Member]]:
+def _last_of(engine: Engine, member_id: int, token: int, met: Met = _NOBODY) -> Iterator[tuple[Session, Member]]:
     """The transaction that ends a runner's work on a member and gives its lease back; LeaseLost ends it."""
     with writing(engine, alone=False) as session:
         member = leased(session, member_id, token)
+        for side, provider in met.items():
+            # What is surer than a greeting has told it before.
+            if not getattr(member, f"{side}_provider"):
+                setattr(member, f"{side}_provider", provider)
         yield session, member
         give_back(member)
 
@@ -201,21 +210,18 @@ def member_heard(engine: Engine, member_id: int, side: str, text: str) -> None:
             session.add(Event(wave_id=member.wave_id, member_id=member_id, who=side, what="says", why=text))
 
 
-def member_met(engine: Engine, member_id: int, side: Side, provider: str) -> None:
-    """Note whose server a member's turned out to be, unless something surer has told it."""
-    with writing(engine, alone=False) as session:
-        member = session.get(Member, member_id, with_for_update=True)
-        if member and not getattr(member, f"{side}_provider"):
-            setattr(member, f"{side}_provider", provider)
-            session.add(member)
-
-
 def member_checked(
-    engine: Engine, member_id: int, token: int, folders: Sequence[FolderAge], size: int, quota_used: int = 0
+    engine: Engine,
+    member_id: int,
+    token: int,
+    folders: Sequence[FolderAge],
+    size: int,
+    quota_used: int = 0,
+    met: Met = _NOBODY,
 ) -> None:
     """Note what a check saw (octets of the wanted mail, of the source's used quota), and give the lease back."""
     messages = sum(folder.messages for folder in folders)
-    with _last_of(engine, member_id, token) as (session, member):
+    with _last_of(engine, member_id, token, met) as (session, member):
         member.messages_found, member.source_bytes = messages, size
         member.oldest = min((folder.oldest for folder in folders if folder.oldest), default=None)
         limited = limited_range(folders, now(), since=member.since, octets=size, used=quota_used)
@@ -225,9 +231,9 @@ def member_checked(
         change_state(session, member, MemberState.READY, who="runner", why=f"{messages} messages, {size} bytes")
 
 
-def member_moved(engine: Engine, member_id: int, token: int) -> MemberState:
+def member_moved(engine: Engine, member_id: int, token: int, met: Met = _NOBODY) -> MemberState:
     """Note that a pass went through, and give the lease back; returns the state that the ledger gives."""
-    with _last_of(engine, member_id, token) as (session, member):
+    with _last_of(engine, member_id, token, met) as (session, member):
         own = select(FolderCopy.issues, FolderCopy.source_messages, FolderCopy.oldest).where(
             FolderCopy.member_id == member_id, col(FolderCopy.superseded).is_(False)
         )
@@ -274,13 +280,14 @@ def member_failed(
     refusals: str | None = None,
     hint: Hint | None = None,
     known_by: str = "",
+    met: Met = _NOBODY,
 ) -> None:
     """Note why a pass stopped, and give the lease back; with `resume_at` it goes on by itself then.
 
     `refusals` are what its accounts have been answered by now, where that has changed; `hint` is what probably lies
     behind the failure, `known_by` what told its cause.
     """
-    with _last_of(engine, member_id, token) as (session, member):
+    with _last_of(engine, member_id, token, met) as (session, member):
         if refusals is not None:
             member.refusals = refusals
         if hint is None and cause in _OF_THE_NAME:

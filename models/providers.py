@@ -9,7 +9,7 @@ import tomllib
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -247,6 +247,7 @@ def use_providers(text: str, file: str) -> None:
     """Let this process know the rows of the admin's own file, over ours; "" takes them away again."""
     global _in_force
     _in_force = providers_of(*shipped(), (file, read_table(text, file))) if text else None
+    _of_host.cache_clear()
 
 
 def providers() -> tuple[Provider, ...]:
@@ -277,8 +278,7 @@ def similar_words(written: str, most: int = 3) -> list[str]:
 
 def provider_at(host: str, greeting: str = "", capabilities: Collection[str] = (), identity: str = "") -> Provider:
     """Whose server it is: by the longest end of its name, else by what it says of itself; `anybody` if nobody knows."""
-    found = max(providers(), key=lambda row: _longest_end(host, row.hosts))
-    if _longest_end(host, found.hosts):
+    if found := _of_host(host):
         return found
     said = [row for row in providers() if _said(row.greeting, greeting)]
     if said:
@@ -289,6 +289,13 @@ def provider_at(host: str, greeting: str = "", capabilities: Collection[str] = (
         if _said(row.identity, identity) or (row.capability and row.capability in capabilities)
     )
     return next(own, None) or _anybody()
+
+
+@lru_cache(maxsize=1024)
+def _of_host(host: str) -> Provider | None:
+    """Asked with every connection, mostly for the same few hosts."""
+    found = max(providers(), key=lambda row: _longest_end(host, row.hosts))
+    return found if _longest_end(host, found.hosts) else None
 
 
 def provider_of_domain(domain: str) -> Provider | None:

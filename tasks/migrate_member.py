@@ -47,7 +47,7 @@ def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> s
         watch = Watch(policy.STOP, lambda messages: lifecycle.member_found(kept.engine, member_id, token, messages))
         with places.taken(kept.accounts(member)) as (source, target):
             copy_mailbox(source, target, ledger, copy_options(kept, member, places.spare), watch)
-        return lifecycle.member_moved(kept.engine, member_id, token)
+        return lifecycle.member_moved(kept.engine, member_id, token, kept.met.pop(member_id, {}))
 
     return _as_its_runner(member_id, email, MemberState.SYNCING, move)
 
@@ -72,7 +72,13 @@ def check_member(member_id: int, email: str) -> str:
         if seen.failure:
             raise seen.failure
         lifecycle.member_checked(
-            kept.engine, member_id, member.lease_token, seen.folders, seen.look.bytes, seen.quota_used
+            kept.engine,
+            member_id,
+            member.lease_token,
+            seen.folders,
+            seen.look.bytes,
+            seen.quota_used,
+            met=kept.met.pop(member_id, {}),
         )
         return MemberState.READY
 
@@ -159,6 +165,7 @@ def _recorded(kept: Store, member: Member, work: Work) -> MemberState:
         known_by=failure.known_by,
         refusals=write_refusals(refusals) if at_hosts.refused else None,
         hint=failure.hint,
+        met=kept.met.pop(member_id, {}),
     )
     if resume_at is not None:
         # No failure: the flow takes the member up again.

@@ -3,7 +3,7 @@
 import logging
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
@@ -71,6 +71,8 @@ class Store:
 
     attempts: dict[int, Attempts] = field(default_factory=dict)
     """What members have been through in this run."""
+    met: dict[int, dict[Side, str]] = field(default_factory=dict)
+    """Whose servers members' turned out to be; written down with the end of their try."""
     again: dict[int, datetime] = field(default_factory=dict)
     """When the run is to take up members that have ended their last try."""
 
@@ -85,7 +87,7 @@ class Store:
         old, new = self.servers(member)
         source = self._account("source", old, member.user_name, member.source_admin, passwords)
         target = self._account("target", new, member.target_user_name or member.email, member.target_admin, passwords)
-        met = _Meeting(self.engine, member).met
+        met = _meeting(member, self.met.setdefault(member.id or 0, {}))
         return (
             replace(source, heard=heard, met=met, ways=self.ways),
             replace(target, heard=heard, met=met, ways=self.ways),
@@ -151,29 +153,15 @@ class Store:
         )
 
 
-class _Meeting:
-    """Writes down whose servers a member's turn out to be, where nobody could tell before; once for each side."""
+def _meeting(known: Member, met: dict[Side, str]) -> Callable[[Side, str], None]:
+    """Notes whose servers a member's turn out to be, where nobody could tell before; several threads may meet some."""
+    told: dict[Side, str | None] = {"source": known.source_provider, "target": known.target_provider}
 
-    def __init__(self, engine: Engine, member: Member) -> None:
-        self._engine = engine
-        self._member_id = member.id or 0
-        self._lock = threading.Lock()
-        self._unknown = {
-            side for side, name in (("source", member.source_provider), ("target", member.target_provider)) if not name
-        }
+    def meet(side: Side, provider: str) -> None:
+        if provider != ANYBODY and not told[side]:
+            met.setdefault(side, provider)
 
-    def met(self, side: Side, provider: str) -> None:
-        if provider == ANYBODY or side not in self._unknown:
-            return
-        with self._lock:
-            if side not in self._unknown:
-                return
-            self._unknown.discard(side)
-        try:
-            lifecycle.member_met(self._engine, self._member_id, side, provider)
-        except SQLAlchemyError as error:
-            # It is met again with the next connection of a later run.
-            log.error("member %d: %s", self._member_id, places(error))
+    return meet
 
 
 class _Hearing:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,29 @@ def test_members_that_come_and_go_ask_for_no_more_than_one_slot_besides(
             move(number)
     assert (count.writing, count.reading) == (0, 0)
     assert len(gone) == 2 * 98, "the oldest goes when the next comes"
+
+
+def test_goodbyes_make_no_room_beyond_the_cap(governed: Callable[..., Governor], engine: Engine) -> None:
+    """With all slots in use, connections that their server still counts take up room for as many others."""
+    governor = governed(at_source=2, at_target=9)
+    gone: list[str] = []
+    for turn in range(3):
+        with ExitStack() as stack:
+            some = [stack.enter_context(governor.places(number, *accounts()))[0] for number in (1, 2)]
+            # Between taking the slot and connecting there is time for a look.
+            governor.look()
+            for place in some:
+                place.enter()
+            for name in "ab":
+                some[0].leaving(partial(gone.append, name))
+        held = sum(
+            claim.slots
+            for host, claims in hosts.all_hosts(engine)
+            for claim in claims.values()
+            if host.name == "old.example"
+        )
+        assert held <= 2
+        assert len(gone) == 2 * turn, "they are gone before the next come in"
 
 
 def test_what_nobody_waited_for_is_closed_with_a_look(
