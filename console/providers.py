@@ -148,7 +148,7 @@ def _print(row: Provider, console: Console, spoken: Language) -> None:
     console.print(RichText(f"{row.title.in_language(spoken)} ({row.name})", style="bold"))
     facts = Table.grid(padding=(0, 2))
     for name, values in _facts(row, spoken):
-        facts.add_row(plain(f"  {_ROWS[name].in_language(spoken)}"), plain("\n".join(values)))
+        facts.add_row(plain(f"  {_ROWS[name].in_language(spoken)}"), RichText("\n").join(map(plain, values)))
     console.print(facts)
     for kind, (turn, title) in STEPS.items():
         if kind in row.steps:

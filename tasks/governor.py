@@ -73,6 +73,11 @@ class _Pool:
     """Somebody has signed in since the database was last told."""
 
     @property
+    def pace(self) -> int | None:
+        """Sign-ins a minute."""
+        return self.host.logins_a_minute or self.usual_pace
+
+    @property
     def free(self) -> int:
         return max(0, min(self.slots, self.keep) - self.used)
 
@@ -122,9 +127,13 @@ class Governor:
             until = _closed_until(pool, at)
             if until is not None:
                 return Room(0, until)
-            if pool.full or pool.used < pool.slots or pool.slots > pool.keep:
-                return Room(pool.free)
-            return Room(max(0, _most(pool, at) - pool.used))
+            turn = pool.host.next_login_at
+            if pool.pace and turn and turn - at > IN_PLACE:
+                return Room(0, turn)
+            sure = pool.full or pool.used < pool.slots or pool.slots > pool.keep
+            free = pool.free if sure else max(0, _most(pool, at) - pool.used)
+            # With a pace a few at a time (a member may need two), so that no thread waits long for its turn.
+            return Room(min(2, free) if pool.pace else free)
 
     def reserve(self, member_id: int, source: Server, target: Server) -> bool:
         """Hold a slot at both servers for a member, or none; what is held is taken over by `places`."""
@@ -335,9 +344,8 @@ class Governor:
         for until in (pool.host.paused_until, pool.host.logins_paused_until):
             if until is not None:
                 self._wait_or_leave(place, until)
-        pace = pool.host.logins_a_minute or pool.usual_pace
-        if pace:
-            self._in_turn(pool, pace)
+        if pool.pace:
+            self._in_turn(pool, pool.pace)
         while (see_it_gone := self._oldest_leaving(pool)) is not None:
             see_it_gone()
 

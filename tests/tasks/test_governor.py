@@ -275,6 +275,18 @@ def test_sign_ins_keep_to_the_pace_of_a_host(
         for place in (one, other, one):
             place.enter()
     assert [round(seconds, -1) for seconds in waited] == [0, 10, 20]
+    room = first.room(OLD, "source")
+    assert room.free == 0, "no thread is to wait for a turn"
+    assert room.until == first._pools["old.example"].host.next_login_at
+    assert first.room(NEW, "target").until is None, "who signs in elsewhere need not wait"
+
+
+def test_few_are_begun_at_once_where_sign_ins_have_a_pace(governed: Callable[..., Governor], engine: Engine) -> None:
+    with hosts.changing(engine, "old.example") as (_, host):
+        host.logins_a_minute = 6
+    governor = governed(at_source=8, at_target=8)
+    assert governor.room(OLD, "source").free == 2
+    assert governor.room(NEW, "target").free == 8
 
 
 def member_fails(governor: Governor, number: int, cause: str, words: str = "") -> object:
