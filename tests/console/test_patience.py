@@ -24,7 +24,7 @@ from tests.servers.postgres import Postgres
 from tests.tasks.office import Office
 
 pytestmark = pytest.mark.prefect
-PAUSE = 15.0
+PAUSE = 30.0
 """Seconds that the busy server asks for: long enough for the other server's members to be through."""
 
 
