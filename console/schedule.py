@@ -39,8 +39,11 @@ def work(name: str | None) -> None:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL]
     worker = subprocess.Popen([*command, *(["--name", name] if name else [])], cwd=settings().home)
 
+    asked: list[bool] = []
+
     def end(*_: object) -> None:
-        # Prefect's worker goes on after one SIGTERM and leaves after a second.
+        # Prefect's worker goes on after one SIGTERM, and kills itself after a second.
+        asked.append(True)
         worker.terminate()
         try:
             worker.wait(timeout=GRACE_SECONDS)
@@ -53,7 +56,8 @@ def work(name: str | None) -> None:
     except KeyboardInterrupt:
         end()
         code = worker.wait()
-    raise typer.Exit(Exit.DONE if code in (0, -signal.SIGTERM, -signal.SIGINT) else Exit.UNEXPECTED)
+    ended = code in (0, -signal.SIGTERM, -signal.SIGINT) or (asked and code == -signal.SIGKILL)
+    raise typer.Exit(Exit.DONE if ended else Exit.UNEXPECTED)
 
 
 def start_at(wave: str, at: datetime, *, as_json: bool) -> None:

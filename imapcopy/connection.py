@@ -73,11 +73,12 @@ class Connection:
     side: Side
     opens_with = b"SELECT"
     """How folders are opened here."""
+    _left = False
+    """The admission knows that it ends."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
         account.admission.enter()
-        self._left = False
         try:
             client = connect(account, self.side)
         except MigrationError as error:

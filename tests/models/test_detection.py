@@ -5,7 +5,7 @@ from sqlalchemy import Engine
 
 from models.database import reading, writing
 from models.detection import DefaultServers, Records, Settled, provider_of, settle
-from models.lifecycle import member_met
+from models.lifecycle import member_failed, member_moved, take_member
 from models.member import Member
 from models.roster_problems import RosterProblem
 from models.roster_row import RosterRow
@@ -149,9 +149,10 @@ def test_what_a_server_says_of_itself_is_kept_where_nothing_surer_told_it(engine
         session.add(Wave(id=1, name="first"))
         session.flush()
         session.add(Member(id=1, wave_id=1, line=2, email="li@corp.example", user_name="li", target_provider="feishu"))
-    for side, provider in (("source", "qq"), ("source", "gmail"), ("target", "lark")):
-        member_met(engine, 1, side, provider)  # type: ignore[arg-type]
-    member_met(engine, 2, "source", "qq")  # gone meanwhile
+    token = take_member(engine, 1).lease_token
+    member_failed(engine, 1, token, "timeout", "target", "", met={"source": "qq", "target": "lark"})
+    token = take_member(engine, 1).lease_token
+    member_moved(engine, 1, token, met={"source": "gmail"})
     with reading(engine) as session:
         member = session.get_one(Member, 1)
         assert (member.source_provider, member.target_provider) == ("qq", "feishu")
