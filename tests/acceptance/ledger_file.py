@@ -35,6 +35,17 @@ class LedgerFile:
             yield
             connection.execute("ROLLBACK")
 
+    @staticmethod
+    def can_be_written(home: Path) -> bool:
+        """Whether no process is in the middle of a transaction that writes."""
+        with closing(sqlite3.connect(home / "banjia.sqlite", isolation_level=None, timeout=0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
+
     @property
     def leases_have_ended(self) -> bool:
         """Whether the time of every lease that was not given back is over."""

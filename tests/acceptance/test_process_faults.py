@@ -4,6 +4,7 @@ Seen from outside, between two real Dovecots and over a line that can be slowed:
 hold, and the database as it lies on the disk. After each fault the next run completes the wave, and nothing is twice.
 """
 
+import os
 import resource
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command_line import ALL_DONE, PARTIAL, UNEXPECTED, Banjia, write_roster
+from tests.acceptance.command_line import ALL_DONE, PARTIAL, UNEXPECTED, Banjia, Started, write_roster
 from tests.acceptance.ledger_file import LedgerFile
 from tests.acceptance.office import DEADLINE, MEMBERS, MESSAGES, Office, assert_all_done
 from tests.servers.certificates import Authority
@@ -113,7 +114,7 @@ def test_a_run_that_slept_through_its_lease_writes_nothing_more(office: Office, 
     lease = {"BANJIA_LEASE_SECONDS": str(LEASE_SECONDS)}
     sleeper = banjia.start_migrate(office.roster, **lease)
     office.wait_for_mail(sleeper)
-    sleeper.process.send_signal(signal.SIGSTOP)
+    put_to_sleep(sleeper, banjia.home)
     try:
         office.line.hurry()
         wait_until(lambda: LedgerFile(banjia.home).leases_have_ended, "the end of its leases", DEADLINE)
@@ -125,6 +126,16 @@ def test_a_run_that_slept_through_its_lease_writes_nothing_more(office: Office, 
     assert sleeper.wait().code in (ALL_DONE, PARTIAL)
     assert LedgerFile(banjia.home).copies == ledger
     office.assert_moved(banjia)
+
+
+def put_to_sleep(started: Started, home: Path) -> None:
+    """Stop a run between two transactions: within one it would keep everybody else out of SQLite until it wakes."""
+    while True:
+        started.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, started.process.pid, os.WSTOPPED | os.WNOWAIT)
+        if LedgerFile.can_be_written(home):
+            return
+        started.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize(("first", "second"), [("+0", "+1d"), pytest.param("-1h", "+0", marks=pytest.mark.thorough)])
