@@ -1,14 +1,15 @@
 """A stand-in for the webhooks of group chats on loopback: keeps what it is sent, answers as documented."""
 
 import json
-import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.servers.loopback import serving
 
 ACCEPTED = {
     "/open-apis/bot/v2/hook/": {"StatusCode": 0, "StatusMessage": "success", "code": 0, "data": {}, "msg": "success"},
@@ -68,13 +69,5 @@ def running_chats() -> Iterator[ChatRoom]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    room.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(Handler) as room.url:
         yield room
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

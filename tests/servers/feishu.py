@@ -1,13 +1,14 @@
 """A stand-in for Feishu's open platform on loopback: tokens and `mail/v1/users/query`, in the documented shapes."""
 
 import json
-import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.servers.loopback import serving
 
 APP_ID, APP_SECRET = "cli_canary0000", "canary-app-secret,1"
 TOKEN_PATH = "/open-apis/auth/v3/tenant_access_token/internal"
@@ -86,13 +87,5 @@ def running_platform() -> Iterator[OpenPlatform]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    platform.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(Handler) as platform.url:
         yield platform
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
