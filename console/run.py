@@ -181,10 +181,10 @@ def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, agai
             while not futures.wait([running], timeout=0.5).done:
                 pass
             state = running.result()
+    if state.is_failed() or state.is_crashed():
+        state.result()  # raises what the flow ended with, which may have stopped the members
     if policy.STOP.is_set():
         raise fail(INTERRUPTED.in_language(language()), Exit.INTERRUPTED)
-    if state.is_failed() or state.is_crashed():
-        state.result()  # raises what the flow ended with
     from flows.report_wave import last_report
 
     return last_report(wave)

@@ -1,7 +1,9 @@
 """Whole runs as processes of their own: interrupted, taken up again, and without a server to reach."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -181,6 +183,25 @@ def test_a_run_with_a_failure_and_then_a_retry_of_it(
     nothing = banjia("wave", "retry", "pilot")
     assert nothing.code == 0
     assert "No member needs a retry" in nothing.stdout
+
+
+def test_a_database_that_fails_while_members_are_chosen_is_named_and_no_interruption(
+    program: Program, office: Office, roster: Path, home: Path
+) -> None:
+    """The members are stopped for it, as they are when the admin asks for it."""
+    assert program.run("wave", "create", roster).code == 0
+    with contextlib.closing(sqlite3.connect(home / "banjia.sqlite")) as database, database:
+        failing = "BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        database.execute(f"CREATE TRIGGER full BEFORE INSERT ON hostslots {failing}")
+    ended = program.run("wave", "start", "members")
+    assert ended.code == 1, ended
+    assert "The database cannot be used" in ended.stderr
+    assert "disk is full" in ended.stderr
+    assert "Interrupted" not in ended.stderr
+    assert arrived(office) == 0
+    with contextlib.closing(sqlite3.connect(home / "banjia.sqlite")) as database, database:
+        database.execute("DROP TRIGGER full")
+    assert program.run("wave", "start", "members").code == 0
 
 
 def test_a_run_whose_postgresql_is_killed_ends_in_one_sentence_and_the_next_one_completes_it(
