@@ -44,6 +44,11 @@ class Rule:
     side: str
     samples: tuple[str, ...]
     sample_host: str
+    unless: re.Pattern[str] | None = None
+    """Words beside which it does not hold."""
+
+    def knows(self, words: str) -> bool:
+        return bool(self.pattern.search(words)) and not (self.unless and self.unless.search(words))
 
     def fits(self, stage: str, side: str, host: str) -> bool:
         return (
@@ -178,7 +183,7 @@ def judge(text: str, *, stage: Stage, side: Side, host: str) -> Verdict:
             allowed = [
                 rule
                 for rule in said
-                if rule in _own or (rule.cause in {row.cause, *row.words} and not rule.pattern.search(f"NO [{code}]"))
+                if rule in _own or (rule.cause in {row.cause, *row.words} and not rule.knows(f"NO [{code}]"))
             ]
             return _by_words(allowed, text, line) or Verdict(row.cause, f"[{code}]")
     return _by_words(said, text, line) or Verdict(DEFAULT_CAUSES[stage], "")
@@ -186,7 +191,7 @@ def judge(text: str, *, stage: Stage, side: Side, host: str) -> Verdict:
 
 def _by_words(allowed: Iterable[Rule], text: str, line: str) -> Verdict | None:
     for rule in allowed:
-        if rule.pattern.search(line) or (text != line and rule.pattern.search(text)):
+        if rule.knows(line) or (text != line and rule.knows(text)):
             return Verdict(rule.cause, rule.id)
     return None
 
@@ -258,7 +263,7 @@ def unwrapped(text: str) -> str:
 
 # One row of a table.
 
-_FIELDS = {"id", "regex", "cause", "stages", "seen", "hosts", "side", "samples", "sample_host"}
+_FIELDS = {"id", "regex", "cause", "stages", "seen", "hosts", "side", "samples", "sample_host", "unless"}
 
 
 def _rule(number: int, row: Mapping[str, Any]) -> Rule:
@@ -283,8 +288,9 @@ def _rule(number: int, row: Mapping[str, Any]) -> Rule:
         return tuple(value)
 
     def pattern(field: str) -> re.Pattern[str]:
+        given = texts(field) if isinstance(row.get(field), list) else [text(field)]
         try:
-            return re.compile(text(field), _FLAGS)
+            return re.compile("|".join(given), _FLAGS)
         except re.error as error:
             raise wrong(field, f"正则表达式有误：{error}", str(error)) from None
 
@@ -312,4 +318,5 @@ def _rule(number: int, row: Mapping[str, Any]) -> Rule:
         side=one_of("side", text("side"), get_args(Side)) if "side" in row else "",
         samples=texts("samples"),
         sample_host=text("sample_host", ""),
+        unless=pattern("unless") if "unless" in row else None,
     )

@@ -217,10 +217,23 @@ def test_an_admins_own_rules_come_first() -> None:
     assert classify("NO [UNAVAILABLE] mailbox parked", **told) == before == "mailbox_unavailable"  # type: ignore[arg-type]
 
 
+def test_a_rule_may_have_several_forms_and_words_beside_which_it_does_not_hold() -> None:
+    [rule] = read_own_rules(
+        "[[answer]]\nid = 'x'\ncause = 'account_locked'\nregex = ['parked', 'stored a.?way']\nunless = 'IP'"
+    )
+    assert rule.knows("NO Mailbox PARKED")
+    assert rule.knows("NO stored away")
+    assert not rule.knows("NO parked for this ip")
+    assert not rule.knows("NO nothing")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("[[answer]]\nid = 'x'\ncause = 'over_quota'\nregex = '('", "answer 1 (x), regex: "),
+        ("[[answer]]\nid = 'x'\ncause = 'over_quota'\nregex = ['a', '(']", "answer 1 (x), regex: "),
+        ("[[answer]]\nid = 'x'\ncause = 'over_quota'\nregex = ['a', 1]", "answer 1 (x), regex: not a list of texts"),
+        ("[[answer]]\nid = 'x'\ncause = 'over_quota'\nregex = 'a'\nunless = '['", "answer 1 (x), unless: "),
         ("[[answer]]\nid = 'x'\ncause = 'nope'\nregex = 'a'", "answer 1 (x), cause: 'nope' is none of "),
         (
             "[[answer]]\nid = 'x'\ncause = 'over_quota'\nregex = 'a'\nstages = ['lunch']",
