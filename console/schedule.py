@@ -11,10 +11,11 @@ from typing import Any
 import typer
 
 from console.outcome import Exit
-from console.terminal import fail, say
-from models.database import reading
-from models.lifecycle import NoSuchWave, find_wave, schedule_wave
-from tasks.prefect_server import PrefectUnreachable, use_prefect
+from console.run import require
+from console.terminal import fail, language, say
+from models.bilingual import Text
+from models.lifecycle import schedule_wave
+from tasks.prefect_server import use_prefect
 from tasks.settings import settings
 from tasks.store import store
 
@@ -23,19 +24,26 @@ WORK_POOL = "banjia"
 GRACE_SECONDS = 10
 DEPLOYMENT = "migrate-wave/banjia"
 
+_DEPLOYED = Text("已部署到 {url}；启动执行进程：banjia worker", "Deployed to {url}; start a worker with: banjia worker")
+_NOT_DEPLOYED = Text(
+    "这个 Prefect 服务上还没有部署流程，请先运行 banjia deploy。",
+    "The flows are not deployed to this Prefect server yet; run banjia deploy.",
+)
+_COMMAND_FAILED = Text("命令 prefect {words} 失败：\n{said}", "prefect {words} failed:\n{said}")
+
 
 def deploy() -> None:
     """Create the work pool and register the flows of deployments/prefect.yaml."""
-    url = _prefect()
+    url = use_prefect(settings().home)
     _prefect_command("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
     # From the root of the checkout: that is where Prefect resolves the file's paths.
     _prefect_command("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    typer.echo(f"deployed to {url}; start a worker with: banjia worker")
+    typer.echo(_DEPLOYED.format(url=url).in_language(language()))
 
 
 def work(name: str | None) -> None:
     """Become a worker of the pool; Ctrl-C or SIGTERM ends it."""
-    _prefect()
+    use_prefect(settings().home)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL]
     worker = subprocess.Popen([*command, *(["--name", name] if name else [])], cwd=settings().home)
 
@@ -63,12 +71,8 @@ def work(name: str | None) -> None:
 def start_at(wave: str, at: datetime, *, as_json: bool) -> None:
     """Have a worker start the wave at that time; the run is visible in Prefect's pages at once."""
     kept = store()
-    with reading(kept.engine) as session:
-        try:
-            find_wave(session, wave)
-        except NoSuchWave:
-            raise fail(f"there is no wave called {wave!r}", Exit.USAGE) from None
-    _prefect()
+    require(kept, wave)
+    use_prefect(kept.settings.home)
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
 
@@ -84,16 +88,9 @@ def start_at(wave: str, at: datetime, *, as_json: bool) -> None:
             idempotency_key=f"{wave}@{at.isoformat()}",
         )
     except ObjectNotFound:
-        raise fail("the flows are not deployed to this Prefect server yet; run: banjia deploy", Exit.USAGE) from None
+        raise fail(_NOT_DEPLOYED.in_language(language()), Exit.USAGE) from None
     schedule_wave(kept.engine, wave, at, str(run.id))
     say({"wave": wave, "state": "scheduled", "start_at": at.isoformat(), "flow_run_id": str(run.id)}, as_json=as_json)
-
-
-def _prefect() -> str:
-    try:
-        return use_prefect(settings().home)
-    except PrefectUnreachable as error:
-        raise fail(str(error), Exit.UNREACHABLE) from None
 
 
 def _prefect_command(*words: str) -> None:
@@ -107,4 +104,5 @@ def _prefect_command(*words: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise fail(f"prefect {' '.join(words)} failed:\n{done.stdout}{done.stderr}", Exit.UNEXPECTED)
+        told = _COMMAND_FAILED.format(words=" ".join(words), said=done.stdout + done.stderr)
+        raise fail(told.in_language(language()), Exit.UNEXPECTED)

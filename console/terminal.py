@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from console.outcome import Exit
 from models.bilingual import Language, Text
-from models.database import database_url, trouble, words
+from models.database import NewerDatabase, database_url, trouble, words
 from models.lifecycle import NoSuchWave
 from models.providers import ProvidersMistaken
 from models.rules import RulesMistaken
@@ -45,6 +45,12 @@ _ADDRESSES = Text("地址无法核对：{what}", "Addresses cannot be checked: {
 _VAULT = Text("密码库无法打开：{what}", "The vault of passwords stays closed: {what}")
 _PREFECT = Text("Prefect 服务不可用：{what}", "Prefect is not available: {what}")
 _DATABASE = Text("数据库无法使用：{what}", "The database cannot be used: {what}")
+_NEWER_DATABASE = Text(
+    "这个数据库已被更新版本的 banjia 使用（结构版本 {what}），本版本不能打开它；什么也没有改动。"
+    "请升级程序，或用 BANJIA_HOME 指定另一个目录。",
+    "A newer version of banjia has used this database (schema {what}), and this one cannot open it; nothing was "
+    "changed. Update the program, or choose another directory with BANJIA_HOME.",
+)
 _FILE = Text("文件或目录无法使用：{what}", "A file or folder cannot be used: {what}")
 INTERRUPTED = Text(
     "已中断，进度已保存。再次运行同一命令即可继续。", "Interrupted; the state is saved. Run the same command to go on."
@@ -124,6 +130,8 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
             return _ADDRESSES, error.told.in_language(language()), Exit.UNREACHABLE
         case VaultClosed():
             return _VAULT, str(error), Exit.UNEXPECTED
+        case NewerDatabase():
+            return _NEWER_DATABASE, str(error), Exit.UNEXPECTED
         case PrefectUnreachable():
             return _PREFECT, str(error), Exit.UNREACHABLE
         case SQLAlchemyError():

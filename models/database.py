@@ -61,6 +61,10 @@ class NoSuchDatabase(ValueError):
     """A URL that cannot be used; says why, and nothing of the URL, which may hold a password."""
 
 
+class NewerDatabase(Exception):
+    """The database was used by a newer version of the program; names the version of its schema."""
+
+
 def database_url(given: str) -> URL:
     """The URL of a database that is known here, with its driver; NoSuchDatabase for another."""
     try:
@@ -83,7 +87,7 @@ def public_name(engine: Engine) -> str:
 
 
 def open_database(given: str) -> Engine:
-    """Open the database and bring its schema to SCHEMA_HEAD."""
+    """Open the database and bring its schema to SCHEMA_HEAD; NewerDatabase where it is beyond that."""
     url = database_url(given)
     # Values of statements stay out of exceptions: those are logged, and shown by Prefect.
     engine = create_engine(url, hide_parameters=True, **_options(url))
@@ -94,7 +98,11 @@ def open_database(given: str) -> Engine:
     else:
         event.listen(engine, "connect", _prepare_postgresql)
         event.listen(engine, "handle_error", _leave_values_out)
-    if _schema_version(engine) != SCHEMA_HEAD:
+    version = _schema_version(engine)
+    if version is not None and version > SCHEMA_HEAD:
+        engine.dispose()
+        raise NewerDatabase(version)
+    if version != SCHEMA_HEAD:
         with _one_at_a_time(url):
             _upgrade(engine)
     return engine

@@ -367,12 +367,14 @@ def wave_state(members: Iterable[MemberState], invalid_rows: bool) -> WaveState:
 
 
 def schedule_wave(engine: Engine, name: str, at: datetime, flow_run_id: str) -> None:
-    """Note that a worker will start the wave at that time."""
+    """Note that a worker will start the wave at that time; one that runs now goes on and stays running."""
     with writing(engine) as session:
         wave = find_wave(session, name)
-        wave.state = WaveState.SCHEDULED
+        members = session.exec(select(Member).where(Member.wave_id == wave.id)).all()
         wave.start_at = at
-        wave.flow_run_id = flow_run_id
+        if not any(has_runner(member) for member in members):
+            wave.state = WaveState.SCHEDULED
+            wave.flow_run_id = flow_run_id
         session.add(wave)
         session.add(Event(wave_id=_id(wave.id), who="admin", what="schedule", why=at.isoformat()))
 

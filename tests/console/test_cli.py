@@ -428,6 +428,17 @@ def two_waves(office: Office, home: Path, tmp_path: Path) -> Path:
     return office.write_roster(tmp_path / "members.csv", *rows)
 
 
+def test_a_database_of_a_newer_program_is_named_with_what_to_do(banjia: CommandLine, home: Path) -> None:
+    assert banjia("host", "list").code == 0
+    with store().engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    forget_everything()
+    refused = banjia("host", "list")
+    assert refused.code == 1, refused
+    assert "newer version of banjia" in refused.stderr
+    assert "9999" in refused.stderr
+
+
 @pytest.mark.parametrize(("language", "said"), [("en", "Choose one with --wave"), ("zh-CN", "请用 --wave 选择一个")])
 def test_a_roster_of_several_waves_wants_one_chosen(
     banjia: CommandLine, two_waves: Path, monkeypatch: pytest.MonkeyPatch, language: str, said: str

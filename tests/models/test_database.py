@@ -21,6 +21,7 @@ from sqlmodel import SQLModel, select
 from models.database import (
     CONNECTIONS,
     SCHEMA_HEAD,
+    NewerDatabase,
     NoSuchDatabase,
     database_url,
     open_database,
@@ -80,6 +81,18 @@ def test_opening_a_second_time_changes_nothing_and_keeps_the_rows(bare_url: str)
     with reading(second) as session:
         assert session.exec(select(Wave.name)).all() == ["kept"]
     second.dispose()
+
+
+def test_a_database_of_a_newer_program_is_refused_and_left_as_it_is(bare_url: str) -> None:
+    engine = open_database(bare_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(NewerDatabase, match="9999"):
+        open_database(bare_url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+    engine.dispose()
 
 
 def test_two_processes_may_open_a_fresh_database_at_once(bare_url: str) -> None:

@@ -325,6 +325,16 @@ def test_scheduling_notes_the_time_and_the_run(engine: Engine, company: Company)
     assert (wave.state, wave.start_at, wave.flow_run_id) == (WaveState.SCHEDULED, at, "run-7")
 
 
+def test_a_wave_that_runs_while_its_next_run_is_scheduled_stays_running(engine: Engine, company: Company) -> None:
+    member_id = company.add("a@new.example", M.QUEUED)
+    start_wave(engine, "first", flow_run_id="run-6")
+    take_lease(engine, member_id)
+    at = now() + timedelta(hours=3)
+    lifecycle.schedule_wave(engine, "first", at, "run-7")
+    wave = company.wave_row()
+    assert (wave.state, wave.start_at, wave.flow_run_id) == (WaveState.RUNNING, at, "run-6")
+
+
 def test_purging_a_wave_deletes_its_passwords_and_says_when(engine: Engine, company: Company, vault: Vault) -> None:
     mine, other = company.add("a@new.example"), company.add("b@new.example", wave="second")
     vault.put_many([(mine, "source", "one"), (mine, "target", "two"), (other, "source", "three")])
