@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from imapcopy.account import Account
-from imapcopy.connection import Listing, SourceConnection, Surveyed, TargetConnection
+from imapcopy.connection import Listing
 from imapcopy.copy_mailbox import CopyOptions, plan_folders
 from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
 from imapcopy.folders import FolderPlan, is_inbox
 from imapcopy.grammar import quote
 from imapcopy.plan import is_too_large, wanted
 from imapcopy.responses import append_limit
+from imapcopy.source_connection import SourceConnection, Surveyed
+from imapcopy.target_connection import TargetConnection
 from models.check import Circumstances, Finding, Look, Severity, findings
 from models.probe import Known
 from models.providers import provider_at

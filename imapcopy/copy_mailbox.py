@@ -18,7 +18,7 @@ from typing import TypeVar
 from imapcopy import budget
 from imapcopy.account import Account
 from imapcopy.budget import Allowance
-from imapcopy.connection import Listing, SourceConnection, TargetConnection
+from imapcopy.connection import Listing
 from imapcopy.deliver import Delivery
 from imapcopy.distant import is_large
 from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
@@ -42,6 +42,8 @@ from imapcopy.plan import Envelope, Existing, batches, groups
 from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Capacity, Writer, writer
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
 from models.ledger_rows import BatchState, FolderCopy, GivenUp

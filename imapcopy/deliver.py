@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from imapcopy.arrival import Arrival, is_kept_everywhere
-from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, MessageError, MigrationError, Refused, Side
@@ -20,6 +19,7 @@ from imapcopy.letter import Letter, Sent, Terms
 from imapcopy.look_up import LookUp, SentAgain, forms, match
 from imapcopy.repair import Repaired, repaired
 from imapcopy.responses import Selected, sendable_flags
+from imapcopy.target_connection import Outgoing, TargetConnection
 from models.ledger import Ledger
 from models.ledger_rows import (
     BatchKind,

@@ -6,12 +6,12 @@ large message is read twice, and never kept.
 
 from collections.abc import Iterator
 
-from imapcopy.connection import SourceConnection
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, ServerError
 from imapcopy.folders import Folder
 from imapcopy.identity import Identification
 from imapcopy.plan import Envelope
+from imapcopy.source_connection import SourceConnection
 
 LARGE_BYTES = 32 << 20
 """Messages above are read in pieces: nearly every provider refuses them anyhow."""

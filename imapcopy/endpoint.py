@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from imapcopy.account import Account
-from imapcopy.connection import Connection, SourceConnection, TargetConnection
+from imapcopy.connection import Connection
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import TargetConnection
 
 C = TypeVar("C", bound=Connection)
 

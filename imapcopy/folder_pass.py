@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import date
 
 from imapcopy.budget import Allowance, ByteBudget
-from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
 from imapcopy.deliver import Delivery
 from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
@@ -19,6 +18,8 @@ from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wa
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.repair import repaired
 from imapcopy.responses import Selected
+from imapcopy.source_connection import SourceConnection, Surveyed
+from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Delivered, Due, Verdict
 from models.ledger import Ledger
 from models.ledger_rows import (

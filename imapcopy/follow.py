@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
-from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
 from imapcopy.deliver import Delivery
 from imapcopy.errors import HOST_BUSY, FolderError, MigrationError, Refused, is_of_the_folder
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, sendable_flags
+from imapcopy.source_connection import SourceConnection, Surveyed
+from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Bare
 from models.flag_sets import Flags
 from models.ledger import Ledger

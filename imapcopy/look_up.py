@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from imapcopy.connection import TargetConnection
 from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import FolderError, MessageError
@@ -15,6 +14,7 @@ from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import Identification, core_digest, digest, tolerant_digest
 from imapcopy.plan import Envelope
 from imapcopy.repair import repaired_forms
+from imapcopy.target_connection import TargetConnection
 from models.ledger import Ledger
 from models.ledger_rows import BatchRecord, Doubt, Entry, FolderCopy
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from imapcopy.account import Account
-from imapcopy.connection import SourceConnection, TargetConnection
 from imapcopy.copy_mailbox import CopyOptions, plan_folders
 from imapcopy.folders import Place
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import TargetConnection
 
 
 @dataclass(frozen=True, slots=True)

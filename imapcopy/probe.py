@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from imapcopy.account import Account
-from imapcopy.connection import Listing, Outgoing, Pieces
+from imapcopy.connection import Listing
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, MigrationError, Refused
 from imapcopy.folders import roles_of
@@ -39,6 +39,7 @@ from imapcopy.probe_samples import (
     three_years_back,
 )
 from imapcopy.repair import repaired
+from imapcopy.target_connection import Outgoing, Pieces
 from models.columns import now
 from models.probe import KEPT, LOST, NOT_TRIED, REFUSED, STORED, Probe, Rate, best_of
 

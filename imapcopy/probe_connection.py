@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from imapcopy import grammar, responses
-from imapcopy.connection import TargetConnection
 from imapcopy.errors import FolderError, MigrationError, Refused
 from imapcopy.flight import uid_sets
 from imapcopy.probe_samples import FIELD
 from imapcopy.responses import Message
+from imapcopy.target_connection import TargetConnection
 from imapcopy.wire import Response
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from imapcopy.budget import Allowance
-from imapcopy.connection import SourceConnection
 from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import (
@@ -28,6 +27,7 @@ from imapcopy.folders import Folder
 from imapcopy.identity import may_be_cut
 from imapcopy.letter import Letter
 from imapcopy.plan import Envelope
+from imapcopy.source_connection import SourceConnection
 from imapcopy.wire import LinkSpeed
 from models.ledger_rows import GivenUp
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from imapcopy.account import Account
-from imapcopy.connection import SourceConnection
 from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import FolderError, MessageError, MigrationError, is_of_the_folder
 from imapcopy.folders import Folder
 from imapcopy.identity import PIECE_BYTES, Identification
+from imapcopy.source_connection import SourceConnection
 
 Outcome = Literal["saved", "kept", "gone", "unreadable", "changed"]
 """Kept: the file is there from an earlier time. Changed: it is another message than the ledger knows; not saved."""

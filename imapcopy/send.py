@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.deliver import Delivery, reopen_target
 from imapcopy.endpoint import Endpoint, target_endpoint
 from imapcopy.errors import ConnectionLost, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.identity import digest
 from imapcopy.letter import Letter, Sent
+from imapcopy.target_connection import Outgoing, TargetConnection
 from imapcopy.wire import LinkSpeed
 from models.ledger import Ledger
 from models.ledger_rows import Entry, Settled

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from imapcopy import distant
 from imapcopy.account import Account
 from imapcopy.arrival import Arrival, is_kept_everywhere
-from imapcopy.connection import SourceConnection, Surveyed, TargetConnection
 from imapcopy.distant import is_large
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.flight import Fetched, FetchRequest
@@ -26,6 +25,8 @@ from imapcopy.identity import Identification, alteration, alteration_of_repaired
 from imapcopy.look_up import fingerprints
 from imapcopy.plan import Envelope, batches, groups
 from imapcopy.responses import Message, sendable_flags
+from imapcopy.source_connection import SourceConnection, Surveyed
+from imapcopy.target_connection import TargetConnection
 from models.ledger import Ledger
 from models.ledger_rows import BatchKind, BatchRecord, BatchState, Entry, FolderCopy
 from models.probe import Known

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from imapcopy.account import Account, Server
-from imapcopy.connection import SourceConnection
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import MemberError
 from imapcopy.folders import Folder
+from imapcopy.source_connection import SourceConnection
 from models.database import open_database
 from models.ledger import Ledger
 from models.member import release_lease, take_lease

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, ImapServer
-from imapcopy import dialogue, responses, sign_in, wire
-from imapcopy.connection import Outgoing, SourceConnection, Surveyed, TargetConnection
-from imapcopy.errors import ConnectionLost, FolderError, MigrationError, Refused, ServerError
+from imapcopy import dialogue, sign_in, wire
+from imapcopy.errors import ConnectionLost, FolderError, MigrationError, Refused
 from imapcopy.folders import Folder
-from imapcopy.responses import Selected
-from tests.imapcopy.scripted import Peer, Played, Scripted, done, line, opened
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import Outgoing, TargetConnection
+from tests.imapcopy.scripted import Peer, Played, Scripted, done
 from tests.imapcopy.world import LIN, NEW, account_at, mail, moment
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -328,111 +328,6 @@ def test_a_silent_server_is_left(old: ImapServer, monkeypatch: pytest.MonkeyPatc
     connection.close()
 
 
-# Appending
-
-
-@pytest.mark.parametrize(
-    ("code", "uids"),
-    [
-        (b"[APPENDUID 7 4:5]", [4, 5]),
-        (b"[appenduid 7 4,9]", [4, 9]),
-        (b"[APPENDUID 7 4]", []),
-        (b"[APPENDUID 7 1:4294967295]", []),
-        (b"[APPENDUID 7 ,:]", []),
-        (b"[APPENDUID 7 :]", []),
-        (b"", []),
-    ],
-)
-def test_only_an_appenduid_that_fits_is_taken(code: bytes, uids: list[int]) -> None:
-    assert responses.appended_uids(code.decode() + " done", 2) == (7 if uids else 0, uids)
-
-
-def test_the_source_has_no_command_that_changes_anything() -> None:
-    for verb in ("append", "create", "select"):
-        assert not hasattr(SourceConnection, verb)
-
-
-# Many folders in flight
-
-
-def named(name: str) -> Folder:
-    return Folder(name.encode(), name, "/", frozenset())
-
-
-def test_a_survey_goes_on_where_a_folder_cannot_be_opened_scanned_or_named() -> None:
-    def play(peer: Peer) -> None:
-        tags = peer.expect(*[b"EXAMINE", b"UID FETCH 1:* "] * 4)
-        peer.say(opened(tags[0], 1) + line(2) + line(1) + done(tags[1]))
-        peer.say(tags[2] + b" NO [NONEXISTENT] no\r\n" + line(1) + line(2) + done(tags[3]))
-        peer.say(opened(tags[4], 3) + line(1) + tags[5] + b" NO Some messages could not be FETCHed\r\n")
-        peer.say(opened(tags[6], 4) + line(9) + done(tags[7]))
-
-    names = ["good", "closed", "a\r\nb", "torn", "last"]
-    with Played(play) as server, SourceConnection(server.account) as connection:
-        found = {folder.name: survey for folder, survey in connection.survey(map(named, names))}
-        assert sorted(found) == sorted(names)
-        good, last = found["good"], found["last"]
-        assert isinstance(good, Surveyed)
-        assert isinstance(last, Surveyed)
-        assert ([e.uid for e in good.scan], good.opened.uidvalidity) == ([1, 2], 1)
-        assert ([e.uid for e in last.scan], last.opened.uidvalidity) == ([9], 4)
-        for name in ("closed", "torn", "a\r\nb"):
-            error = found[name]
-            assert isinstance(error, MigrationError)
-            assert error.where == name
-        assert isinstance(found["torn"], FolderError)
-        assert isinstance(found["a\r\nb"], FolderError)
-        assert (connection.selected, connection.uidvalidity) == (b"last", 4)
-        connection.refresh()
-
-
-def test_a_survey_that_is_cut_off_is_a_lost_connection() -> None:
-    def play(peer: Peer) -> None:
-        a, _, _, _ = peer.expect(b"EXAMINE", b"UID FETCH", b"EXAMINE", b"UID FETCH")
-        peer.say(opened(a) + line(1) + b"* BYE [THROTTLED] slow down\r\n")
-
-    with Played(play) as server, SourceConnection(server.account) as connection:
-        with pytest.raises(ConnectionLost) as caught:
-            list(connection.survey([named("A"), named("B")]))
-        assert caught.value.cause_id == "throttled"
-
-
-def test_folders_are_selected_in_flight_and_each_has_its_own_error() -> None:
-    def play(peer: Peer) -> None:
-        a, b, c, d = peer.expect(b'SELECT "A"', b'SELECT "B"', b'SELECT "C"', b'SELECT "D"')
-        peer.say(opened(a, 1) + b + b" NO [NONEXISTENT] no\r\n" + opened(c, 3) + d + b" NO System busy!\r\n")
-
-    with Played(play) as server, TargetConnection(server.account) as connection:
-        a, b, c, d = dict(connection.select_each("ABCD")).values()
-        assert isinstance(a, Selected)
-        assert isinstance(b, MigrationError)
-        assert isinstance(c, Selected)
-        assert isinstance(d, ServerError)
-        assert (a.uidvalidity, b.where, c.uidvalidity, d.cause_id) == (1, "B", 3, "throttled")
-        assert (connection.selected, connection.uidvalidity) == (b"", 0)
-        connection.refresh()
-
-
-@pytest.mark.parametrize("busy", [False, True])
-def test_folders_are_made_in_flight_and_each_refusal_is_its_own(busy: bool) -> None:
-    def play(peer: Peer) -> None:
-        tags = peer.expect(*[b"CREATE", b"SUBSCRIBE"] * 4)
-        peer.say(done(tags[0]) + tags[1] + b" NO cannot subscribe\r\n")
-        peer.say(tags[2] + b" NO [ALREADYEXISTS] is there\r\n" + done(tags[3]))
-        peer.say(tags[4] + b" BAD Invalid characters in atom\r\n" + done(tags[5]))
-        peer.say((tags[6] + b" NO System busy!\r\n" if busy else done(tags[6])) + done(tags[7]))
-
-    with Played(play) as server, TargetConnection(server.account) as connection:
-        if busy:
-            with pytest.raises(ServerError) as caught:
-                connection.create(["new", "old", "odd", "last"])
-            assert caught.value.cause_id == "throttled"
-        else:
-            refused = connection.create(["new", "old", "odd", "last"])
-            assert {name: error.where for name, error in refused.items()} == {"odd": "odd"}
-        connection.refresh()
-
-
 # Listing with STATUS
 
 
@@ -495,98 +390,6 @@ def test_a_listing_that_is_refused_leaves_the_connection_in_step() -> None:
         connection.refresh()
 
 
-# Appending one message a command
-
-
-def letters(*sizes: int) -> list[Outgoing]:
-    return [Outgoing(bytes([65 + n]) * size, frozenset(), "") for n, size in enumerate(sizes)]
-
-
-def uids(outcomes: list[tuple[int, list[int]] | Refused]) -> list[object]:
-    return [each.status if isinstance(each, Refused) else each for each in outcomes]
-
-
-def test_the_next_message_is_announced_before_the_last_one_is_answered() -> None:
-    def play(peer: Peer) -> None:
-        answer = b""
-        for n, size in enumerate((5, 70_000, 0)):
-            [tag] = peer.expect(b'APPEND "A" {%d}' % size)
-            peer.say(answer + b"+ go\r\n")
-            assert peer.octets(size + 2) == bytes([65 + n]) * size + b"\r\n"
-            answer = b"* %d EXISTS\r\n" % n + tag + b" OK [APPENDUID 7 %d] done\r\n" % (n + 1)
-        peer.say(answer)
-
-    with Played(play, b"IMAP4rev1 UIDPLUS") as server, TargetConnection(server.account) as connection:
-        assert uids(list(connection.append_each("A", letters(5, 70_000, 0)))) == [(7, [1]), (7, [2]), (7, [3])]
-        connection.refresh()
-
-
-@pytest.mark.parametrize("refused", [0, 1, 2])
-@pytest.mark.parametrize("after", [False, True])
-def test_a_message_that_is_refused_before_or_after_its_octets_costs_no_other(after: bool, refused: int) -> None:
-    def play(peer: Peer) -> None:
-        answer = b""
-        for n in range(3):
-            [tag] = peer.expect(b"APPEND")
-            if n == refused and not after:
-                peer.say(answer + tag + b" NO [TOOBIG] no\r\n")
-                answer = b""
-                continue
-            peer.say(answer + b"+ go\r\n")
-            assert peer.octets(7) == bytes([65 + n]) * 5 + b"\r\n"
-            answer = tag + (b" NO [OVERQUOTA] no\r\n" if n == refused else b" OK [APPENDUID 7 %d] x\r\n" % n)
-        peer.say(answer)
-
-    with Played(play, b"IMAP4rev1 UIDPLUS") as server, TargetConnection(server.account) as connection:
-        found = uids(list(connection.append_each("A", letters(5, 5, 5))))
-        assert found == ["NO" if n == refused else (7, [n]) for n in range(3)]
-        connection.refresh()
-
-
-@pytest.mark.parametrize(
-    ("capability", "marks"),
-    [(b"LITERAL+", b"+++"), (b"LITERAL-", b"++ "), (b"LITERAL+ LITERAL-", b"+++"), (b"", b"   ")],
-)
-def test_a_literal_goes_unannounced_where_the_server_takes_it_so(capability: bytes, marks: bytes) -> None:
-    sizes = (1, 4096, 4097)
-
-    def play(peer: Peer) -> None:
-        answer = b""
-        for size, mark in zip(sizes, marks, strict=True):
-            plus = b"+" if mark == ord("+") else b""
-            [tag] = peer.expect(b'APPEND "A" {%d%b}' % (size, plus))
-            peer.say(answer + (b"" if plus else b"+ go\r\n"))
-            assert len(peer.octets(size + 2)) == size + 2
-            answer = done(tag)
-        peer.say(answer)
-
-    with Played(play, b"IMAP4rev1 " + capability) as server, TargetConnection(server.account) as connection:
-        assert uids(list(connection.append_each("A", letters(*sizes)))) == [(0, [])] * 3
-        connection.refresh()
-
-
-@pytest.mark.parametrize("where", ["announced", "sent", "answered"])
-def test_a_connection_cut_while_messages_are_appended_is_lost(where: str) -> None:
-    def play(peer: Peer) -> None:
-        [first] = peer.expect(b"APPEND")
-        peer.say(b"+ go\r\n")
-        peer.octets(7)
-        peer.expect(b"APPEND")
-        if where != "announced":
-            peer.say(done(first))
-        if where == "answered":
-            peer.say(b"+ go\r\n")
-            peer.octets(7)
-        peer.cut()
-
-    with Played(play, b"IMAP4rev1") as server, TargetConnection(server.account) as connection:
-        arriving = connection.append_each("A", letters(5, 5))
-        if where != "announced":
-            assert next(arriving) == (0, [])
-        with pytest.raises(ConnectionLost):
-            list(arriving)
-
-
 def test_goodbye_is_said_and_not_waited_for() -> None:
     """The answer never comes; the client is gone by itself."""
 
@@ -596,48 +399,3 @@ def test_goodbye_is_said_and_not_waited_for() -> None:
 
     with Played(play) as server:
         SourceConnection(server.account).close()
-
-
-# A server without EXAMINE
-
-
-def refusing(answer: bytes) -> Scripted:
-    return Scripted({"EXAMINE": lambda rest: b"TAG " + answer + b"\r\n"})
-
-
-def test_a_server_that_knows_no_examine_is_opened_with_select() -> None:
-    with refusing(b"BAD invalid command or parameters") as server, SourceConnection(server.account) as connection:
-        assert connection.examine(INBOX).uidvalidity == 7
-        assert connection.examine(named("A")).uidvalidity == 7
-        assert server.verbs().count("EXAMINE") == 1
-
-
-def test_a_folder_that_is_refused_with_no_is_not_opened_in_another_way() -> None:
-    with refusing(b"NO [NOPERM] not yours") as server, SourceConnection(server.account) as connection:
-        with pytest.raises(MigrationError):
-            connection.examine(INBOX)
-        [(_, error)] = connection.survey([named("A")])
-        assert isinstance(error, MigrationError)
-        assert "SELECT" not in server.verbs()
-
-
-def test_a_bad_name_does_not_make_a_server_that_knows_examine_be_opened_otherwise() -> None:
-    def examine(rest: bytes) -> bytes:
-        good = b"* 0 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\nTAG OK open\r\n"
-        return b"TAG BAD Invalid characters in atom\r\n" if b"odd" in rest else good
-
-    with Scripted({"EXAMINE": examine}) as server, SourceConnection(server.account) as connection:
-        found = dict(connection.survey([named("odd"), named("A")]))
-        assert {folder.name: isinstance(survey, Surveyed) for folder, survey in found.items()} == {
-            "A": True,
-            "odd": False,
-        }
-        assert "SELECT" not in server.verbs()
-
-
-def test_a_folder_that_neither_command_opens_fails_with_what_examine_was_told() -> None:
-    refuse = lambda rest: b"TAG BAD Invalid characters in atom\r\n"  # noqa: E731
-    with Scripted({"EXAMINE": refuse, "SELECT": refuse}) as server, SourceConnection(server.account) as connection:
-        [(_, error)] = connection.survey([named("odd")])
-        assert isinstance(error, MigrationError)
-        assert (error.where, connection.opens_with) == ("odd", b"EXAMINE")

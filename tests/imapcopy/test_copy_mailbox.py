@@ -14,11 +14,11 @@ from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Folder
 from deployments.demo.imap_store import Message
 from imapcopy import copy_mailbox as copy_module
 from imapcopy import send as send_module
-from imapcopy.connection import TargetConnection
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.dialogue import Dialogue
 from imapcopy.errors import ConnectionLost, FolderError, MemberError, ServerError, Stopped
 from imapcopy.send import Capacity
+from imapcopy.target_connection import TargetConnection
 from models import ledger as ledger_module
 from models.database import reading
 from models.ledger import Ledger

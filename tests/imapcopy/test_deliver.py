@@ -8,10 +8,10 @@ import pytest
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Received
 from imapcopy import copy_mailbox as copy_module
 from imapcopy import deliver, endpoint, look_up, send
-from imapcopy.connection import TargetConnection
 from imapcopy.errors import MigrationError
 from imapcopy.identity import digest
 from imapcopy.send import Capacity
+from imapcopy.target_connection import TargetConnection
 from models.ledger import Ledger
 from models.ledger_rows import Intended
 from tests.imapcopy.world import Box, mail

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from imapcopy import flight, wire
-from imapcopy.connection import SourceConnection, TargetConnection
 from imapcopy.errors import ConnectionLost
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.responses import Message
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import TargetConnection
 from tests.imapcopy.scripted import Peer, Played, Scripted, body, done, line, opened
 
 pytestmark = pytest.mark.usefixtures("impatient")

@@ -8,8 +8,9 @@ import pytest
 from deployments.demo.imap_server import ImapServer
 from deployments.demo.personality import personality
 from imapcopy.account import Account, Server
-from imapcopy.connection import SourceConnection, TargetConnection
 from imapcopy.errors import MemberError
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import TargetConnection
 
 USER, PASSWORD = "li@old.example", "canary-password"
 

@@ -16,11 +16,11 @@ from deployments.demo.imap_server import Action, Fault, ImapServer
 from deployments.demo.personality import personalities, personality
 from imapcopy import sign_in
 from imapcopy.check_mailbox import check_mailbox
-from imapcopy.connection import SourceConnection
 from imapcopy.copy_mailbox import CopyOptions
 from imapcopy.errors import MigrationError, ServerError
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
+from imapcopy.source_connection import SourceConnection
 from tests.imapcopy.world import LIN, NEW, PASSWORD, WRITING, Box, account_at, everything, mail, new_member
 
 SERVICES = sorted(personalities())

@@ -16,11 +16,11 @@ from deployments.demo.imap_server import Action, Fault, ImapServer, Received
 from deployments.demo.personality import personality
 from imapcopy import probe as probing
 from imapcopy.account import Account, Server
-from imapcopy.connection import TargetConnection
 from imapcopy.errors import MemberError, MigrationError
 from imapcopy.probe import probe_mailbox
 from imapcopy.probe_connection import ProbeConnection
 from imapcopy.probe_samples import ROOT, Large, marker
+from imapcopy.target_connection import TargetConnection
 from models.probe import Probe, known
 from models.probe_card import card
 from tests.imapcopy.world import NEW, PASSWORD, account_at, everything, mail

@@ -6,9 +6,9 @@ import pytest
 
 from deployments.demo.imap_server import ImapServer
 from imapcopy.account import Account, Server
-from imapcopy.connection import SourceConnection
 from imapcopy.errors import MigrationError
 from imapcopy.refused_login import login_hint
+from imapcopy.source_connection import SourceConnection
 from models.providers import provider_named
 from tests.imapcopy.world import LIN
 

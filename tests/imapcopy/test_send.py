@@ -12,7 +12,6 @@ from deployments.demo.imap_server import CAPABILITIES, Action, Behaviour, Fault,
 from imapcopy import copy_mailbox as copy_module
 from imapcopy import send as send_module
 from imapcopy.account import Account, Server
-from imapcopy.connection import Outgoing, TargetConnection
 from imapcopy.deliver import Delivery
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import ConnectionLost, FolderError, MemberError, Stopped
@@ -21,6 +20,7 @@ from imapcopy.look_up import LookUp
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message, Selected
 from imapcopy.send import FASTER, MESSAGES_TO_TELL, Batch, Capacity, Fleet, Growth
+from imapcopy.target_connection import Outgoing, TargetConnection
 from models.ledger import Ledger
 from models.ledger_rows import BatchState, FolderCopy, Intended, Settled
 from tests.imapcopy.world import NEW, Box, mail

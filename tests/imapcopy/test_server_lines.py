@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from imapcopy import responses, sign_in
 from imapcopy.account import Account, Server
-from imapcopy.connection import Connection, Outgoing, SourceConnection, Surveyed, TargetConnection
+from imapcopy.connection import Connection
 from imapcopy.dialogue import Dialogue
 from imapcopy.errors import MigrationError, Refused
 from imapcopy.flight import Fetched, FetchRequest
@@ -29,6 +29,8 @@ from imapcopy.folders import Folder
 from imapcopy.grammar import GrammarError
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message
+from imapcopy.source_connection import SourceConnection, Surveyed
+from imapcopy.target_connection import Outgoing, TargetConnection
 from imapcopy.wire import Deadline, Response, Wire, WireBroken
 from models.causes import causes
 from tests.imapcopy.world import LIN, PASSWORD

@@ -13,9 +13,9 @@ import pytest
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
 from imapcopy import sign_in
 from imapcopy.account import Account, Server
-from imapcopy.connection import SourceConnection
 from imapcopy.errors import MemberError, MigrationError, Refused, ServerError
 from imapcopy.folders import Folder
+from imapcopy.source_connection import SourceConnection
 from tests.imapcopy.scripted import Peer, Played, Scripted, done, opened
 from tests.imapcopy.world import LIN, PASSWORD, account_at, mail, moment
 from tests.servers.certificates import Authority, Certificate, self_signed

@@ -11,8 +11,9 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 
 from imapcopy.account import Account, Server, Token
-from imapcopy.connection import SourceConnection, TargetConnection
 from imapcopy.errors import MemberError, MigrationError
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import TargetConnection
 from tasks.credentials import by_administrator
 from tests.servers.cyrus import ADMIN, Cyrus, StartCyrus
 from tests.servers.dovecot import Dovecot, StartDovecot, User

@@ -11,9 +11,9 @@ from deployments.demo.imap_server import Action, Fault, ImapServer
 from deployments.demo.imap_tokens import TokenBook
 from imapcopy.account import Account, Server, Token
 from imapcopy.check_mailbox import check_mailbox
-from imapcopy.connection import SourceConnection
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
 from imapcopy.errors import MemberError, MigrationError, ServerError
+from imapcopy.source_connection import SourceConnection
 from models.ledger import Ledger
 from models.member import release_lease
 from tests.imapcopy.scripted import Peer, Played, Scripted

@@ -8,11 +8,12 @@ import pytest
 
 from imapcopy import responses
 from imapcopy.account import Account
-from imapcopy.connection import Outgoing, SourceConnection, TargetConnection
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, ServerError, Side
 from imapcopy.folders import Folder
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message
+from imapcopy.source_connection import SourceConnection
+from imapcopy.target_connection import Outgoing, TargetConnection
 from imapcopy.wire import Response
 from tests.imapcopy.scripted import CAPABILITY, Played, Scripted, body, done, line, opened
 from tests.imapcopy.world import PASSWORD

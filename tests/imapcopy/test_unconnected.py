@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from imapcopy.account import Account, Security, Server
-from imapcopy.connection import SourceConnection
 from imapcopy.errors import MigrationError
+from imapcopy.source_connection import SourceConnection
 from imapcopy.unconnected import banner, certificate_names, hint_of, near_host, old_versions, protocol_of
 from models.hints import Hint
 from tests.servers.certificates import Authority, Certificate, self_signed

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from deployments.demo.imap_server import Action, Fault
-from imapcopy.connection import TargetConnection
+from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Verdict, verify_mailbox
 from models.ledger import Ledger
 from tests.imapcopy.world import Box, account_at, mail, moment

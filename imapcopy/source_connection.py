@@ -1,0 +1,133 @@
+"""The connection to the source. It has no command that changes anything: folders are opened with EXAMINE, where the
+server knows it, and mail is read with BODY.PEEK.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from imapcopy import responses
+from imapcopy.connection import Connection
+from imapcopy.dialogue import COMMANDS_IN_FLIGHT, can_quote
+from imapcopy.errors import ConnectionLost, FolderError, MigrationError, Side
+from imapcopy.flight import SCAN_ITEMS, Fetched, FetchRequest, fetch_each
+from imapcopy.folders import Folder
+from imapcopy.plan import Envelope
+from imapcopy.responses import Selected
+from imapcopy.wire import Response
+
+LABELLED_SCAN_ITEMS = SCAN_ITEMS[:-1] + b" X-GM-LABELS)"
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """A source folder as EXAMINE and a scan of all of it show it."""
+
+    opened: Selected
+    scan: Sequence[Envelope]
+    elsewhere: int = 0
+    """Messages that have a label of another folder: they are not in the scan."""
+
+
+class SourceConnection(Connection):
+    """A connection that can only read."""
+
+    side: Side = "source"
+    opens_with = b"EXAMINE"
+    _examines = False
+    """Whether a folder has been opened with EXAMINE here."""
+
+    def examine(self, folder: Folder) -> Selected:
+        """Open a folder read-only (EXAMINE): nothing that is read gets marked as seen."""
+        try:
+            opened = self._open(self.opens_with, folder.raw)
+        except MigrationError as error:
+            if not self._may_be_unknown(error) or not self._selects(folder):
+                raise
+            return self._open(self.opens_with, folder.raw)
+        self._examines = True
+        return opened
+
+    def survey(self, folders: Iterable[Folder]) -> Iterator[tuple[Folder, Surveyed | MigrationError]]:
+        """EXAMINE and scan many folders in flight; a folder that fails comes with its error, the others go on."""
+        unknown: list[tuple[Folder, MigrationError]] = []
+        for folder, found in self._surveyed(folders):
+            if isinstance(found, MigrationError) and self._may_be_unknown(found):
+                unknown.append((folder, found))
+            else:
+                yield folder, found
+        if unknown and not self._examines and any(self._selects(folder) for folder, _ in unknown):
+            yield from self._surveyed(folder for folder, _ in unknown)
+        else:
+            yield from unknown
+
+    def _may_be_unknown(self, error: MigrationError) -> bool:
+        """Whether a failure may mean that the server knows no EXAMINE (Alibaba's list of commands has none)."""
+        return self.opens_with == b"EXAMINE" and not self._examines and error.server_text.startswith("BAD ")
+
+    def _selects(self, folder: Folder) -> bool:
+        """Whether a folder that EXAMINE did not open can be opened with SELECT; all are opened so from then on.
+
+        Nothing changes by that: there is no CLOSE, no EXPUNGE and no STORE here, and PEEK marks nothing as seen.
+        """
+        try:
+            self._dialogue.opened(self._dialogue.opening(b"SELECT", folder.raw), folder.raw)
+        except ConnectionLost:
+            raise
+        except MigrationError:
+            # Not the command was refused but the folder: what EXAMINE was told is its failure.
+            return False
+        self.opens_with = b"SELECT"
+        return True
+
+    def _surveyed(self, folders: Iterable[Folder]) -> Iterator[tuple[Folder, Surveyed | MigrationError]]:
+        askable: list[Folder] = []
+        for folder in folders:
+            if can_quote(folder.raw):
+                askable.append(folder)
+            else:
+                error = FolderError("folder_name_invalid", self.side, "a line end or NUL in the name")
+                yield folder, error.told_as(FolderError, where=folder.name)
+
+        def ask(folder: Folder) -> tuple[bytes, bytes]:
+            opening = self._dialogue.opening(self.opens_with, folder.raw)
+            items = LABELLED_SCAN_ITEMS if folder.elsewhere else SCAN_ITEMS
+            return opening, self._dialogue.send(b"UID FETCH 1:* " + items)
+
+        for folder, (opening, scanning) in self._dialogue.in_flight(askable, ask, at_once=COMMANDS_IN_FLIGHT // 2):
+            try:
+                opened = self._dialogue.opened(opening, folder.raw)
+                self._examines = True
+            except ConnectionLost:
+                raise
+            except MigrationError as error:
+                # Whatever is scanned now is not this folder.
+                self._dialogue.unless_refused(scanning)
+                yield folder, error
+                continue
+            try:
+                yield folder, self._unlabelled(folder, opened, scanning)
+            except ConnectionLost:
+                raise
+            except MigrationError as error:
+                yield folder, error
+
+    def _unlabelled(self, folder: Folder, opened: Selected, scanning: bytes) -> Surveyed:
+        """The messages of a folder but for those that are to be moved from elsewhere."""
+        elsewhere = set[int]()
+
+        def read(response: Response) -> Envelope | None:
+            envelope = responses.envelope(response)
+            if envelope and responses.labels(response) & folder.elsewhere:
+                elsewhere.add(envelope.uid)
+                return None
+            return envelope
+
+        scan = self._scanned(scanning, read if folder.elsewhere else responses.envelope)
+        return Surveyed(opened, scan, len(elsewhere))
+
+    def stream(self, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:
+        """Fetch from folder after folder, in the order of the requests, with the next ones already under way.
+
+        A request that is None means that nothing more is to be asked for before the next one is through.
+        """
+        return fetch_each(self._dialogue, self.opens_with, requests)
