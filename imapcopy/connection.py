@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from imapcopy import grammar, responses
 from imapcopy.account import Account, Server
@@ -20,7 +20,7 @@ from imapcopy.folders import Folder
 from imapcopy.identity import may_be_cut
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Selected
-from imapcopy.sign_in import connect, sign_in
+from imapcopy.sign_in import TokenEnded, connect, sign_in
 from imapcopy.wire import Response
 from models.providers import provider_at
 
@@ -51,33 +51,38 @@ class Connection:
     side: Side
     opens_with = b"SELECT"
     """How folders are opened here."""
-    _left = False
-    """The admission knows that it ends."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        account.admission.enter()
-        try:
-            client = connect(account, self.side)
-        except MigrationError as error:
-            account.admission.failed(error)
-            raise
-        self.greeting = bytes(client.welcome or b"").decode("latin-1")
-        self._dialogue = Dialogue(account, self.side, client)
         self._compressible = True
+        offered: frozenset[str] | None = None
+        while offered is None:
+            account.admission.enter()
+            try:
+                offered = self._signed_in(connect(account, self.side))
+            except MigrationError as error:
+                account.admission.failed(error)
+                raise
+        self.capabilities = offered
+        account.admission.signed_in()
+        self._meet(offered)
+
+    def _signed_in(self, client: Any) -> frozenset[str] | None:
+        """What the server offers after the sign-in, None where that has to be tried again with another token."""
+        self.greeting = bytes(client.welcome or b"").decode("latin-1")
+        self._dialogue = Dialogue(self.account, self.side, client)
+        self._left = False
+        """The admission knows that it ends."""
         # Before the sign-in: who is refused needs to know most whose server it was.
         self._meet(frozenset())
         try:
-            self.capabilities = sign_in(self._dialogue, client)
-        except MigrationError as error:
+            return sign_in(self._dialogue, client)
+        except TokenEnded:
             self.drop()
-            account.admission.failed(error)
-            raise
+            return None
         except BaseException:
             self.drop()
             raise
-        account.admission.signed_in()
-        self._meet(self.capabilities)
 
     def __enter__(self) -> Self:
         return self

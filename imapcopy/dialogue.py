@@ -53,10 +53,6 @@ class Dialogue:
         self.sent = 0
         self.token: Token | None = None
         """What was signed in with, if not a password."""
-        self.go_on_over(connected)
-
-    def go_on_over(self, connected: Any) -> None:
-        """Speak over another connection; nothing may be under way on the one before."""
         self._connected = connected
         self._wire = Wire(connected.socket(), connected._imap.file)
         self._unawaited: Sequence[bytes] = ()

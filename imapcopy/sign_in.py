@@ -41,6 +41,10 @@ _OF_THE_TOKEN = _OF_THE_PASSWORD | {"token_expired", "oauth_consent", "oauth_req
 """Causes that another token may cure, where this one is not new."""
 
 
+class TokenEnded(Exception):
+    """The server does not take the token, and it is not the newest: another one may open, over another connection."""
+
+
 class _Greeted:
     """Takes the capabilities of the greeting where a server refuses to be asked for them before the login."""
 
@@ -125,24 +129,7 @@ def _connect_failed(error: Exception, account: Account, side: Side) -> Migration
 
 
 def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
-    """Sign in, introduce ourselves, and return what the server offers after that.
-
-    Where a server takes a token no longer, a new one is got and another connection opened, once.
-    """
-    while True:
-        try:
-            return _signed_in(dialogue, client)
-        except _TokenEnded:
-            dialogue.drop()
-            client = connect(dialogue.account, dialogue.side)
-            dialogue.go_on_over(client)
-
-
-class _TokenEnded(Exception):
-    """The server does not take the token, and it is not the newest that can be had."""
-
-
-def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
+    """Sign in, introduce ourselves, and return what the server offers after that; TokenEnded asks for another try."""
     account, side = dialogue.account, dialogue.side
     if any(c in "\r\n\0" for c in account.user + account.login + account.password):
         raise MemberError("bad_credentials", side, "user name or password contains a control character")
@@ -174,7 +161,7 @@ def _signed_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
             if account.tokens and token and not token.fresh and lost.cause_id == "connection_dropped":
                 # Some end the connection in place of an answer to a token that has ended.
                 account.tokens.ended(token)
-                raise _TokenEnded from None
+                raise TokenEnded from None
             failure = _login_failed(dialogue, lost.server_text, lost.cause_id)
             break
         else:
@@ -249,7 +236,7 @@ def _login_failed(dialogue: Dialogue, text: str, found: str = "", token: Token |
     if account.tokens and token and found in _OF_THE_TOKEN:
         account.tokens.ended(token)
         if not token.fresh:
-            raise _TokenEnded
+            raise TokenEnded
     if found == "permission_denied":
         found = "not_authorized"  # no folder is asked for yet: it is the mailbox that is closed to who signs in
     if found in _OF_THE_PASSWORD:

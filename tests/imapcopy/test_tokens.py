@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -10,9 +10,10 @@ import pytest
 from deployments.demo.imap_server import Action, Fault, ImapServer
 from deployments.demo.imap_tokens import TokenBook
 from imapcopy.account import Account, Server, Token
+from imapcopy.admission import Admission
 from imapcopy.check_mailbox import check_mailbox
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
-from imapcopy.errors import MemberError, MigrationError, ServerError
+from imapcopy.errors import ConnectionLost, MemberError, MigrationError, ServerError
 from imapcopy.source_connection import SourceConnection
 from models.ledger import Ledger
 from models.member import release_lease
@@ -88,6 +89,50 @@ def test_a_token_that_has_ended_is_replaced_over_another_connection(old: ImapSer
         assert connection.listing().folders
     assert len(tokens.values) == 2
     assert len(old.commands("AUTHENTICATE")) == 2
+
+
+@dataclass
+class Door(Admission):
+    """Lets so many connections in, then says what the host of a paused server says."""
+
+    opens: int
+    passed: list[str] = field(default_factory=list)
+
+    def enter(self) -> None:
+        if self.passed.count("enter") == self.opens:
+            raise ConnectionLost("throttled", "source", "slow down")
+        self.passed.append("enter")
+
+    def signed_in(self) -> None:
+        self.passed.append("signed in")
+
+    def failed(self, error: MigrationError) -> None:
+        self.passed.append(error.cause_id)
+
+    def leaving(self, see_it_gone: Callable[[], None]) -> bool:
+        self.passed.append("leaving")
+        return False
+
+
+def test_a_sign_in_with_another_token_is_let_in_like_any_other(old: ImapServer) -> None:
+    """Paced, held up by a pause, and only when the connection before has made room."""
+    tokens = subject(old, LIN)
+    old.behaviour.tokens.end(tokens.current().value)
+    door = Door(opens=2)
+    with SourceConnection(replace(by_token(old, tokens), admission=door)) as connection:
+        assert connection.listing().folders
+        assert door.passed == ["enter", "leaving", "enter", "signed in"]
+
+
+def test_a_host_that_is_left_alone_meanwhile_gets_no_second_sign_in(old: ImapServer) -> None:
+    tokens = subject(old, LIN)
+    old.behaviour.tokens.end(tokens.current().value)
+    door = Door(opens=1)
+    with pytest.raises(ConnectionLost) as caught:
+        SourceConnection(replace(by_token(old, tokens), admission=door))
+    assert caught.value.cause_id == "throttled"
+    assert door.passed == ["enter", "leaving"]
+    assert len(old.commands("AUTHENTICATE")) == 1
 
 
 def test_a_new_token_that_is_refused_is_not_replaced(old: ImapServer) -> None:
