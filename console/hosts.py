@@ -15,7 +15,7 @@ from models.bilingual import Text
 from models.causes import cause
 from models.columns import now
 from models.hosts import Claim, Host
-from tasks.governor import ring
+from tasks.pauses import ring
 from tasks.store import store
 
 _NO_CAP = 1 << 30

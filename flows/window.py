@@ -20,7 +20,7 @@ from prefect.futures import PrefectFuture
 from models.columns import now
 from models.lifecycle import Due
 from tasks import policy
-from tasks.governor import Room
+from tasks.slots import Room
 
 LOOK_SECONDS = 0.5
 """So often at least it is looked whether a time has come, or whether all is to stop."""

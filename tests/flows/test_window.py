@@ -17,7 +17,7 @@ from flows.window import Needs, decide, run_each
 from models.columns import now
 from models.lifecycle import Due
 from tasks import policy
-from tasks.governor import Room
+from tasks.slots import Room
 from tests.servers.dovecot import wait_until
 
 HOSTS = ("old", "older", "new")

@@ -11,9 +11,10 @@ from tasks.governor import dismiss_governors
 from tasks.settings import settings
 from tasks.store import log, store
 from tests.models.conftest import company, engine
+from tests.tasks.governors import governed
 from tests.tasks.office import Office, opened_office
 
-__all__ = ["company", "engine"]
+__all__ = ["company", "engine", "governed"]
 
 
 def forget_everything() -> None:

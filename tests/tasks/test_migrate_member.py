@@ -128,7 +128,7 @@ def test_beside_its_ledger_a_member_costs_three_writing_transactions(
     li: Enrolled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is taken and begun; what it has is noted; it is moved and given back. It gets the slots of the one before."""
-    monkeypatch.setattr("tasks.governor.POLL_SECONDS", 3600)
+    monkeypatch.setattr("tasks.slots.POLL_SECONDS", 3600)
     for _ in range(2):
         assert move(li) == M.SYNCED
     monkeypatch.setattr(
@@ -143,7 +143,7 @@ def test_beside_its_ledger_a_member_costs_three_writing_transactions(
 
 
 def test_a_member_that_fails_costs_no_more(office: Office, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.governor.POLL_SECONDS", 3600)
+    monkeypatch.setattr("tasks.slots.POLL_SECONDS", 3600)
     office.add("li")
     office.add("wang")
     enrolled = Enrolled(office, office.row("li", Password="canary-wrong-one"), office.row("wang"))
