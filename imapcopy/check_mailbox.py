@@ -125,8 +125,9 @@ def _at_target(account: Account, options: CopyOptions) -> _AtTarget:
         if limit is None and (limit := known.size_limit) is not None:
             limit_of = "probe"
         if limit is None:
-            host = connection.server.host
-            limit = provider_at(host, connection.greeting, connection.capabilities).largest_message
+            server = connection.server
+            provider = provider_at(server.host, connection.greeting, connection.capabilities, told=server.provider)
+            limit = provider.largest_message
             limit_of = "provider"
         there = sum(status.messages for status in statuses.values())
         return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "", known)

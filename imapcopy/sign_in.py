@@ -145,7 +145,7 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
     offered = frozenset(str(name).upper() for name in client._imap.capabilities)
     dialogue.hear_alert(_text(client.welcome).removeprefix("* "))
     known = account.ways.known(account.server, account.credential)
-    provider = provider_at(account.server.host, _text(client.welcome), offered)
+    provider = provider_at(account.server.host, _text(client.welcome), offered, told=account.server.provider)
     ways = mechanisms(account, offered, preferred=provider.mechanisms, known=known)
     token = account.tokens.current() if account.tokens else None
     failure: MigrationError = _no_mechanism(account, side, offered)

@@ -60,6 +60,8 @@ class Due:
     target_host: str | None = None
     target_port: int | None = None
     target_security: str | None = None
+    source_provider: str = ""
+    target_provider: str = ""
     not_before: datetime | None = None
 
 
@@ -137,6 +139,8 @@ def _due(member: Member) -> Due:
         member.target_host,
         member.target_port,
         member.target_security,
+        member.source_provider,
+        member.target_provider,
         not_before(read_refusals(member.refusals)),
     )
 

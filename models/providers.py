@@ -276,10 +276,16 @@ def similar_words(written: str, most: int = 3) -> list[str]:
     return list(dict.fromkeys(known[word].name for word in near))[:most]
 
 
-def provider_at(host: str, greeting: str = "", capabilities: Collection[str] = (), identity: str = "") -> Provider:
-    """Whose server it is: by the longest end of its name, else by what it says of itself; `anybody` if nobody knows."""
+def provider_at(
+    host: str, greeting: str = "", capabilities: Collection[str] = (), identity: str = "", *, told: str = ""
+) -> Provider:
+    """Whose server it is: by the longest end of its name, else as it was `told` (the name of a row), else by what it
+    says of itself; `anybody` if nobody knows.
+    """
     if found := _of_host(host):
         return found
+    if told and (row := provider_named(told)).name != ANYBODY:
+        return row
     said = [row for row in providers() if _said(row.greeting, greeting)]
     if said:
         return max(said, key=lambda row: len(row.greeting))

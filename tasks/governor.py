@@ -12,10 +12,9 @@ from datetime import datetime
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from imapcopy.account import Account, Server
+from imapcopy.account import Account
 from imapcopy.admission import Admission
 from imapcopy.errors import MigrationError, Side
-from models.hosts import host_name
 from models.lifecycle import Due
 from models.member import Member
 from models.refusals import OF_THE_ACCOUNT
@@ -23,8 +22,6 @@ from tasks.pauses import Pauses
 from tasks.settings import Settings
 from tasks.slots import Room, Slots
 from tasks.store import Store
-
-SIDES: tuple[Side, Side] = ("source", "target")
 
 
 class Governor:
@@ -124,23 +121,18 @@ class Turns:
     def __init__(self, kept: Store) -> None:
         self._kept = kept
         self._slots = governor(kept).slots
-        self._servers: dict[str, tuple[Server, Side]] = {}
         kept.attempts.clear()
         kept.again.clear()
 
     def needs(self, member: Due) -> tuple[str, ...]:
         """The hosts of a member; none where a server is missing, which its task will say."""
         try:
-            source, target = self._kept.servers(member)
+            return self._slots.names(*self._kept.servers(member))
         except MigrationError:
             return ()
-        names = host_name(source.host, source.port), host_name(target.host, target.port)
-        for name, server, side in zip(names, (source, target), SIDES, strict=True):
-            self._servers.setdefault(name, (server, side))
-        return names
 
     def room(self, host: str) -> Room:
-        return self._slots.room(*self._servers[host])
+        return self._slots.room(host)
 
     def reserve(self, member: Due) -> bool:
         """Hold what a member needs until its task takes it over, or nothing."""

@@ -248,11 +248,11 @@ def copy_options(kept: Store, member: Member, spare: Spare) -> CopyOptions:
         existing=found.existing,
         folders=kept.rules.folders,
         repair=kept.rules.repair,
-        capacity=Capacity(_most_connections(found.member_connections, target_host), spare),
+        capacity=Capacity(_most_connections(found.member_connections, target_host, member.target_provider), spare),
         known=known_of(kept, target_host),
     )
 
 
-def _most_connections(wanted: int, host: str) -> int:
+def _most_connections(wanted: int, host: str, told: str) -> int:
     """How many connections one member may have to a target: no more than its service is known to stand."""
-    return min(wanted, provider_at(host).mailbox_connections or wanted)
+    return min(wanted, provider_at(host, told=told).mailbox_connections or wanted)

@@ -60,6 +60,8 @@ class Pool:
     """The database had no more when it was last asked; it is asked again with the next look."""
     leaving: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
     """Connections that their servers may still count, with how to see them gone."""
+    providers: set[str] = field(default_factory=set)
+    """Whose it is, as members' rows tell; where they disagree, the strictest counts."""
     worked: bool = False
     """Somebody has signed in since the database was last told."""
 
@@ -131,10 +133,15 @@ class Slots:
 
     # Taking and giving
 
-    def room(self, server: Server, side: Side) -> Room:
-        """What a member could have at this server now, as far as it can be told without asking anybody."""
+    def names(self, source: Server, target: Server) -> tuple[str, str]:
+        """What the hosts of a member are called here; from now on they are known."""
         with self._changed:
-            pool = self._pool(server, side)
+            return self._pool(source, "source").name, self._pool(target, "target").name
+
+    def room(self, name: str) -> Room:
+        """What a member could have at this host now, as far as it can be told without asking anybody."""
+        with self._changed:
+            pool = self._pools[name]
             at = now()
             until = pool.closed_until(at)
             if until is not None:
@@ -149,7 +156,7 @@ class Slots:
 
     def reserve(self, member_id: int, source: Server, target: Server) -> bool:
         """Hold a slot at both servers for a member, or none; what is held is taken over by `held`."""
-        names = self._both(source, target)
+        names = self.names(source, target)
         if not self._take(names):
             return False
         with self._changed:
@@ -177,7 +184,7 @@ class Slots:
         with self._changed:
             names = self._reserved.pop(member_id, None)
         if names is None:
-            names = self._both(source, target)
+            names = self.names(source, target)
             self._wait_and_take(names)
         try:
             yield names
@@ -207,10 +214,6 @@ class Slots:
         finally:
             if found:
                 self._release((name,))
-
-    def _both(self, source: Server, target: Server) -> tuple[str, str]:
-        with self._changed:
-            return self._pool(source, "source").name, self._pool(target, "target").name
 
     def _wait_and_take(self, names: tuple[str, ...]) -> None:
         """Take a slot of each, all at once, so that two members never wait for each other; Stopped on request."""
@@ -422,12 +425,15 @@ class Slots:
     def _pool(self, server: Server, side: Side) -> Pool:
         """Called with the lock."""
         name = host_name(server.host, server.port)
-        usual = self._settings.host_connections if side == "source" else self._settings.target_connections
         pool = self._pools.get(name)
         if pool is None:
-            known = provider_at(server.host)
-            pool = Pool(name, min(usual, known.connections or usual), known.logins_a_minute, Host(name=name))
-            self._pools[name] = pool
+            usual = self._settings.host_connections if side == "source" else self._settings.target_connections
+            pool = self._pools[name] = Pool(name, usual, None, Host(name=name))
             with contextlib.suppress(SQLAlchemyError):
                 pool.host, _ = hosts.look(self._engine, [name]).get(name, (pool.host, []))
+        if server.provider not in pool.providers:
+            pool.providers.add(server.provider)
+            known = provider_at(server.host, told=server.provider)
+            pool.usual = min(pool.usual, known.connections or pool.usual)
+            pool.usual_pace = min((pace for pace in (pool.usual_pace, known.logins_a_minute) if pace), default=None)
         return pool

@@ -51,6 +51,10 @@ class Addressed(Protocol):
     def target_port(self) -> int | None: ...
     @property
     def target_security(self) -> str | None: ...
+    @property
+    def source_provider(self) -> str: ...
+    @property
+    def target_provider(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +104,14 @@ class Store:
             of.source_host or self.settings.source_host,
             of.source_port if of.source_host else of.source_port or self.settings.source_port,
             of.source_security or ("" if of.source_host else self.settings.source_security),
+            of.source_provider,
         )
         target = self._server(
             "target",
             of.target_host or self.settings.target_host,
             of.target_port if of.target_host else of.target_port or self.settings.target_port,
             of.target_security or ("" if of.target_host else self.settings.target_security),
+            of.target_provider,
         )
         return source, target
 
@@ -140,7 +146,7 @@ class Store:
                 self._token_sources[key] = token_source(asked, host, secret, self.settings.ca_file, side)
             return self._token_sources[key]
 
-    def _server(self, side: Side, host: str, port: int | None, security: str) -> Server:
+    def _server(self, side: Side, host: str, port: int | None, security: str, provider: str) -> Server:
         if not host:
             raise MemberError("server_missing", side)
         kind: Security = security if security in DEFAULT_PORTS else "tls"
@@ -150,6 +156,7 @@ class Store:
             kind,
             self.settings.ca_file,
             plain_allowed=host.lower() in {name.lower() for name in self.settings.plain_hosts},
+            provider=provider,
         )
 
 

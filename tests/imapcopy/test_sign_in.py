@@ -4,6 +4,7 @@ import socket
 import ssl
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ def test_plain_is_used_where_it_is_offered_and_login_elsewhere(old: ImapServer) 
     old.behaviour.capabilities = frozenset({"IMAP4rev1"})
     old.log.clear()
     SourceConnection(account_at(old, LIN)).close()
+    assert [e.verb for e in old.log if e.verb in ("LOGIN", "AUTHENTICATE")] == ["LOGIN"]
+
+
+def test_the_service_that_was_told_says_which_is_tried_first_where_the_name_of_the_host_does_not(
+    old: ImapServer,
+) -> None:
+    account = account_at(old, LIN)
+    SourceConnection(replace(account, server=replace(account.server, provider="qq"))).close()
     assert [e.verb for e in old.log if e.verb in ("LOGIN", "AUTHENTICATE")] == ["LOGIN"]
 
 

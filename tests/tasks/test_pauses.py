@@ -35,11 +35,11 @@ def test_a_server_that_asks_for_rest_gets_no_command_and_no_member_from_any_proc
         other_side.check()
         other_side.enter()
     for each in (first, second):
-        assert not each.slots.room(OLD, "source").free
-        until = each.slots.room(OLD, "source").until
+        assert not each.slots.room("old.example").free
+        until = each.slots.room("old.example").until
         assert until is not None
         assert until >= before + timedelta(seconds=60)
-        assert each.slots.room(NEW, "target").free > 0
+        assert each.slots.room("new.example").free > 0
 
 
 def test_a_server_with_too_many_logins_lets_those_go_on_who_are_in(governed: Callable[..., Governor]) -> None:
@@ -49,7 +49,7 @@ def test_a_server_with_too_many_logins_lets_those_go_on_who_are_in(governed: Cal
         source.check()
         with pytest.raises(ConnectionLost):
             source.enter()
-    assert governor.slots.room(OLD, "source").until is not None
+    assert governor.slots.room("old.example").until is not None
 
 
 def test_a_stop_request_ends_every_wait(governed: Callable[..., Governor], engine: Engine) -> None:
@@ -89,18 +89,19 @@ def test_sign_ins_keep_to_the_pace_of_a_host(
         for place in (one, other, one):
             place.enter()
     assert [round(seconds, -1) for seconds in waited] == [0, 10, 20]
-    room = first.slots.room(OLD, "source")
+    room = first.slots.room("old.example")
     assert room.free == 0, "no thread is to wait for a turn"
     assert room.until == first.slots.pool("old.example").host.next_login_at
-    assert first.slots.room(NEW, "target").until is None, "who signs in elsewhere need not wait"
+    assert first.slots.room("new.example").until is None, "who signs in elsewhere need not wait"
 
 
 def test_few_are_begun_at_once_where_sign_ins_have_a_pace(governed: Callable[..., Governor], engine: Engine) -> None:
     with hosts.changing(engine, "old.example") as (_, host):
         host.logins_a_minute = 6
     governor = governed(at_source=8, at_target=8)
-    assert governor.slots.room(OLD, "source").free == 2
-    assert governor.slots.room(NEW, "target").free == 8
+    governor.slots.names(OLD, NEW)
+    assert governor.slots.room("old.example").free == 2
+    assert governor.slots.room("new.example").free == 8
 
 
 def member_fails(governor: Governor, number: int, cause: str, words: str = "") -> object:
@@ -119,7 +120,7 @@ def test_three_members_that_fail_alike_are_one_event_and_others_go_on(
     assert [member_fails(governor, n, cause) for n, cause in enumerate(["timeout", "bad_credentials"])] == [None, None]
     assert member_fails(governor, 2, "connection_dropped") is None
     assert member_fails(governor, 3, "timeout") is not None
-    assert governor.slots.room(NEW, "target").until is None
+    assert governor.slots.room("new.example").until is None
     [(host, _)] = [each for each in hosts.all_hosts(engine) if each[0].name == "old.example"]
     assert (host.paused_by, host.pauses, host.cause) == ("event", 1, "timeout")
 

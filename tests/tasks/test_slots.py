@@ -1,18 +1,20 @@
 """Slots as a process handles them: handed over without asking, never more than the cap, never for ever."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
 import pytest
 from sqlalchemy import Engine
 
+from imapcopy.account import Server
 from imapcopy.errors import MigrationError, ServerError
 from models import hosts
+from models.providers import use_providers
 from tasks import slots as module
 from tasks.governor import Governor
 from tests.models.counting import counted
-from tests.tasks.governors import OLD, accounts, reserve
+from tests.tasks.governors import NEW, OLD, accounts, reserve
 
 
 def test_no_more_than_the_cap_are_reserved_and_what_is_given_up_is_handed_over_without_asking(
@@ -32,7 +34,7 @@ def test_a_member_that_does_not_get_the_second_host_holds_nothing_of_the_first(
 ) -> None:
     governor = governed(at_source=3, at_target=1)
     assert reserve(governor, 1, 2) == [1]
-    assert governor.slots.room(OLD, "source").free > 0
+    assert governor.slots.room("old.example").free > 0
     governor.slots.give_up(1)
     assert reserve(governor, 2) == [2]
 
@@ -174,3 +176,52 @@ def test_a_failure_gives_the_slots_back(governed: Callable[..., Governor]) -> No
     with pytest.raises(MigrationError), governor.places(1, *accounts()):
         raise ServerError("timeout", "source")
     assert len(reserve(governor, 1, 2, 3)) == 3
+
+
+CAPPED = """
+[corp]
+title = { zh = "公司旧邮箱", en = "our old mail" }
+hosts = ["corp.example"]
+connections = 2
+logins_a_minute = 30
+
+[strict]
+title = { zh = "更严", en = "stricter" }
+connections = 1
+"""
+
+
+@pytest.fixture
+def capped() -> Iterator[None]:
+    use_providers(CAPPED, "providers.toml")
+    yield
+    use_providers("", "")
+
+
+@pytest.mark.usefixtures("capped")
+def test_a_host_whose_name_tells_nothing_has_the_limits_of_the_provider_that_is_known_of_its_members(
+    governed: Callable[..., Governor],
+) -> None:
+    governor = governed()
+    alias = partial(Server, "mail.company.example", 993)
+    governor.slots.names(alias(), NEW)
+    assert governor.slots.room("mail.company.example").free == 3
+    governor.slots.names(alias(provider="corp"), NEW)
+    assert governor.slots.room("mail.company.example").free == 2
+    assert governor.slots.pool("mail.company.example").pace == 30
+    for provider in ("strict", "corp", ""):
+        governor.slots.names(alias(provider=provider), NEW)
+    assert governor.slots.room("mail.company.example").free == 1, "where members disagree, the strictest"
+    assert governor.slots.pool("mail.company.example").pace == 30
+    governor.slots.names(Server("imap.corp.example", 993, provider="strict"), NEW)
+    assert governor.slots.room("imap.corp.example").free == 2, "a name that tells counts more"
+
+
+@pytest.mark.usefixtures("capped")
+def test_members_at_an_alias_cost_one_look_at_the_database(governed: Callable[..., Governor], engine: Engine) -> None:
+    governor = governed()
+    with counted(engine) as count:
+        for number in range(800):
+            governor.slots.names(Server("mail.company.example", 993, provider=("corp", "strict")[number % 2]), NEW)
+    assert count.writing == 0
+    assert count.statements <= 2 * 3, "once a host"
