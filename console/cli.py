@@ -398,11 +398,14 @@ def deploy() -> None:
 
 
 @app.command()
-def worker(name: Annotated[str | None, typer.Option(help="The worker's name in Prefect.")] = None) -> None:
+def worker(
+    name: Annotated[str | None, typer.Option(help="The worker's name in Prefect.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Carry out so many runs at once at most.")] = None,
+) -> None:
     """Carry out scheduled waves on this machine until interrupted."""
     from console import schedule
 
-    schedule.work(name)
+    schedule.work(name, limit)
 
 
 HostName = Annotated[str, typer.Argument(help="The server's name, as `banjia host list` shows it.", metavar="HOST")]

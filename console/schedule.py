@@ -41,11 +41,12 @@ def deploy() -> None:
     typer.echo(_DEPLOYED.format(url=url).in_language(language()))
 
 
-def work(name: str | None) -> None:
+def work(name: str | None, limit: int | None) -> None:
     """Become a worker of the pool; Ctrl-C or SIGTERM ends it."""
     use_prefect(settings().home)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL]
-    worker = subprocess.Popen([*command, *(["--name", name] if name else [])], cwd=settings().home)
+    options = [*(["--name", name] if name else []), *(["--limit", str(limit)] if limit else [])]
+    worker = subprocess.Popen([*command, *options], cwd=settings().home)
 
     asked: list[bool] = []
 

@@ -4,22 +4,25 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from sqlmodel import col, select
 
 from deployments.demo.imap_server import Action, Fault, ImapServer, Received
+from models.columns import now
 from models.database import reading
 from models.hosts import Host
 from models.member import Member
-from models.states import MemberState
+from models.progress import wave_progress
+from models.states import MemberState, WaveState
 from models.wave import Event
 from tasks.store import store
-from tests.console.conftest import CommandLine, Program
+from tests.console.conftest import LONGEST_RUN, CommandLine, Program
+from tests.servers.dovecot import wait_until
 from tests.servers.postgres import Postgres
 from tests.tasks.office import Office
 
@@ -37,25 +40,78 @@ class Heard(NamedTuple):
 
 
 class Record:
-    """What a server received, and when it answered that it wants to be left alone: once both runs are at work."""
+    """What a server received, and when; `then` may keep a command waiting."""
 
-    def __init__(self, server: ImapServer, pause: float = 0.0) -> None:
+    def __init__(self, server: ImapServer, then: Callable[[Received], None]) -> None:
         self.commands: list[Heard] = []
-        self.told_at: float | None = None
-        self._server = server
-        self._pause = pause
-        self._lock = threading.Lock()
+        self._then = then
         server.behaviour.before_command = self._hear
 
     def _hear(self, command: Received) -> None:
-        at = time.monotonic()
+        self.commands.append(Heard(time.monotonic(), command.account, command.verb))
+        if command.verb.endswith("FETCH"):
+            self._then(command)
+
+
+class Throttle:
+    """Has a server ask once to be left alone: when both waves ask it for mail, which each does not do alone."""
+
+    def __init__(self, server: ImapServer) -> None:
+        self.told_at = 0.0
+        self._told = threading.Event()
+        self._server = server
+        self._waves: set[str] = set()
+        self._lock = threading.Lock()
+
+    def tell(self, command: Received) -> None:
+        """Keep each wave's first FETCH until the other's is there, and answer that one NO."""
         with self._lock:
-            self.commands.append(Heard(at, command.account, command.verb))
-            at_work = {heard.account[:1] for heard in self.commands if heard.verb.endswith("FETCH")}
-            if self._pause and self.told_at is None and at_work >= {"a", "b"} and command.verb.endswith("FETCH"):
-                self.told_at = at
-                text = f"Request is throttled. Suggested Backoff Time: {self._pause * 1000:.0f} milliseconds"
+            if command.account[:1] in self._waves:
+                return
+            self._waves.add(command.account[:1])
+            if len(self._waves) == 2:
+                text = f"Request is throttled. Suggested Backoff Time: {PAUSE * 1000:.0f} milliseconds"
                 self._server.behaviour.faults = [Fault("FETCH", Action.NO, account=command.account, text=text)]
+                self.told_at = time.monotonic()
+                self._told.set()
+        self.wait_until_told(command)
+
+    def wait_until_told(self, _: Received) -> None:
+        assert self._told.wait(LONGEST_RUN), "one of the waves was not begun"
+
+
+@contextmanager
+def in_two_processes(program: Program, **environment: str) -> Iterator[None]:
+    """Both waves begin; what is done in the block is done meanwhile, and then they end."""
+    running = [program.start("wave", "start", wave, "--json", **environment) for wave in "ab"]
+    yield
+    ended = [program.end(process) for process in running]
+    assert [each.code for each in ended] == [0, 0], "\n".join(map(str, ended))
+
+
+@contextmanager
+def by_two_workers(program: Program, **environment: str) -> Iterator[None]:
+    """The same, as scheduled runs of Prefect; each worker takes one of them."""
+    deployed = program.run("deploy")
+    assert deployed.code == 0, deployed
+    names = ["day shift", "night shift"]
+    environment["PREFECT_WORKER_QUERY_SECONDS"] = "1"  # so often it looks for runs
+    workers = [program.start("worker", "--name", name, "--limit", "1", **environment) for name in names]
+    at = now().isoformat(timespec="seconds")
+    scheduling = [program.start("wave", "start", wave, "--at", at, "--json") for wave in "ab"]
+    ids = [program.end(process).document["flow_run_id"] for process in scheduling]
+
+    def runs() -> list[dict[str, Any]]:
+        assert [worker.poll() for worker in workers] == [None, None], "\n".join(map(program.said, workers))
+        return [program.flow_run(run_id) for run_id in ids]
+
+    yield
+    wait_until(lambda: all(run["end_time"] for run in runs()), "both runs to end", LONGEST_RUN)
+    assert [run["state_name"] for run in runs()] == ["Completed", "Completed"]
+    assert sorted(run["labels"]["prefect.worker.name"] for run in runs()) == names
+    for worker in workers:
+        worker.terminate()
+    assert [program.end(worker).code for worker in workers] == [0, 0]
 
 
 @pytest.fixture
@@ -64,7 +120,9 @@ def quiet() -> Iterator[ImapServer]:
         yield stack.enter_context(ImapServer("quiet.example"))
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    ("moving", "kind"), [(in_two_processes, "sqlite"), (by_two_workers, "postgresql")], ids=["processes", "workers"]
+)
 def test_a_server_that_asks_to_be_left_alone_hears_from_nobody_and_nobody_else_waits(
     program: Program,
     banjia: CommandLine,
@@ -73,10 +131,11 @@ def test_a_server_that_asks_to_be_left_alone_hears_from_nobody_and_nobody_else_w
     home: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    moving: Callable[..., AbstractContextManager[None]],
     kind: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Two processes, 40 members at a server that stands ten connections, 20 at another."""
+    """Two runs, 40 members at a server that stands ten connections, 20 at another."""
     if kind == "postgresql":
         postgres: Postgres = request.getfixturevalue("postgres")
         monkeypatch.setenv("BANJIA_DATABASE_URL", postgres.url(postgres.create_database()))
@@ -95,17 +154,20 @@ def test_a_server_that_asks_to_be_left_alone_hears_from_nobody_and_nobody_else_w
         assert banjia("wave", "create", office.write_roster(tmp_path / f"{wave}.csv", *rows)).code == 0
     busy = f"127.0.0.1:{office.old.port}"
     assert banjia("host", "set", busy, "--connections", "10").code == 0
-    office.old.behaviour.latency = quiet.behaviour.latency = 0.02
-    at_busy, at_quiet = Record(office.old, PAUSE), Record(quiet)
+    # Until both runs have begun, which takes them as long as it takes.
+    assert banjia("host", "pause", busy, "--minutes", "60").code == 0
+    throttle = Throttle(office.old)
+    # The other server's mail is asked for while the busy one is left alone, and not before.
+    at_busy, at_quiet = Record(office.old, throttle.tell), Record(quiet, throttle.wait_until_told)
     limits = {"BANJIA_MEMBERS_AT_ONCE": "16", "BANJIA_TARGET_CONNECTIONS": "64", "BANJIA_HOST_CONNECTIONS": "64"}
-    running = [program.start("wave", "start", wave, "--json", **limits) for wave in "ab"]
-    ended = [program.end(process) for process in running]
-    assert [each.code for each in ended] == [0, 0], "\n".join(map(str, ended))
+    with moving(program, **limits):
+        wait_until(lambda: all(is_running(wave) for wave in "ab"), "both waves to begin", LONGEST_RUN)
+        assert at_busy.commands == []
+        assert banjia("host", "resume", busy).code == 0
+    over = throttle.told_at + PAUSE
     assert office.old.most_connections <= 10
-    assert at_busy.told_at is not None
-    over = at_busy.told_at + PAUSE
     # What was under way when it was told may still come in; nothing is sent any more.
-    assert [heard for heard in at_busy.commands if at_busy.told_at + PAUSE / 3 < heard.at < over] == []
+    assert [heard for heard in at_busy.commands if throttle.told_at + PAUSE / 2 < heard.at < over] == []
     assert any(heard.at > over for heard in at_busy.commands), "or nobody was left to wait"
     assert max(heard.at for heard in at_quiet.commands) < over, "its members are through before the pause is over"
     with reading(store().engine) as session:
@@ -114,6 +176,10 @@ def test_a_server_that_asks_to_be_left_alone_hears_from_nobody_and_nobody_else_w
         host = session.exec(select(Host).where(Host.name == busy)).one()
     assert (host.cause, host.paused_by, host.pauses) == ("throttled", "server", 1)
     office.assert_moved(*(name for name in office.people))
+
+
+def is_running(wave: str) -> bool:
+    return wave_progress(store().engine, wave).state == WaveState.RUNNING
 
 
 def test_thirty_wrong_passwords_are_tried_once_however_often_the_wave_is_started(

@@ -26,7 +26,8 @@ import pytest
 from tests.servers.certificates import Certificate
 
 INSTALL = "run tests/setup/install_servers"
-DEADLINE = 20.0
+DEADLINE = 120.0
+"""Seconds after which something will not come any more: far longer than it takes a busy machine."""
 PLAIN_CAPABILITY = "IMAP4rev1 UIDPLUS"
 SPECIAL_USE = ("Sent", "Drafts", "Trash", "Junk")
 # Verbs that change a mailbox. SELECT is here because it takes \Recent from the messages.
