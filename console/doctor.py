@@ -13,7 +13,8 @@ from console.outcome import Exit
 from console.terminal import say, screen
 from models.database import public_name, words
 from tasks.address_book import address_book
-from tasks.notify import chats, mail_server, outbox
+from tasks.chats import chats
+from tasks.outbox import mail_server, outbox
 from tasks.prefect_server import running_server, use_prefect
 from tasks.settings import settings, settings_files
 from tasks.store import store

@@ -22,8 +22,8 @@ from models.notices import (
     send_again,
 )
 from tasks.notice_letters import Look
+from tasks.notice_mail import composed
 from tasks.notices import Told, configured, tell_wave
-from tasks.notify import composed
 from tasks.settings import settings
 from tasks.store import store
 

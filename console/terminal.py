@@ -22,9 +22,8 @@ from models.providers import ProvidersMistaken
 from models.rules import RulesMistaken
 from models.vault import VaultClosed
 from tasks.address_book import AddressBookClosed
-from tasks.notify import NoticesUnusable
 from tasks.prefect_server import PrefectUnreachable
-from tasks.settings import AnswersMistaken, SettingsMistake, settings, terminal_language
+from tasks.settings import AnswersMistaken, SettingsMistake, SettingUnusable, settings, terminal_language
 from tasks.store import log, log_to_file, places
 
 WIDTH_OF_A_FILE = 160
@@ -40,7 +39,6 @@ _ANSWERS = Text(
     "服务器答复的规则有误，什么也没有开始：\n{what}",
     "The rules for servers' answers cannot be used; nothing was started:\n{what}",
 )
-_NOTICES = Text("通知无法发送：{what}", "Notices cannot be sent: {what}")
 _ADDRESSES = Text("地址无法核对：{what}", "Addresses cannot be checked: {what}")
 _VAULT = Text("密码库无法打开：{what}", "The vault of passwords stays closed: {what}")
 _PREFECT = Text("Prefect 服务不可用：{what}", "Prefect is not available: {what}")
@@ -124,8 +122,8 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
             return _ANSWERS, error.told.in_language(language()), Exit.USAGE
         case ProvidersMistaken():
             return _PROVIDERS, error.told.in_language(language()), Exit.USAGE
-        case NoticesUnusable():
-            return _NOTICES, error.told.in_language(language()), Exit.USAGE
+        case SettingUnusable():
+            return _SETTINGS, error.told.in_language(language()), Exit.USAGE
         case AddressBookClosed():
             return _ADDRESSES, error.told.in_language(language()), Exit.UNREACHABLE
         case VaultClosed():

@@ -11,7 +11,7 @@ from models.database import reading
 from models.wave import Wave
 from tasks import policy
 from tasks.notices import Told, configured, tell_wave
-from tasks.notify import NoticesUnusable
+from tasks.settings import SettingUnusable
 from tasks.store import Store, log, places, store
 
 
@@ -38,7 +38,7 @@ def notify_after_run(wave: str) -> None:
         return
     try:
         tell_wave(kept, wave)
-    except NoticesUnusable as unusable:
+    except SettingUnusable as unusable:
         log.error("notices: %s", unusable)
     except Exception as error:  # noqa: BLE001  (every mailbox has been moved, or has its cause; the hourly flow goes on)
         log.error("notices: %s", places(error))

@@ -13,8 +13,7 @@ from imapcopy.errors import redact
 from models.addresses import AddressStatus, Mailbox, Standing
 from models.bilingual import Text
 from tasks import policy
-from tasks.notify import read_secret
-from tasks.settings import Settings
+from tasks.settings import Settings, read_secret
 
 if TYPE_CHECKING:
     from lark_oapi import Client

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from models.addresses import AddressStatus, Standing
 from models.lifecycle import wave_members
 from tasks.address_book import AddressBookClosed, address_book
-from tasks.notify import NoticesUnusable
+from tasks.settings import SettingUnusable
 from tasks.store import Store, log
 
 
@@ -26,7 +26,7 @@ def note_addresses(kept: Store, emails: Iterable[str]) -> None:
     try:
         book = address_book(kept.settings, kept.vault.get_standing)
         found = book.unknown_addresses(wanted) if book else {}
-    except (AddressBookClosed, NoticesUnusable) as closed:
+    except (AddressBookClosed, SettingUnusable) as closed:
         log.warning("addresses: %s", closed)
         told = kept.settings.spoken_language
         found = {email: AddressStatus(email, Standing.UNTOLD, said=closed.told.in_language(told)) for email in wanted}

@@ -35,8 +35,8 @@ from reports.notices import (
 from reports.read import read_wave
 from reports.summary import MemberSummary
 from reports.texts import Wording
+from tasks.notice_mail import Mail
 from tasks.notice_policy import Person, WaveFacts, host_troubles, last_told
-from tasks.notify import Mail
 from tasks.store import Store
 
 SHORT_PAUSE = timedelta(minutes=10)

@@ -28,19 +28,11 @@ from models.notices import (
 )
 from reports.notices import as_chat
 from tasks import notice_policy, policy
+from tasks.chats import Chat, chats, hand_over_to_chat
+from tasks.handed_over import HandedOver, Outcome
 from tasks.notice_letters import Look
 from tasks.notice_policy import Hours, Plan
-from tasks.notify import (
-    Chat,
-    HandedOver,
-    MailServer,
-    Outcome,
-    ServerTrouble,
-    chats,
-    hand_over_to_chat,
-    mail_server,
-    outbox,
-)
+from tasks.outbox import MailServer, ServerTrouble, mail_server, outbox
 from tasks.settings import Settings
 from tasks.store import Store, log, places
 

@@ -2,6 +2,7 @@
 
 import locale
 import os
+import stat
 import tomllib
 from datetime import time
 from functools import cache
@@ -42,6 +43,14 @@ class AnswersMistaken(Exception):
     def __init__(self, told: Text) -> None:
         self.told = told
         super().__init__(told.en)
+
+
+class SettingUnusable(Exception):
+    """What a setting names cannot be used; `told` says why, and what to do."""
+
+    def __init__(self, told: Text) -> None:
+        super().__init__(told.en)
+        self.told = told
 
 
 def home_directory() -> Path:
@@ -302,6 +311,22 @@ def _read(file: Path) -> str:
         raise SettingsMistake(f"{file}: {error}") from None
     except OSError as error:
         raise SettingsMistake(f"{file}: {error.strerror}") from None
+
+
+def read_secret(file: Path) -> str:
+    """What a file holds that only we may read; SettingUnusable otherwise."""
+    try:
+        if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise SettingUnusable(
+                Text(
+                    f"其他人可以读取 {file}，请运行：chmod 600 {file}",
+                    f"{file} can be read by others; run: chmod 600 {file}",
+                )
+            )
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingUnusable(Text(f"无法读取 {file}：{why}", f"{file} cannot be read: {why}")) from None
 
 
 def _mistakes(error: ValidationError) -> list[str]:

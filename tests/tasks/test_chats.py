@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.notify import Chat, HandedOver, NoticesUnusable, Outcome, chats, hand_over_to_chat
-from tasks.settings import Settings
+from tasks.chats import Chat, chats, hand_over_to_chat
+from tasks.handed_over import HandedOver, Outcome
+from tasks.settings import Settings, SettingUnusable
 from tests.servers.chat import HANG_UP, ChatRoom, running_chats
 
 # Apprise's mail plugin loads a module that Python 3.13 has no more.
@@ -157,7 +158,7 @@ def test_an_address_that_cannot_be_used_is_named_by_its_line_and_not_shown(
 ) -> None:
     """Apprise's own plugins for these four take any answer with status 200 for a yes."""
     caplog.set_level(logging.DEBUG)
-    with pytest.raises(NoticesUnusable, match="line 2") as caught:
+    with pytest.raises(SettingUnusable, match="line 2") as caught:
         chats(listed(tmp_path, "# one", line))
     assert TOKEN not in f"{caught.value!r}{caplog.text}{capfd.readouterr()}"
 
@@ -166,7 +167,7 @@ def test_a_file_of_chats_that_others_can_read_is_refused(tmp_path: Path) -> None
     settings = listed(tmp_path, f"https://open.feishu.cn{FEISHU}")
     assert settings.chat_urls_file is not None
     settings.chat_urls_file.chmod(0o644)
-    with pytest.raises(NoticesUnusable, match="chmod 600"):
+    with pytest.raises(SettingUnusable, match="chmod 600"):
         chats(settings)
 
 

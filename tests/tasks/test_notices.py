@@ -20,8 +20,8 @@ from models.states import MemberState
 from models.wave import Wave
 from tasks.migrate_member import migrate_member
 from tasks.notice_letters import Look
+from tasks.notice_mail import Mail
 from tasks.notices import Told, tell_wave
-from tasks.notify import Mail
 from tasks.store import store
 from tests.servers.secrets_scan import find_secrets
 from tests.servers.smtp import HANG_UP, PASSWORD, USER, MailSink, running_smtp

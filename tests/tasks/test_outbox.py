@@ -4,21 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tasks.notify import (
-    SIGN_IN_REFUSED_WAIT,
-    HandedOver,
-    Mail,
-    NoticesUnusable,
-    Outcome,
-    ServerTrouble,
-    composed,
-    mail_server,
-    outbox,
-)
-from tasks.settings import Settings
+from tasks.handed_over import HandedOver, Outcome
+from tasks.notice_mail import Mail
+from tasks.outbox import SIGN_IN_REFUSED_WAIT, ServerTrouble, mail_server, outbox
+from tasks.settings import Settings, SettingUnusable
 from tests.servers.certificates import Authority, self_signed
 from tests.servers.smtp import HANG_UP, PASSWORD, USER, Answer, MailSink, running_smtp
 
@@ -225,13 +215,15 @@ def test_without_a_host_there_is_no_mail_server() -> None:
     [
         ({"mail_from": ""}, "BANJIA_MAIL_FROM"),
         ({"mail_from": "nobody"}, "BANJIA_MAIL_FROM"),
+        ({"mail_from": "IT <邮箱@corp.example>"}, "BANJIA_MAIL_FROM"),
+        ({"mail_from": "IT <it@a..example>"}, "BANJIA_MAIL_FROM"),
         ({"smtp_host": "mail.corp.example"}, "BANJIA_PLAIN_HOSTS"),
         ({"smtp_user": "me"}, "banjia vault set smtp"),
         ({"smtp_user": "me", "smtp_password_file": Path("/nowhere/at/all")}, "cannot be read"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(instead: dict[str, object], said: str) -> None:
-    with pytest.raises(NoticesUnusable, match=said) as caught:
+    with pytest.raises(SettingUnusable, match=said) as caught:
         mail_server(settings(25, **instead), {}.get)
     assert caught.value.told.zh != caught.value.told.en
 
@@ -241,49 +233,18 @@ def test_a_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None
     file.write_text(f"{PASSWORD}\n")
     file.chmod(0o640)
     asked = settings(25, smtp_user=USER, smtp_password_file=file)
-    with pytest.raises(NoticesUnusable, match="chmod 600"):
+    with pytest.raises(SettingUnusable, match="chmod 600"):
         mail_server(asked, {}.get)
     file.chmod(0o600)
     found = mail_server(asked, {}.get)
     assert found is not None
     assert found.password == PASSWORD
     file.write_text("密码")
-    with pytest.raises(NoticesUnusable, match="ASCII"):
+    with pytest.raises(SettingUnusable, match="ASCII"):
         mail_server(asked, {}.get)
 
 
-# Headers
-
-
-HOSTILE = [
-    "a\r\nBcc: all@corp.example",
-    "a\nBcc: all@corp.example",
-    "x" * 5000,
-    "\u202eevil",
-    '"; DROP TABLE member; --',
-    "=?utf-8?q?=0d=0aBcc:_a@b.example?=",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_that_somebody_chose_becomes_another_header(text: str) -> None:
-    message = composed(mail(subject=text), "IT <it@corp.example>")
-    head = message.as_bytes().partition(b"\r\n\r\n")[0]
-    names = {line.partition(b":")[0] for line in head.split(b"\r\n") if line[:1] not in (b" ", b"\t")}
-    assert b"Bcc" not in names
-    assert all(len(line) < 999 for line in head.split(b"\r\n"))
-
-
-@given(st.text())
-def test_any_subject_makes_a_mail_with_one_recipient(text: str) -> None:
-    try:
-        message = composed(mail(subject=text.encode(errors="replace").decode()), "IT <it@corp.example>")
-        raw = message.as_bytes()
-    except ValueError:
-        return  # handed over as refused, see the next test
-    head = raw.partition(b"\r\n\r\n")[0].lower()
-    assert head.count(b"\r\nto:") == 1
-    assert b"\r\nbcc:" not in head
+# Recipients
 
 
 @pytest.mark.parametrize("to", ["a\r\nb@old.example", "two@signs@old.example\n", "<>", "名字@old.example", "@", ""])
