@@ -107,11 +107,12 @@ def check_roster(path: Path, *, as_json: bool) -> None:
     know_own_providers()
     found = settings()
     default = DefaultServers(found.source_host, found.target_host)
-    problems = _problems(roster, settle(roster.rows, default, records_of(found))[1])
+    usable, unsettled = settle(roster.rows, default, records_of(found))
+    problems = _problems(roster, unsettled)
     if as_json:
         say(
             {
-                "rows": len(roster.rows),
+                "rows": len(usable),
                 "encoding": roster.encoding,
                 "delimiter": roster.delimiter,
                 "columns": list(roster.columns),
@@ -122,9 +123,9 @@ def check_roster(path: Path, *, as_json: bool) -> None:
     else:
         console = screen(as_json=False)
         print_invalid_rows(problems, console, language())
-        console.print(f"{path.name}: {len(roster.rows)} / {roster.total_rows} OK, {roster.encoding}")
+        console.print(f"{path.name}: {len(usable)} / {roster.total_rows} OK, {roster.encoding}")
     if problems:
-        raise typer.Exit(Exit.ROSTER_REFUSED if roster.refused else Exit.PARTIAL)
+        raise typer.Exit(Exit.PARTIAL if usable else Exit.ROSTER_REFUSED)
 
 
 def move(wave: str, *, as_json: bool, only: list[str] | None = None, again: bool = False) -> WaveSummary:

@@ -42,11 +42,6 @@ class Roster:
     delimiter: str
     total_rows: int
 
-    @property
-    def refused(self) -> bool:
-        """Nothing of the file can be used: not one row is left."""
-        return not self.rows
-
 
 def read_roster(data: bytes, name: str = "roster.csv") -> Roster:
     """Read a roster from CSV or Excel bytes; bad content never raises, it becomes problems.

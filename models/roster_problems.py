@@ -278,7 +278,7 @@ FAULTS: dict[str, tuple[Text, Text]] = {
     "server-of-their-own": (
         Text(zh="没有填写服务器。", en="No server is given."),
         Text(
-            zh="{title_zh} 的服务器每家不同：请在 {column} 列填写公司自己的服务器名。",
+            zh="“{title_zh}”的服务器每家不同：请在 {column} 列填写公司自己的服务器名。",
             en="Each customer of {title_en} has servers of their own: write yours into {column}.",
         ),
     ),

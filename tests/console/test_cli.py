@@ -176,6 +176,19 @@ def test_a_roster_with_a_bad_row_is_3_and_names_it(
     assert not problem["zh-CN"]["problem"].isascii()
 
 
+def test_a_row_whose_provider_nobody_knows_is_not_counted_as_good(
+    banjia: CommandLine, office: Office, roster: Path, tmp_path: Path
+) -> None:
+    unknown = office.row("wang", Provider="nobody's mail", SourceHost="")
+    office.write_roster(tmp_path / "some.csv", office.row("li"), unknown)
+    text, as_json = check(banjia, tmp_path / "some.csv")
+    assert (text.code, as_json.code, as_json.document["rows"]) == (3, 3, 1)
+    assert "1 / 2 OK" in text.stdout
+    office.write_roster(tmp_path / "none.csv", unknown)
+    text, as_json = check(banjia, tmp_path / "none.csv")
+    assert (text.code, as_json.code, as_json.document["rows"]) == (4, 4, 0)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing,of,use\n1,2,3\n", b"EmailAddress,UserName\nno,address at all\n"])
 def test_a_roster_without_a_usable_row_is_4(banjia: CommandLine, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "bad.csv"
