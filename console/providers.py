@@ -60,8 +60,8 @@ _SECRETS = {
 }
 _TURN = {"admin": Text("管理员", "admin"), "member": Text("成员", "member")}
 _QUIRKS = Text("注意", "Good to know")
-_SOURCES = Text("来源", "Sources")
-_ASSUMED = Text("没有来源、属于推断的字段", "Assumed, read nowhere")
+_SOURCES = Text("来源：{words}", "Sources: {words}")
+_ASSUMED = Text("没有来源、属于推断的字段：{words}", "Assumed, read nowhere: {words}")
 _OCTETS = ("largest_message", "download_a_day", "upload_a_day")
 
 
@@ -168,7 +168,7 @@ def _print(row: Provider, console: Console, spoken: Language) -> None:
         (_ASSUMED, sorted(row.sources.keys() - read.keys())),
     ):
         if words:
-            console.print(plain(f"  {head.in_language(spoken)}: {'; '.join(words)}"), style="dim")
+            console.print(plain("  " + head.format(words="; ".join(words)).in_language(spoken)), style="dim")
 
 
 def _facts(row: Provider, spoken: Language) -> list[tuple[str, list[str]]]:
