@@ -6,13 +6,13 @@ once. No content of a message is read.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from imapcopy.account import Account
 from imapcopy.connection import Listing
 from imapcopy.copy_mailbox import CopyOptions, plan_folders
+from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
 from imapcopy.folders import FolderPlan, is_inbox
 from imapcopy.grammar import quote
@@ -90,13 +90,16 @@ class _AtSource:
 
 def check_mailbox(source: Account, target: Account, options: CopyOptions) -> MailboxCheck:
     """Check one member; what a copy would meet at either side is in `failures`, and said as a finding."""
-    with ThreadPoolExecutor(1) as other, ExitStack() as opened:
-        asking = other.submit(_at_target, target, options)
+    with (
+        source_endpoint(source) as from_source,
+        Endpoint(target, _CheckedTarget) as to_target,
+        ThreadPoolExecutor(1) as other,
+    ):
+        asking = other.submit(to_target.ask, _at_target, options)
         failures: list[MigrationError] = []
-        listed: tuple[SourceConnection, Listing] | None = None
+        old: Listing | None = None
         try:
-            connection = opened.enter_context(SourceConnection(source))
-            listed = connection, connection.listing()
+            old = from_source.ask(SourceConnection.listing)
         except MigrationError as error:
             failures.append(error)
         there: _AtTarget | None = None
@@ -105,32 +108,31 @@ def check_mailbox(source: Account, target: Account, options: CopyOptions) -> Mai
         except MigrationError as error:
             failures.append(error)
         here: _AtSource | None = None
-        if listed:
+        if old:
             try:
-                here = _at_source(*listed, there, options)
+                here = from_source.ask(_at_source, old, there, options)
             except MigrationError as error:
                 failures.append(error)
     return _concluded(here, there, failures)
 
 
-def _at_target(account: Account, options: CopyOptions) -> _AtTarget:
-    with _CheckedTarget(account) as connection:
-        listing = connection.listing(statuses=True)
-        connection.examine_inbox()
-        statuses = listing.statuses
-        if statuses is None:
-            statuses = connection.statuses([folder.raw for folder in listing.folders if folder.selectable])
-        known = options.known.of(connection.greeting)
-        limit, limit_of = connection.largest_message(), "server"
-        if limit is None and (limit := known.size_limit) is not None:
-            limit_of = "probe"
-        if limit is None:
-            server = connection.server
-            provider = provider_at(server.host, connection.greeting, connection.capabilities, told=server.provider)
-            limit = provider.largest_message
-            limit_of = "provider"
-        there = sum(status.messages for status in statuses.values())
-        return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "", known)
+def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
+    listing = connection.listing(statuses=True)
+    connection.examine_inbox()
+    statuses = listing.statuses
+    if statuses is None:
+        statuses = connection.statuses([folder.raw for folder in listing.folders if folder.selectable])
+    known = options.known.of(connection.greeting)
+    limit, limit_of = connection.largest_message(), "server"
+    if limit is None and (limit := known.size_limit) is not None:
+        limit_of = "probe"
+    if limit is None:
+        server = connection.server
+        provider = provider_at(server.host, connection.greeting, connection.capabilities, told=server.provider)
+        limit = provider.largest_message
+        limit_of = "provider"
+    there = sum(status.messages for status in statuses.values())
+    return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "", known)
 
 
 def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | None, options: CopyOptions) -> _AtSource:

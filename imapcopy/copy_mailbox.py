@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from imapcopy import budget
 from imapcopy.account import Account
@@ -21,7 +21,7 @@ from imapcopy.budget import Allowance
 from imapcopy.connection import Listing
 from imapcopy.deliver import Delivery
 from imapcopy.distant import is_large
-from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
+from imapcopy.endpoint import TOKENS_IN_VAIN, Endpoint, source_endpoint, target_endpoint
 from imapcopy.errors import (
     HOST_BUSY,
     ConnectionLost,
@@ -46,7 +46,7 @@ from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
-from models.ledger_rows import BatchState, FolderCopy, GivenUp
+from models.ledger_rows import BatchRecord, BatchState, FolderCopy, GivenUp
 from models.places import FolderPlace
 from models.probe import Known
 from models.providers import traits_of
@@ -58,8 +58,6 @@ AHEAD_BYTES = 4 << 20
 """How much one mailbox may have read and not yet handed to the target's connection."""
 TRANSFERS = 2
 """How often a message that was not there when read back is sent, before it is an issue."""
-TOKENS_IN_VAIN = 4
-"""So often a session may end with its access token before anything arrived."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -102,7 +100,8 @@ def copy_mailbox(
     watch = watch or Watch()
     with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
         old, new = _both(
-            lambda: from_source.connection.listing(statuses=True), lambda: to_target.connection.listing(statuses=True)
+            lambda: from_source.ask(SourceConnection.listing, statuses=True),
+            lambda: to_target.ask(TargetConnection.listing, statuses=True),
         )
         # What was measured holds for the server that was measured.
         options = replace(options, known=options.known.of(to_target.connection.greeting))
@@ -112,16 +111,16 @@ def copy_mailbox(
         pairs = plan.pairs
         statuses = old.statuses
         if statuses is None:
-            statuses = from_source.connection.statuses([folder.raw for folder in plan.sources])
+            statuses = from_source.ask(SourceConnection.statuses, [folder.raw for folder in plan.sources])
         # How many a view contributes is known only when it has been scanned.
         counted = [pair.source.raw for pair in pairs if not pair.source.elsewhere]
         watch.found(sum(statuses[raw].messages for raw in counted if raw in statuses))
-        plan, refused = _created(to_target.connection, plan)
+        plan, refused = _created(to_target, plan)
         pairs = plan.pairs
         places = _Places(ledger, before)
         places.note(plan, statuses)
         failures: list[MigrationError] = list(refused.values())
-        unchanged = _unchanged(pairs, statuses, to_target.connection, new.statuses, rows, options)
+        unchanged = _unchanged(pairs, statuses, to_target, new.statuses, rows, options)
         seen: list[int] = list(unchanged.values())
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
         _recover_elsewhere(pairs, statuses, to_target, ledger)
@@ -184,7 +183,7 @@ def known_places(rows: Iterable[FolderCopy], places: Mapping[str, FolderPlace]) 
     return known
 
 
-def _created(target: TargetConnection, plan: FolderPlan) -> tuple[FolderPlan, dict[str, FolderError]]:
+def _created(target: Endpoint[TargetConnection], plan: FolderPlan) -> tuple[FolderPlan, dict[str, FolderError]]:
     """Create what the target lacks, under other names where it refuses the first; returns what it refuses for good."""
     refused: dict[str, FolderError] = {}
     first: dict[str, FolderError] = {}
@@ -196,7 +195,8 @@ def _created(target: TargetConnection, plan: FolderPlan) -> tuple[FolderPlan, di
         subscribe = {pair.target_name for pair in plan.pairs if pair.subscribe} - asked
         asked.update(names, subscribe)
         if names or subscribe:
-            refused.update(target.create(names, uses, sorted(subscribe)))
+            # What was created before a session ended exists now, which is no failure.
+            refused.update(target.ask(TargetConnection.create, names, uses, sorted(subscribe)))
         for pair in plan.pairs:
             if pair.target_name in refused:
                 first.setdefault(pair.source.name, refused[pair.target_name])
@@ -256,7 +256,7 @@ def _both(at_source: Callable[[], A], at_target: Callable[[], B]) -> tuple[A, B]
 def _unchanged(
     pairs: Sequence[FolderPair],
     statuses: Mapping[bytes, FolderStatus],
-    target: TargetConnection,
+    target: Endpoint[TargetConnection],
     told: Mapping[bytes, FolderStatus] | None,
     rows: Iterable[FolderCopy],
     options: CopyOptions,
@@ -274,7 +274,7 @@ def _unchanged(
         if folder and folder.settled and tells_flags and folder.settled == _settled(status, options, pair.source):
             candidates.append((pair, folder))
     names = [encode_mailbox(pair.target_name) for pair, _ in candidates]
-    targets = target.statuses(names) if told is None else told
+    targets = target.ask(TargetConnection.statuses, names) if told is None else told
     found = {}
     for (pair, folder), name in zip(candidates, names, strict=True):
         status = targets.get(name)
@@ -301,15 +301,25 @@ def _recover_elsewhere(
     for folder_id, recorded in ledger.batches_of(rows).items():
         if not any(batch.state == BatchState.INTENDED for batch in recorded):
             continue
-        row = rows[folder_id]
         try:
-            landed = target.connection.select(row.target_name)
-            if landed.uidvalidity == row.target_uidvalidity:
-                claimed = ledger.claimed_target_uids([row.target_name])[row.target_name, row.target_uidvalidity]
-                Delivery(target, ledger, row, landed, recorded, claimed).recover(lambda uids: ())
+            target.ask(_recovered, target, ledger, rows[folder_id], recorded)
         except MigrationError as error:
             if not is_of_the_folder(error):
                 raise
+
+
+def _recovered(
+    connection: TargetConnection,
+    target: Endpoint[TargetConnection],
+    ledger: Ledger,
+    row: FolderCopy,
+    recorded: Sequence[BatchRecord],
+) -> None:
+    """Look up what is open in a folder of the target, if it is still the same."""
+    landed = connection.select(row.target_name)
+    if landed.uidvalidity == row.target_uidvalidity:
+        claimed = ledger.claimed_target_uids([row.target_name])[row.target_name, row.target_uidvalidity]
+        Delivery(target, ledger, row, landed, recorded, claimed).recover(lambda uids: ())
 
 
 def _settled(status: FolderStatus | None, options: CopyOptions, folder: Folder) -> str:
@@ -376,18 +386,14 @@ class _Group:
             except ConnectionLost as lost:
                 # Either side may have ended a session that stood idle while the other was busy.
                 done = sum(folder.arrived for folder in self._folders)
-                tokens_ended = tokens_ended + 1 if self._may_be_the_token(lost) and done <= arrived else 0
+                end: Endpoint[Any] = self._source if lost.side == "source" else self._target
+                tokens_ended = tokens_ended + 1 if end.may_be_the_token(lost) and done <= arrived else 0
                 if lost.cause_id in HOST_BUSY or (done <= arrived and not 0 < tokens_ended <= TOKENS_IN_VAIN):
                     raise
                 arrived = max(arrived, done)
             self._watch.check()
             self._source.reopen()
             self._target.reopen()
-
-    def _may_be_the_token(self, lost: ConnectionLost) -> bool:
-        """Whether a session ended with its access token: who is writing then may not come to read that it did."""
-        account = (self._source if lost.side == "source" else self._target).account
-        return account.tokens is not None and lost.cause_id in {"token_expired", "connection_dropped"}
 
     def _run(self) -> list[FolderPass]:
         self._folders = self._opened()

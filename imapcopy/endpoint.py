@@ -4,14 +4,20 @@ import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from imapcopy.account import Account
 from imapcopy.connection import Connection
+from imapcopy.errors import ConnectionLost
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
 
 C = TypeVar("C", bound=Connection)
+A = TypeVar("A")
+P = ParamSpec("P")
+
+TOKENS_IN_VAIN = 4
+"""So often a session may end with its access token before anything came of it."""
 
 
 class Endpoint(Generic[C]):
@@ -45,6 +51,21 @@ class Endpoint(Generic[C]):
         if self._connection is None:
             self._connection = self._open(self.account)
         return self._connection
+
+    def ask(self, question: Callable[Concatenate[C, P], A], *args: P.args, **named: P.kwargs) -> A:
+        """The answer to what may be asked twice: again from its beginning where the session ends with its token."""
+        for _ in range(TOKENS_IN_VAIN):
+            try:
+                return question(self.connection, *args, **named)
+            except ConnectionLost as lost:
+                if not self.may_be_the_token(lost):
+                    raise
+                self.forget()
+        return question(self.connection, *args, **named)
+
+    def may_be_the_token(self, lost: ConnectionLost) -> bool:
+        """Whether a session ended with its access token: who is writing then may not come to read that it did."""
+        return self.account.tokens is not None and lost.cause_id in {"token_expired", "connection_dropped"}
 
     def interrupt(self) -> None:
         """Wake the thread that waits for this connection; `forget` it once that thread has ended."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from imapcopy.account import Account
 from imapcopy.copy_mailbox import CopyOptions, plan_folders
+from imapcopy.endpoint import source_endpoint, target_endpoint
 from imapcopy.folders import Place
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
@@ -29,13 +30,14 @@ def plan_mailbox(
 
     What the target refuses shows only when it is asked to create a folder: then it gets another name.
     """
-    with SourceConnection(source) as from_source, TargetConnection(target) as to_target:
-        old, new = from_source.listing(statuses=True), to_target.listing()
-        options = replace(options, known=options.known.of(to_target.greeting))
-        plan = plan_folders(from_source, old, new, options, known)
+    with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
+        old = from_source.ask(SourceConnection.listing, statuses=True)
+        new = to_target.ask(TargetConnection.listing)
+        options = replace(options, known=options.known.of(to_target.connection.greeting))
+        plan = plan_folders(from_source.connection, old, new, options, known)
         statuses = old.statuses
         if statuses is None:
-            statuses = from_source.statuses([folder.raw for folder in plan.sources])
+            statuses = from_source.ask(SourceConnection.statuses, [folder.raw for folder in plan.sources])
         counts = {raw: status.messages for raw, status in statuses.items()}
         moved = [
             PlannedFolder(

@@ -41,7 +41,7 @@ def save_messages(source: Account, originals: Iterable[Original]) -> Iterator[tu
     if not left:
         return
     with source_endpoint(source) as endpoint:
-        listed = {folder.name: folder for folder in endpoint.connection.listing().folders}
+        listed = {folder.name: folder for folder in endpoint.ask(SourceConnection.listing).folders}
         for name, some in groupby(sorted(left, key=lambda each: (each.folder, each.uid)), lambda each: each.folder):
             yield from _save_folder(endpoint, listed.get(name), list(some))
 

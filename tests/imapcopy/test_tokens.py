@@ -13,6 +13,7 @@ from imapcopy.account import Account, Server, Token
 from imapcopy.admission import Admission
 from imapcopy.check_mailbox import check_mailbox
 from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.endpoint import TOKENS_IN_VAIN
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, ServerError
 from imapcopy.source_connection import SourceConnection
 from models.ledger import Ledger
@@ -30,6 +31,8 @@ class Subject:
     book: TokenBook
     account: str
     commands: int | None = None
+    only_first: bool = False
+    """The first token alone has such a life, the others go on for ever."""
     most: int | None = None
     """So many tokens are issued; then none any more."""
     refusal: Callable[[], MigrationError] = lambda: MemberError("oauth_consent", "source", "invalid_grant: revoked")
@@ -43,7 +46,7 @@ class Subject:
                 return Token(self.now)
             if self.most is not None and len(self.values) >= self.most:
                 raise self.refusal()
-            self.now = self.book.issue(self.account, self.commands)
+            self.now = self.book.issue(self.account, None if self.only_first and self.values else self.commands)
             self.values.append(self.now)
             return Token(self.now, fresh=True)
 
@@ -266,6 +269,41 @@ def test_tokens_that_end_in_mid_mailbox_lose_and_double_nothing(
     assert len(target.values) > 1 or sides == "source"
 
 
+@pytest.mark.parametrize("life", range(1, 15))
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_token_that_ends_at_any_of_the_first_commands_costs_no_try(
+    mailbox: Box, old: ImapServer, new: ImapServer, side: str, life: int
+) -> None:
+    """LIST, STATUS, CREATE, EXAMINE, SELECT: each of them is asked again over the next session."""
+    for server in (old, new):
+        server.behaviour.capabilities -= {"LIST-STATUS"}
+    for folder in ("INBOX", "Work", "Work/2024"):
+        mailbox.folder(folder)
+        mailbox.deliver(1, folder)
+    source = subject(old, LIN, commands=life if side == "source" else None, only_first=True)
+    target = subject(new, NEW, commands=life if side == "target" else None, only_first=True)
+    copy(mailbox, by_token(old, source), by_token(new, target))
+    mailbox.assert_equal()
+    mailbox.assert_untouched()
+    assert (len(source.values), len(target.values)) == ((2, 1) if side == "source" else (1, 2))
+
+
+def test_a_session_that_ends_without_a_word_may_have_ended_with_its_token(
+    mailbox: Box, old: ImapServer, new: ImapServer
+) -> None:
+    fill(mailbox)
+    old.behaviour.faults = [Fault("LIST", Action.DROP_BEFORE)]
+    copy(mailbox, by_token(old, subject(old, LIN)), by_token(new, subject(new, NEW)))
+    mailbox.assert_equal()
+
+
+def test_sessions_that_always_end_are_not_opened_for_ever(mailbox: Box, old: ImapServer, new: ImapServer) -> None:
+    old.behaviour.faults = [Fault("LIST", Action.DROP_BEFORE, times=None)]
+    with pytest.raises(ConnectionLost):
+        copy(mailbox, by_token(old, subject(old, LIN)), by_token(new, subject(new, NEW)))
+    assert len(old.commands("AUTHENTICATE")) == TOKENS_IN_VAIN + 1
+
+
 @pytest.mark.parametrize("text", ["Session invalidated - AccessTokenExpired", "Session expired, please login again"])
 def test_one_lost_session_costs_one_token(mailbox: Box, old: ImapServer, new: ImapServer, text: str) -> None:
     fill(mailbox)
@@ -320,4 +358,18 @@ def test_a_check_goes_on_with_a_new_token_too(mailbox: Box, old: ImapServer, new
     tokens = subject(old, LIN)
     old.behaviour.tokens.end(tokens.current().value)
     check_mailbox(by_token(old, tokens), by_token(new, subject(new, NEW)), CopyOptions())
+    mailbox.assert_untouched()
+
+
+@pytest.mark.parametrize("life", range(1, 5))
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_check_goes_on_where_a_token_ends_at_any_of_its_commands(
+    mailbox: Box, old: ImapServer, new: ImapServer, side: str, life: int
+) -> None:
+    fill(mailbox)
+    source = subject(old, LIN, commands=life if side == "source" else None, only_first=True)
+    target = subject(new, NEW, commands=life if side == "target" else None, only_first=True)
+    checked = check_mailbox(by_token(old, source), by_token(new, target), CopyOptions())
+    assert (checked.failures, checked.look.messages) == ((), 420)
+    assert (len(source.values), len(target.values)) == ((2, 1) if side == "source" else (1, 2))
     mailbox.assert_untouched()
