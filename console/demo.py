@@ -7,11 +7,13 @@ import contextlib
 import io
 import json
 import os
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -62,6 +64,7 @@ class _NotAsPlanned(Exception):
 
 def play(*, as_json: bool, keep: bool) -> int:
     """Tell the whole story; 0 when every act ended as planned."""
+    _end_at(signal.default_int_handler)
     # The demo never touches the admin's own state.
     home = Path(tempfile.mkdtemp(prefix="banjia-demo-"))
     os.environ["BANJIA_HOME"] = str(home)
@@ -78,8 +81,17 @@ def play(*, as_json: bool, keep: bool) -> int:
         console.print(_WRONG.format(what=wrong).in_language(tongue), style="bold red")
         return Exit.UNEXPECTED
     finally:
+        # Asked once more while it ends, it would leave Prefect's server behind.
+        _end_at(signal.SIG_IGN)
         settle()
         stop_server(home)
+
+
+def _end_at(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    """What is done at Ctrl-C, SIGTERM, and when the terminal is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -144,8 +156,8 @@ class _Story:
         if as_json:
             typer.echo(json.dumps({"home": str(self._home), "acts": self._acts}, ensure_ascii=False, indent=2))
         if keep:
-            self._say(_KEPT.format(home=self._home))
             with contextlib.suppress(KeyboardInterrupt):
+                self._say(_KEPT.format(home=self._home))
                 threading.Event().wait()
         return Exit.DONE
 
