@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from deployments.demo.imap_grammar import decode_name, encode_name
 from deployments.demo.imap_server import CAPABILITIES, Action, Behaviour, Fault, Folder, ImapServer, Received
+from tests.servers.dovecot import DEADLINE
 
 LIN = "lin@old.example"
 MAIL = b"Subject: hello\r\nFrom: a@old.example\r\n\r\nbody\r\n"
@@ -726,7 +727,7 @@ def test_a_server_that_hangs_can_still_be_stopped() -> None:
         arrived = threading.Event()
         server.behaviour.before_command = lambda entry: arrived.set()
         client.send(b"t NOOP\r\n")
-        assert arrived.wait(10)
+        assert arrived.wait(DEADLINE)
         server.stop()
         assert client.rest() == b""
 

@@ -65,7 +65,12 @@ class Line:
 
     def survives(self, side: Side, *rules: Rule) -> None:
         """Run into it, go on without it, and find all there once."""
-        assert self.runs_into(side, *rules) == len(rules)
+        patient = PATIENCE == (sign_in.CONNECT_SECONDS, sign_in.SILENCE_SECONDS)
+        struck = self.runs_into(side, *rules)
+        if struck < len(rules) and not patient:
+            # On a busy machine it had given up before it came there. It is patient from now on.
+            struck = self.runs_into(side, *rules)
+        assert struck == len(rules)
 
     def runs_into(self, side: Side, *rules: Rule) -> int:
         """The same where a rule may not strike; how many have."""
@@ -195,9 +200,8 @@ def test_a_slow_line_that_lives_is_not_given_up(
 ) -> None:
     """The transfer takes longer than a server may be silent."""
     monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 1.5)
-    rule = replace(rule)
     line.begin()
-    line.proxies[side].arm(rule)
+    line.proxies[side].arm(rule := replace(rule))
     line.copy()
     assert rule.struck == 1
     # A Fleet has a second one from the beginning.

@@ -18,7 +18,7 @@ from models.columns import now
 from models.lifecycle import Due
 from tasks import policy
 from tasks.slots import Room
-from tests.servers.dovecot import wait_until
+from tests.servers.dovecot import DEADLINE, wait_until
 
 HOSTS = ("old", "older", "new")
 
@@ -34,7 +34,7 @@ class Run:
         self.future.add_done_callback(lambda _: done(self))
 
     def wait(self) -> None:
-        self.future.result(10)
+        self.future.result(DEADLINE)
 
     def end(self) -> None:
         self.future.set_result(None)
@@ -99,7 +99,7 @@ class Window:
 
     def raised(self) -> BaseException | None:
         """What it ended with, once it has ended."""
-        return self._outcome.exception(10)
+        return self._outcome.exception(DEADLINE)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
-from imapcopy import look_up, sign_in
+from imapcopy import look_up
 from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, new_member
 from tests.servers.databases import Databases
 
@@ -16,12 +16,6 @@ from tests.servers.databases import Databases
 def prompt_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers here have stored what they store when they drop a connection: nobody has to wait for them."""
     monkeypatch.setattr(look_up, "SETTLE_SECONDS", 0)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that would wait for ever fails its test soon."""
-    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 5.0)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.imapcopy.world import LIN, PASSWORD
 
 CAPABILITY = b"IMAP4rev1 UIDPLUS MULTIAPPEND LITERAL+ AUTH=PLAIN SASL-IR"
 
-SECONDS = 5.0
+SECONDS = 120.0
 """No played server waits longer for its client: a test that hangs is a test that fails."""
 
 # Verb -> the untagged lines before a tagged OK, or a function of the arguments that returns the whole answer.

@@ -3,6 +3,7 @@
 import threading
 
 from imapcopy.budget import Allowance, ByteBudget
+from tests.servers.dovecot import DEADLINE
 
 
 def never() -> bool:
@@ -52,7 +53,7 @@ def test_who_waits_is_served_in_turn_and_nobody_passes() -> None:
     second = taking(budget, 20, done)
     budget.give(90)
     for thread in (first, second):
-        thread.join(20)
+        thread.join(DEADLINE)
         assert not thread.is_alive()
     assert sorted(done) == [20, 80]
     assert not budget.try_take(1)

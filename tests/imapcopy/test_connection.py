@@ -13,8 +13,6 @@ from imapcopy.target_connection import Outgoing, TargetConnection
 from tests.imapcopy.scripted import Peer, Played, Scripted, done
 from tests.imapcopy.world import LIN, NEW, account_at, mail, moment
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
 INBOX = Folder(b"INBOX", "INBOX", "/", frozenset())
 
 
@@ -318,10 +316,12 @@ def test_a_server_that_takes_too_long_over_one_command_is_left(monkeypatch: pyte
         connection.close()
 
 
-def test_a_silent_server_is_left(old: ImapServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 0.05)
+def test_a_silent_server_is_left(old: ImapServer) -> None:
     old.behaviour.faults.append(Fault("LIST", Action.HANG))
     connection = SourceConnection(account_at(old, LIN))
+    silence = connection._dialogue._connected.socket()
+    assert silence.gettimeout() == sign_in.SILENCE_SECONDS
+    silence.settimeout(0.05)
     with pytest.raises(ConnectionLost) as caught:
         connection.listing()
     assert caught.value.cause_id == "timeout"

@@ -26,6 +26,7 @@ from models.ledger_rows import Batch, BatchState
 from models.member import LeaseLost
 from tests.imapcopy.world import NEW, PASSWORD, Box, account_at, contents, everything, mail, moment, new_member
 from tests.servers.databases import Databases
+from tests.servers.dovecot import DEADLINE
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -735,7 +736,7 @@ def test_a_writer_that_fails_does_not_wait_for_a_silent_source(mailbox: Box, mon
     mailbox.old.behaviour.faults.append(Fault("FETCH", Action.HANG, containing="BODY.PEEK[]", nth=6))
     mailbox.later(mailbox.old, "FETCH", silent.set, nth=7)  # after the scan and five bodies
     waited: list[bool] = []
-    mailbox.later(mailbox.new, "APPEND", lambda: waited.append(silent.wait(20)))
+    mailbox.later(mailbox.new, "APPEND", lambda: waited.append(silent.wait(DEADLINE)))
     mailbox.new.behaviour.quota_bytes = 1
     before = threading.active_count()
     timed_out: list[object] = []

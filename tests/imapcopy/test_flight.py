@@ -14,9 +14,6 @@ from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
 from tests.imapcopy.scripted import Peer, Played, Scripted, body, done, line, opened
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
-
 INBOX = Folder(b"INBOX", "INBOX", "/", frozenset())
 
 

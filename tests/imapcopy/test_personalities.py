@@ -53,7 +53,6 @@ class Street:
 
 @pytest.fixture
 def street(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Street]:
-    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 5.0)
     with ExitStack() as stack:
         yield Street(engine, stack)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from imapcopy.pipe import BytePipe, PipeClosed
+from tests.servers.dovecot import DEADLINE
 
 
 def in_thread(act: Callable[[], None]) -> threading.Thread:
@@ -54,7 +55,7 @@ def test_no_more_than_the_limit_waits_and_a_larger_item_goes_alone() -> None:
         with lock:
             waiting -= size
         taken.append(size)
-    producer.join(10)
+    producer.join(DEADLINE)
     assert taken == [4, 4, 4, 50, 10, 1, 1]
     assert most <= 10 + 4, "what has just been taken may still be counted"
 
@@ -74,7 +75,7 @@ def test_a_producer_that_waits_is_woken_when_nobody_takes_any_more() -> None:
     assert next(iter(pipe)) == 1
     pipe.put(3, 0)
     pipe.end()
-    producer.join(10)
+    producer.join(DEADLINE)
     assert not producer.is_alive()
     with pytest.raises(PipeClosed):
         pipe.put(4, 1)
@@ -86,6 +87,6 @@ def test_a_taker_that_waits_is_woken_by_the_end() -> None:
     taker = in_thread(lambda: taken.extend(pipe))
     assert not pipe.ended
     pipe.end()
-    taker.join(10)
+    taker.join(DEADLINE)
     assert not taker.is_alive()
     assert pipe.ended

@@ -27,7 +27,7 @@ from tests.imapcopy.world import NEW, PASSWORD, account_at, everything, mail
 from tests.servers.compare import mail_of
 from tests.servers.courier import Courier, StartCourier
 from tests.servers.cyrus import Cyrus, StartCyrus
-from tests.servers.dovecot import Dovecot, StartDovecot, User
+from tests.servers.dovecot import DEADLINE, Dovecot, StartDovecot, User
 
 Real = Dovecot | Cyrus | Courier
 USER = User("lin", "invented-71")
@@ -392,12 +392,12 @@ def test_a_killed_process_leaves_what_the_next_probe_removes(server: ImapServer)
     def hold(entry: Received) -> None:
         if entry.verb == "APPEND" and len(server.commands("APPEND")) == 12:
             held.set()
-            go_on.wait(30)
+            go_on.wait(DEADLINE)
 
     server.behaviour.before_command = hold
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     try:
-        assert held.wait(30)
+        assert held.wait(DEADLINE)
     finally:
         process.kill()
         process.wait()

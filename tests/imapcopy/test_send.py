@@ -26,7 +26,7 @@ from models.ledger_rows import BatchState, FolderCopy, Intended, Settled
 from tests.imapcopy.world import NEW, Box, mail
 
 FLEET = frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"})
-PATIENCE = 20
+PATIENCE = 120
 """Seconds after which what a test waits for is taken not to come."""
 
 

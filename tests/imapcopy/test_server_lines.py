@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy import responses, sign_in
+from imapcopy import responses
 from imapcopy.account import Account, Server
 from imapcopy.connection import Connection
 from imapcopy.dialogue import Dialogue
@@ -458,7 +458,6 @@ def test_a_sign_in_ends_with_a_connection_or_a_cause(greeting: bytes, first: byt
     with pytest.MonkeyPatch.context() as patched, closing(theirs):
         patched.setattr(imaplib, "Int2AP", lambda number: b"AAAA")
         patched.setattr(socket, "create_connection", lambda *where, **how: ours)
-        patched.setattr(sign_in, "SILENCE_SECONDS", 5.0)
         # No more than the socket holds: nobody reads yet.
         theirs.sendall(said[:100_000])
         theirs.shutdown(socket.SHUT_WR)

@@ -21,8 +21,6 @@ from models.member import release_lease
 from tests.imapcopy.scripted import Peer, Played, Scripted
 from tests.imapcopy.world import LIN, NEW, Box, everything
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
 
 @dataclass
 class Subject:

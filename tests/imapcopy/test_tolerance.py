@@ -18,8 +18,6 @@ from imapcopy.wire import Response
 from tests.imapcopy.scripted import CAPABILITY, Played, Scripted, body, done, line, opened
 from tests.imapcopy.world import PASSWORD
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
 INBOX = Folder(b"INBOX", "INBOX", "/", frozenset())
 DATE = b'"01-May-2024 10:00:00 +0000"'
 

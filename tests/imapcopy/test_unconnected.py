@@ -15,6 +15,7 @@ from imapcopy.source_connection import SourceConnection
 from imapcopy.unconnected import banner, certificate_names, hint_of, near_host, old_versions, protocol_of
 from models.hints import Hint
 from tests.servers.certificates import Authority, Certificate, self_signed
+from tests.servers.dovecot import DEADLINE
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def saying(words: bytes, heard: list[bytes], context: ssl.SSLContext | None = No
                 plain, _ = listener.accept()
             except OSError:
                 return
-            plain.settimeout(5)
+            plain.settimeout(DEADLINE)
             try:
                 with context.wrap_socket(plain, server_side=True) if context else plain as line:
                     if words:
@@ -50,7 +51,7 @@ def saying(words: bytes, heard: list[bytes], context: ssl.SSLContext | None = No
     yield listener.getsockname()[1]
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    thread.join(10)
+    thread.join(DEADLINE)
 
 
 def refused(port: int, security: Security = "tls", ca_file: Path | None = None) -> MigrationError:

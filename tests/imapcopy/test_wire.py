@@ -23,7 +23,7 @@ from imapcopy import wire
 from imapcopy.wire import Deadline, Response, Wire, WireBroken
 from tests.servers.certificates import Authority
 
-SECONDS = 5.0
+SECONDS = 120.0
 """No socket here waits longer: a test that hangs is a test that fails."""
 
 

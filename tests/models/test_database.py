@@ -41,7 +41,7 @@ from models.vault import Secret
 from models.wave import InvalidRow, Wave
 from tests.models.company import Company
 from tests.servers.databases import full_url, on_postgresql, on_sqlite
-from tests.servers.dovecot import wait_until
+from tests.servers.dovecot import DEADLINE, wait_until
 from tests.servers.postgres import PASSWORD, Postgres
 
 MIGRATIONS = Path(__file__).parents[2] / "models" / "migrations"
@@ -200,7 +200,7 @@ def test_a_thread_that_fails_leaves_its_turn_to_the_others(engine: Engine, compa
     with pytest.raises(IntegrityError), writing(engine) as session:
         session.add(Member(wave_id=4711, line=1, email="a@new.example", user_name="a"))
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(company.add, "b@new.example").result(10)
+        assert pool.submit(company.add, "b@new.example").result(DEADLINE)
 
 
 def test_a_reader_waits_for_no_writer(engine: Engine, company: Company) -> None:
@@ -331,7 +331,7 @@ def test_what_is_written_of_a_whole_wave_waits_for_those_of_members(engine: Engi
             waiting = pool.submit(write_alone)
             wait_until(lambda: _sessions(engine, "wait_event_type = 'Lock'") == 1, "the other to wait")
             assert not waiting.done()
-        waiting.result(10)
+        waiting.result(DEADLINE)
     assert company.member(member_id).attempts == 10
 
 
