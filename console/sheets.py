@@ -17,7 +17,8 @@ def write(wave: str, directory: Path | None, *, as_json: bool) -> None:
 
     kept = store()
     summary = read_wave(kept.engine, wave)
-    files = write_sheets(wave, summary.members, directory or report_directory(wave) / "sheets")
+    where = directory or report_directory(wave) / "sheets"
+    files = write_sheets(wave, summary.members, where, kept.settings.notice_contact)
     if as_json:
         say({"wave": wave, "files": [str(file) for file in files]}, as_json=True)
         return

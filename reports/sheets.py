@@ -3,36 +3,25 @@
 One sheet is for the admins of a wave; of the members' there is one for each service that the wave leaves.
 """
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from models.bilingual import LANGUAGES, Language, Text
+from models.bilingual import LANGUAGES, Language
 from models.providers import ANYBODY, STEPS, Provider, provider_named
 from models.states import MemberState
-from reports.notices import Section
+from reports.letters import Saying, Section
+from reports.preparation import expectations, preparation
 from reports.render import rendered, replace_file
 from reports.summary import MemberSummary
-from reports.texts import Count, Wording, visible
+from reports.texts import Wording, visible
 
 CHECKLIST = (
     *("check_mailboxes", "check_clients", "check_secrets", "check_source", "check_retention"),
     *("check_members", "check_room", "check_pilot", "check_mx"),
 )
-NOT_IN_ADVANCE = frozenset({"web_login"})
-"""Steps that are taken once a server has asked for them."""
-
-
-@cache
-def sheet_texts() -> dict[str, Text]:
-    """Every sentence of the sheets by its name."""
-    rows = tomllib.loads((files("reports") / "sheets.toml").read_text(encoding="utf-8"))
-    return {name: Text(**row) for name, row in rows.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +56,23 @@ def routes(members: Iterable[MemberSummary]) -> tuple[Route, ...]:
     return tuple(Route(provider_named(source), provider_named(target), count) for (source, target), count in ordered)
 
 
-def sheets(wave: str, ways: Sequence[Route], language: Language) -> tuple[Sheet, ...]:
-    """All sheets of a wave: the admins', then one for each way."""
-    return (_admin_sheet(wave, ways, language), *(_member_sheet(wave, way, ways, language) for way in ways))
+def sheets(wave: str, ways: Sequence[Route], language: Language, contact: str = "") -> tuple[Sheet, ...]:
+    """All sheets of a wave: the admins', then one for each way. `contact` is whom members give their passwords to."""
+    say = Saying(Wording(language, ZoneInfo("UTC")))
+    return (_admin_sheet(say, wave, ways), *(_member_sheet(say, way, ways, contact) for way in ways))
 
 
-def write_sheets(wave: str, members: Iterable[MemberSummary], directory: Path) -> list[Path]:
+def write_sheets(wave: str, members: Iterable[MemberSummary], directory: Path, contact: str = "") -> list[Path]:
     """Write a wave's sheets as pages and as texts, in both languages; returns the files, the admins' first."""
     directory.mkdir(parents=True, exist_ok=True)
     ways = routes(members)
     written = []
     for language in LANGUAGES:
         wording = Wording(language, ZoneInfo("UTC"))
-        say = {name: wording.of(sheet_texts()[name]) for name in ("product", "other_language")}
-        for sheet in sheets(wave, ways, language):
+        own = {name: Saying(wording)(name) for name in ("product", "other_language")}
+        for sheet in sheets(wave, ways, language, contact):
             page, text = (directory / f"{sheet.name}.{language}.{ending}" for ending in ("html", "txt"))
-            replace_file(page, rendered("sheet.html.j2", wording, sheet=sheet, **say).encode())
+            replace_file(page, rendered("sheet.html.j2", wording, sheet=sheet, **own).encode())
             replace_file(text, as_text(sheet).encode())
             written += [page, text]
     return written
@@ -92,70 +82,52 @@ def as_text(sheet: Sheet) -> str:
     """A sheet as plain text, for a chat or a mail."""
     lines = [sheet.title, sheet.heading, "", sheet.lead]
     for section in sheet.sections:
-        lines += ["", f"## {section.title}", *section.lines]
+        lines += ["", f"■ {section.title}", *section.lines]
         lines += [f"{number}. {step}" for number, step in enumerate(section.steps, 1)]
-        lines += [f"{name}　{value}" for name, value in section.rows]
+        lines += [f"{name}  {value}" for name, value in section.rows]
     return "\n".join(lines) + "\n"
 
 
-def _admin_sheet(wave: str, ways: Sequence[Route], language: Language) -> Sheet:
-    say = _Say(language)
-    targets, sources = _each(way.target for way in ways), _each(way.source for way in ways)
+def _admin_sheet(say: Saying, wave: str, ways: Sequence[Route]) -> Sheet:
     sections: list[Section] = []
-    for provider in (*targets, *sources):
+    for provider in _each([*(way.target for way in ways), *(way.source for way in ways)]):
         service = say.of(provider.title)
         for kind in provider.admin_steps:
-            title = say("at_service", title=say.of(STEPS[kind][1]), service=service)
-            section = Section(title, (), tuple(say.of(step) for step in provider.steps[kind]))
-            sections += [section] if section not in sections else []
+            title = say("at", where=service, what=say.of(STEPS[kind][1]))
+            sections.append(Section(title, (), tuple(map(say.of, provider.steps[kind]))))
         if provider.quirks:
-            sections.append(Section(say("know_service", service=service), tuple(map(say.of, provider.quirks))))
-    sections.append(Section(say("checklist"), (), tuple(say(name) for name in CHECKLIST)))
+            title = say("at", where=service, what=say("good_to_know"))
+            told = (say("good_to_know_sentence", told=_capital(say.of(quirk))) for quirk in provider.quirks)
+            sections.append(Section(title, tuple(told)))
+    sections.append(Section(say("checklist"), (), tuple(map(say, CHECKLIST))))
     rows = tuple(
-        (say("sheet_for", provider=say.source(way), n=way.members), f"{_name(way, ways)}.{language}.html")
+        (
+            say("sheet_for", provider=_service(say, way.source, "sheet_for_others"), n=way.members),
+            f"{_name(way, ways)}.{say.words.language}.html",
+        )
         for way in ways
     )
     sections.append(Section(say("sheets_title"), rows=rows))
-    return Sheet("admin", language, say("admin_title"), visible(wave), say("admin_lead"), tuple(sections))
+    return Sheet("admin", say.words.language, say("admin_title"), visible(wave), say("admin_lead"), tuple(sections))
 
 
-def _member_sheet(wave: str, way: Route, ways: Sequence[Route], language: Language) -> Sheet:
-    say = _Say(language)
-    todo = [
-        *_todo(way.source, say.source(way), say, {"client_password": "any_password", "receive_range": "any_range"}),
-        *_todo(way.target, say.target(way), say, {"client_password": "any_new_password"}),
-        Section(say("hand_over"), (), (say("hand_over_how"), say("hand_over_exact"))),
-    ]
-    numbered = [
-        Section(say("step_number", n=number, title=each.title), each.lines, each.steps)
-        for number, each in enumerate(todo, 1)
-    ]
+def _member_sheet(say: Saying, way: Route, ways: Sequence[Route], contact: str) -> Sheet:
     return Sheet(
         _name(way, ways),
-        language,
+        say.words.language,
         say("member_title"),
-        f"{say.source(way)} → {say.target(way)}",
-        say("member_lead", source=say.source(way), target=say.target(way)),
-        (
-            *numbered,
-            Section(say("notices"), (say("notices_old"), say("notices_new"))),
-            Section(say("meanwhile"), (say("meanwhile_password"), say("meanwhile_folders"), say("meanwhile_use"))),
-        ),
+        f"{_service(say, way.source, 'old_mailbox')} → {_service(say, way.target, 'new_mailbox')}",
+        say("member_lead"),
+        (*preparation(say, way.source, way.target, contact), *expectations(say)),
     )
 
 
-def _todo(provider: Provider, service: str, say: "_Say", general: dict[str, str]) -> list[Section]:
-    """The member's steps at one provider; a general sentence where nothing is known of what must be done."""
-    found = []
-    for kind, (_, title) in STEPS.items():
-        steps: tuple[str, ...] = ()
-        if kind in provider.member_steps and kind not in NOT_IN_ADVANCE:
-            steps = tuple(map(say.of, provider.steps[kind]))
-        elif kind in general:
-            steps = (say(general[kind]),)
-        if steps:
-            found.append(Section(say("at_service", title=say.of(title), service=service), (), steps))
-    return found
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _service(say: Saying, provider: Provider, unknown: str) -> str:
+    return say(unknown) if provider.name == ANYBODY else say.of(provider.title)
 
 
 def _name(way: Route, ways: Sequence[Route]) -> str:
@@ -165,23 +137,3 @@ def _name(way: Route, ways: Sequence[Route]) -> str:
 
 def _each(providers: Iterable[Provider]) -> list[Provider]:
     return list({provider.name: provider for provider in providers}.values())
-
-
-class _Say:
-    """Sentences of the sheets in one language."""
-
-    def __init__(self, language: Language) -> None:
-        self._language = language
-
-    def __call__(self, name: str, /, **values: object) -> str:
-        counted = {key: Count(value) if type(value) is int else value for key, value in values.items()}
-        return self.of(sheet_texts()[name].format(**counted) if counted else sheet_texts()[name])
-
-    def of(self, text: Text) -> str:
-        return text.in_language(self._language)
-
-    def source(self, way: Route) -> str:
-        return self("from_anybody") if way.source.name == ANYBODY else self.of(way.source.title)
-
-    def target(self, way: Route) -> str:
-        return self("to_anybody") if way.target.name == ANYBODY else self.of(way.target.title)

@@ -7,7 +7,7 @@ from functools import cached_property
 from sqlmodel import col, select
 
 from models.bilingual import LANGUAGES, Language
-from models.causes import cause
+from models.causes import Side, cause
 from models.database import reading
 from models.detection import provider_of
 from models.hosts import Host
@@ -19,19 +19,9 @@ from models.providers import ANYBODY, Provider, provider_at
 from models.states import FINAL, MOVED, SHORT_STATES, ShortState, WaveState
 from models.vault import stored_sides
 from models.wave import Wave
-from reports.notices import (
-    Letter,
-    MemberNotice,
-    Standing,
-    alarm,
-    as_html,
-    as_text,
-    completion,
-    daily_summary,
-    invitation,
-    reminder,
-    time_to_go,
-)
+from reports.admin_letters import Standing, alarm, daily_summary, time_to_go
+from reports.letters import Letter, as_html, as_text
+from reports.member_letters import MemberNotice, completion, invitation, reminder
 from reports.read import read_wave
 from reports.summary import MemberSummary
 from reports.texts import Wording
@@ -83,11 +73,15 @@ class Look:
             passwords_missing=bool(self._missing[member.id or 0]),
         )
 
-    def _host(self, member: Member, side: str) -> str:
+    def _host(self, member: Member, side: Side) -> str:
         found = self._kept.settings
         if side == "source":
             return member.source_host or found.source_host
         return member.target_host or found.target_host
+
+    def _provider(self, member: Member, side: Side) -> Provider:
+        found = provider_of(member, side)
+        return found if found.name != ANYBODY else provider_at(self._host(member, side))
 
     def _wanted_sides(self, member: Member) -> frozenset[str]:
         """Sides that are opened by the member's own password."""
@@ -208,13 +202,12 @@ class Look:
     def _member_notice(self, member: Member) -> MemberNotice:
         start = self._wave.start_at
         return MemberNotice(
-            wave=self._name,
             old=member.user_name,
             new=member.email,
             name=member.display_name or "",
             starts_at=start if start and start > self._at else None,
-            source=_known(provider_of(member, "source")) or _known(provider_at(self._host(member, "source"))),
-            target=_known(provider_of(member, "target")) or _known(provider_at(self._host(member, "target"))),
+            source=self._provider(member, "source"),
+            target=self._provider(member, "target"),
             missing=self._missing[member.id or 0],
             contact=self._kept.settings.notice_contact,
             side=member.cause_side or "source",
@@ -223,7 +216,3 @@ class Look:
 
 def _goes_on(person: Person) -> bool:
     return person.state not in FINAL and SHORT_STATES[person.state] in {ShortState.WAITING, ShortState.ACTIVE}
-
-
-def _known(provider: Provider) -> Provider | None:
-    return None if provider.name == ANYBODY else provider

@@ -26,7 +26,7 @@ from models.notices import (
     settle_notice,
     wave_notices,
 )
-from reports.notices import as_chat
+from reports.letters import as_chat
 from tasks import notice_policy, policy
 from tasks.chats import Chat, chats, hand_over_to_chat
 from tasks.handed_over import HandedOver, Outcome

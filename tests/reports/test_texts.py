@@ -9,8 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from models.rules import ROLES
-from reports.notices import notice_texts
-from reports.sheets import sheet_texts
+from reports.letters import letter_texts
 from reports.summary import BENIGN_ALTERATIONS
 from reports.texts import Wording, alterations, placements, repairs, roles, savings, sentence, texts, visible
 
@@ -39,7 +38,7 @@ def used() -> set[str]:
 
 
 def test_every_sentence_that_is_said_exists_and_none_is_idle() -> None:
-    assert set(texts()) <= used() <= set(texts()) | set(notice_texts()) | set(sheet_texts())
+    assert set(texts()) <= used() <= set(texts()) | set(letter_texts())
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
