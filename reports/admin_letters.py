@@ -123,7 +123,7 @@ def daily_summary(
     if pace is not None:
         left, time = pace
         lead.append(say("summary_pace", n=left, time=words.duration(time.total_seconds())))
-    lead.append(say("summary_since", when=words.moment_with_zone(then.at)) if then else say("summary_first"))
+    lead.append(say("summary_since", when=say.moment(then.at)) if then else say("summary_first"))
     subject = say("summary_subject", wave=plain(wave), all=now.all, moved=len(now.moved), attention=len(troubled))
     return Letter(subject, tuple(lead), tuple(sections), (say("automatic"),))
 

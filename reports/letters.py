@@ -6,6 +6,7 @@ What a stranger wrote (names, folders, hosts) is made visible here (`plain`); th
 
 import tomllib
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 
@@ -40,6 +41,9 @@ class Saying:
 
     def of(self, text: Text) -> str:
         return self.words.of(text)
+
+    def moment(self, at: datetime) -> str:
+        return self("moment", at=self.words.moment(at), zone=self.words.zone.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def invitation(notice: MemberNotice, words: Wording) -> Letter:
     say = Saying(words)
     old, new = plain(notice.old), plain(notice.new)
     begin = notice.starts_at
-    when = say("invitation_when", when=words.moment_with_zone(begin)) if begin else say("invitation_soon")
+    when = say("invitation_when", when=say.moment(begin)) if begin else say("invitation_soon")
     return Letter(
         say("invitation_subject", old=old, new=new),
         (_greeting(say, notice), say("invitation_lead", old=old, new=new), when),
@@ -54,7 +54,7 @@ def reminder(notice: MemberNotice, why: Cause, words: Wording) -> Letter:
     say = Saying(words)
     old, new = plain(notice.old), plain(notice.new)
     begin = notice.starts_at
-    when = (say("reminder_when", when=words.moment_with_zone(begin)),) if begin else ()
+    when = (say("reminder_when", when=say.moment(begin)),) if begin else ()
     return Letter(
         say("reminder_subject", old=old),
         (_greeting(say, notice), say("reminder_lead", old=old, new=new), say("reminder_safe"), *when),
@@ -140,7 +140,7 @@ def _left_behind(moved: MemberSummary, say: Saying) -> Section:
         lines.append(say("left_out_line", folder=plain(folder.source_name), n=folder.messages, why=why))
     rows = [
         (
-            plain(issue.folder),
+            say("inbox") if issue.folder.upper() == "INBOX" else plain(issue.folder),
             say(
                 "issue_one",
                 title=say.of(issue.cause.title),

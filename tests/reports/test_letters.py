@@ -116,7 +116,7 @@ def test_text_and_page_say_the_same_and_no_place_is_left_open(language: Language
 
 def test_an_invitation_has_the_steps_of_the_members_own_services() -> None:
     text = as_text(invitation(NOTICE, ZH))
-    assert "2026-12-05 22:00 Asia/Shanghai" in text
+    assert "2026-12-05 22:00（Asia/Shanghai 时间）" in text
     for kind in ("lock", "imap", "client_password", "receive_range"):
         for step in provider_named("netease_qiye").steps[kind]:  # type: ignore[index]
             assert step.zh in text
