@@ -101,7 +101,7 @@ def wave_create(roster: RosterFile, wave: WaveOption = None, report: ReportOptio
     """Take a roster into a wave, or update the wave from a mended roster. Nothing is moved."""
     from console import run
 
-    run.show_status(run.enrol(roster, wave, report, as_json=json), as_json=json)
+    run.create(roster, wave, report, as_json=json)
 
 
 @wave_app.command("check")

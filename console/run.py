@@ -31,7 +31,7 @@ from models.providers import ANYBODY
 from models.roster import Roster, RosterProblem, read_roster
 from models.wave import Wave
 from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document, wait_document
-from reports.read import read_wave, roster_values
+from reports.read import invalid_rows, read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
 from reports.texts import alterations, placement, repair, savings, sentence
 from tasks import policy
@@ -243,10 +243,16 @@ def _finish(published: "PublishedReport", *, as_json: bool, note: Text | None = 
     return summary
 
 
-def show_status(wave: str, *, as_json: bool) -> None:
-    """Show how far every member is."""
+def create(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -> None:
+    """Take a roster into its wave and show it; ends the command as a partial success when rows are to be mended."""
+    if show_status(enrol(path, wave, report, as_json=as_json), as_json=as_json):
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def show_status(wave: str, *, as_json: bool) -> tuple[InvalidRowSummary, ...]:
+    """Show how far every member is, and what is to be mended in the roster; returns the latter."""
     kept = store()
-    require(kept, wave)
+    problems = invalid_rows(kept.engine, wave)
     progress = wave_progress(kept.engine, wave)
     if as_json:
         members = [
@@ -261,14 +267,17 @@ def show_status(wave: str, *, as_json: bool) -> None:
             for m in progress.members
         ]
         waits = [wait_document(wait) for wait in progress.waits]
-        say({"wave": wave, "state": progress.state, "waits": waits, "members": members}, as_json=True)
-        return
+        document = {"wave": wave, "state": progress.state, "waits": waits, "members": members}
+        say({**document, "invalid_rows": _rows(problems)}, as_json=True)
+        return problems
     console = screen(as_json=False)
     for member in progress.members:
         console.print(plain(member.email), state_text(member, language()), f"{member.done:,}/{member.found:,}")
     for wait in progress.waits:
         console.print(wait_text(wait, language()))
     console.print(totals(progress, language()))
+    print_invalid_rows(problems, console, language())
+    return problems
 
 
 def write_report(wave: str, report: Path | None, *, as_json: bool) -> None:
@@ -436,15 +445,17 @@ def _read(path: Path) -> Roster:
 
 
 def _choose_wave(roster: Roster, wave: str | None, path: Path) -> tuple[str, Roster]:
-    """The wave to fill, and the rows that belong to it: those that name it, and those that name none."""
-    named = sorted({row.wave for row in roster.rows if row.wave})
+    """The wave to fill, and what belongs to it: rows and problems of rows that name it, and those that name none."""
+    names = {row.wave for row in roster.rows} | {problem.wave for problem in roster.problems}
+    named = sorted(name for name in names if name)
     if wave is None and len(named) > 1:
         raise fail(_SEVERAL_WAVES.format(names=", ".join(named)).in_language(language()), Exit.USAGE)
     name = wave or (named[0] if named else path.stem)
     rows = tuple(row for row in roster.rows if row.wave in (None, name))
-    if roster.rows and not rows:
+    problems = tuple(problem for problem in roster.problems if problem.wave in ("", name))
+    if roster.rows and not rows and not any(problem.wave for problem in problems):
         raise fail(_OTHER_WAVES.format(wave=name, names=", ".join(named)).in_language(language()), Exit.USAGE)
-    return name, dataclasses.replace(roster, rows=rows)
+    return name, dataclasses.replace(roster, rows=rows, problems=problems)
 
 
 def _problems(roster: Roster, unsettled: list[RosterProblem]) -> tuple[InvalidRowSummary, ...]:

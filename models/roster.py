@@ -6,7 +6,7 @@ Pure: bytes in, values out. No value of a password column, and nothing that coul
 import contextlib
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from pydantic import ValidationError
@@ -141,6 +141,7 @@ def _read_rows(sheet: Sheet, layout: _Layout) -> tuple[list[RosterRow], list[Ros
     rows: list[RosterRow] = []
     problems: list[RosterProblem] = []
     accounts: list[_Accounts] = []
+    waves: dict[int, str] = {}
     for record in sheet.records:
         values, faults = _cells(record, sheet, layout)
         try:
@@ -148,10 +149,14 @@ def _read_rows(sheet: Sheet, layout: _Layout) -> tuple[list[RosterRow], list[Ros
         except ValidationError as error:
             faults += _translated(error, record.line, values, layout, {fault.column for fault in faults})
         problems += faults
-        accounts.append(_Accounts.of(record.line, values, {fault.column for fault in faults}))
+        faulty = {fault.column for fault in faults}
+        accounts.append(_Accounts.of(record.line, values, faulty))
+        if "Wave" not in faulty:
+            waves[record.line] = values.get("wave", "").strip(BLANKS)
     problems += _clashes(accounts)
-    faulty = {problem.line for problem in problems}
-    return [row for row in rows if row.line not in faulty], problems
+    left_out = {problem.line for problem in problems}
+    named = [replace(problem, wave=waves.get(problem.line, "")) for problem in problems]
+    return [row for row in rows if row.line not in left_out], named
 
 
 def _cells(record: Record, sheet: Sheet, layout: _Layout) -> tuple[dict[str, str], list[RosterProblem]]:

@@ -24,6 +24,8 @@ class RosterProblem:
     problem: Text
     fix: Text
     code: str
+    wave: str = ""
+    """That the row names; empty where it names none, or that cannot be read."""
 
 
 def roster_problem(code: str, line: int, column: str = "", value: str = "", **places: object) -> RosterProblem:

@@ -250,6 +250,12 @@ def _invalid_rows(session: Session, wave: Wave) -> Iterable[InvalidRowSummary]:
         )
 
 
+def invalid_rows(engine: Engine, wave: str) -> tuple[InvalidRowSummary, ...]:
+    """What is to be mended in the wave's roster, by line; NoSuchWave where there is no such wave."""
+    with reading(engine) as session:
+        return tuple(_invalid_rows(session, find_wave(session, wave)))
+
+
 def _previous(wave: Wave) -> PreviousReport | None:
     if not wave.reported_numbers:
         return None

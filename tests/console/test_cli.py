@@ -474,6 +474,26 @@ def test_the_chosen_wave_takes_its_rows_and_those_that_name_none(banjia: Command
         assert len(session.exec(select(Member)).all()) == 4
 
 
+def test_a_row_to_mend_is_told_of_the_wave_that_it_names(
+    banjia: CommandLine, office: Office, two_waves: Path, tmp_path: Path
+) -> None:
+    rows = [
+        *(office.row("li", Wave="north"), office.row("wang", Wave="south", SourcePort="north of 1")),
+        *(office.row("chen", EmailAddress="no address"), office.row("chen", Wave="east", SourcePort="none")),
+    ]
+    file = office.write_roster(tmp_path / "members.csv", *rows)
+
+    def lines(wave: str, code: int) -> set[int]:
+        created = banjia("wave", "create", file, "--wave", wave, "--json")
+        assert created.code == code, created
+        return {problem["line"] for problem in created.document["invalid_rows"]}
+
+    assert lines("north", 3) == {4}
+    assert lines("south", 4) == {3, 4}
+    assert lines("east", 4) == {4, 5}
+    assert banjia("wave", "create", file, "--wave", "west").code == 2
+
+
 def test_a_wave_that_the_roster_does_not_have_is_2(
     banjia: CommandLine, office: Office, two_waves: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,8 @@ def create(banjia: CommandLine, directory: Path) -> None:
     roster = directory / "first.csv"
     roster.write_text(ROSTER, encoding="utf-8")
     created = banjia("wave", "create", str(roster), "--json")
-    assert created.code == 0, created.stderr
+    assert created.code == 3, created.stderr
+    assert [row["line"] for row in created.document["invalid_rows"]] == [4]
 
 
 def test_a_roster_that_names_services_needs_no_servers(banjia: CommandLine, home: Path, tmp_path: Path) -> None:
