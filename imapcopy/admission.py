@@ -3,7 +3,7 @@
 This one lets everybody in and learns nothing. The tasks put one in its place that knows what all runners do at a host.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from imapcopy.errors import MigrationError
 
@@ -19,6 +19,22 @@ class Admission:
 
     def check(self) -> None:
         """A command is about to be sent: raise ConnectionLost when the server is to be left alone."""
+
+    def may_read(self, sizes: Sequence[int]) -> int:
+        """Messages of so many octets are about to be asked for: how many of them, from the first on, may be.
+
+        ConnectionLost when the account is to be left alone instead.
+        """
+        return len(sizes)
+
+    def may_write(self, octets: int) -> None:
+        """Mail of so many octets is about to be sent: ConnectionLost when the account is to be left alone instead."""
+
+    def read(self, octets: int) -> None:
+        """So much has come from the server."""
+
+    def written(self, octets: int) -> None:
+        """So much goes to the server."""
 
     def failed(self, error: MigrationError) -> None:
         """The server has answered so."""

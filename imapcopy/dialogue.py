@@ -54,7 +54,8 @@ class Dialogue:
         self.token: Token | None = None
         """What was signed in with, if not a password."""
         self._connected = connected
-        self._wire = Wire(connected.socket(), connected._imap.file)
+        admission = self.account.admission
+        self._wire = Wire(connected.socket(), connected._imap.file, admission.read, admission.written)
         self._unawaited: Sequence[bytes] = ()
 
     def drop(self) -> None:

@@ -7,7 +7,7 @@ carefully: one command at a time, after two failures one message at a time.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from imapcopy.budget import Allowance
@@ -102,11 +102,21 @@ class SourceReader:
         for loaded in self._streamed(iter(wishes), again):
             yield from self._told_once(loaded)
         for wish in again:
-            if wish.folder.raw not in self._failed:
-                self._wait_for(wish)
-                loaded = self._loaded(wish)
-                loaded.held = wish.octets
+            for part in self._let_through(wish):
+                if wish.folder.raw in self._failed:
+                    break
+                self._wait_for(part)
+                loaded = self._loaded(part)
+                loaded.held = part.octets
                 yield from self._told_once(loaded)
+
+    def _let_through(self, wish: Wish) -> Iterator[Wish]:
+        """The wish, in parts where not all of it may be read at once; ConnectionLost where nothing more may be."""
+        rest = wish.envelopes
+        while rest:
+            number = self._source.account.admission.may_read([envelope.size for envelope in rest])
+            yield replace(wish, envelopes=rest[:number])
+            rest = rest[number:]
 
     def _told_once(self, loaded: Loaded) -> Iterator[Loaded]:
         if loaded.failure:
@@ -129,6 +139,7 @@ class SourceReader:
         """What comes without any trouble; the rest is put into `again`."""
         asked: deque[Wish] = deque()
         put_off: list[Wish] = []
+        left_alone: list[ConnectionLost] = []
 
         def requests() -> Iterator[FetchRequest | None]:
             for wish in wishes:
@@ -141,12 +152,18 @@ class SourceReader:
                     return
                 if wish.folder.raw in self._failed:
                     continue
-                while not (held := self._allowance.try_take(wish.octets)) and asked:
-                    yield None
-                if not held:
-                    self._wait_for(wish)
-                asked.append(wish)
-                yield FetchRequest(wish.folder.raw, [envelope.uid for envelope in wish.envelopes], wish.octets)
+                try:
+                    for part in self._let_through(wish):
+                        while not (held := self._allowance.try_take(part.octets)) and asked:
+                            yield None
+                        if not held:
+                            self._wait_for(part)
+                        asked.append(part)
+                        yield FetchRequest(part.folder.raw, [envelope.uid for envelope in part.envelopes], part.octets)
+                except ConnectionLost as lost:
+                    # What is under way still comes in: it has been counted.
+                    left_alone.append(lost)
+                    return
 
         fruitless = 0
         while True:
@@ -161,6 +178,8 @@ class SourceReader:
                                 loaded.letters.append(Letter(due.pop(message.uid), message.raw))
                         fruitless = self._failed_in_a_row = 0
                     yield self._sorted(wish, loaded, due, again)
+                if left_alone:
+                    raise left_alone.pop()
                 if not put_off:
                     return
                 self._source.connection.compress()
@@ -234,6 +253,8 @@ class SourceReader:
         """Identify a message that is too large to be held; it is read again, in pieces, when it is sent."""
         loaded = Loaded(wish.folder)
         [envelope] = wish.envelopes
+        # Once to identify it, once to send it.
+        self._source.account.admission.may_read([2 * envelope.size])
         letter = Letter(envelope, Distant(self._source, wish.folder, wish.uidvalidity, envelope.uid))
         try:
             letter.identify()

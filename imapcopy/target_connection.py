@@ -181,6 +181,7 @@ class TargetConnection(Connection):
         """
         if len(messages) > 1 and not self.has("MULTIAPPEND"):
             raise ValueError("this server takes one message a command")
+        self.account.admission.may_write(sum(len(message.raw) for message in messages))
         tag = self._dialogue.tag()
         deadline = Deadline()
         out = bytearray(tag + b"APPEND " + grammar.quote(grammar.encode_mailbox(name)))
@@ -225,8 +226,9 @@ class TargetConnection(Connection):
         head = b"APPEND " + grammar.quote(grammar.encode_mailbox(name))
         answered: bytes | None = None
         for message in messages:
-            tag = self._dialogue.tag()
             size = len(message.raw)
+            self.account.admission.may_write(size)
+            tag = self._dialogue.tag()
             plus = b"+" if self._unannounced(size) else b""
             self._dialogue.write(tag + head + _append_arguments(message) + b" {%d%s}\r\n" % (size, plus))
             if answered:

@@ -98,10 +98,19 @@ class Deadline:
 class Wire:
     """A socket on which the library has signed in, from there on read and written by us. Also raises OSError."""
 
-    def __init__(self, connected: socket.socket, file: io.BufferedReader) -> None:
+    def __init__(
+        self,
+        connected: socket.socket,
+        file: io.BufferedReader,
+        count_read: Callable[[int], None] = lambda octets: None,
+        count_written: Callable[[int], None] = lambda octets: None,
+    ) -> None:
         self._socket = connected
         # The library's own file, because it may hold octets that it has read ahead.
         self._file = file
+        # Octets before they are deflated: whether services count them so or after, nobody has written.
+        self._count_read = count_read
+        self._count_written = count_written
         self._buffer = b""
         self._at = 0
         self._deflate: zlib._Compress | None = None
@@ -120,6 +129,7 @@ class Wire:
         `fence` is asked right before any of them leave, again after each wait for room: a process that is stopped
         while it waits goes on exactly there.
         """
+        self._count_written(len(data))
         if self._deflate:
             data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         silence = self._socket.gettimeout()
@@ -202,6 +212,7 @@ class Wire:
             count = self._file.readinto1(view)
             if not count:
                 raise WireBroken("the server closed the connection")
+            self._count_read(count)
             return count
         if self._at == len(self._buffer):
             self._fill()
@@ -216,7 +227,9 @@ class Wire:
         chunk = chunk or self._file.read1(READ_BYTES)
         if not chunk:
             raise WireBroken("the server closed the connection")
-        self._buffer = self._buffer[self._at :] + self._inflated(chunk)
+        octets = self._inflated(chunk)
+        self._count_read(len(octets))
+        self._buffer = self._buffer[self._at :] + octets
         self._at = 0
 
     def _inflated(self, octets: bytes) -> bytes:

@@ -5,7 +5,7 @@ A member holds a slot at each side for its whole pass; further connections of a 
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,17 +17,21 @@ from imapcopy.admission import Admission
 from imapcopy.errors import MigrationError, Side
 from models.lifecycle import Due
 from models.member import Member
+from models.providers import provider_at
 from models.refusals import OF_THE_ACCOUNT
+from models.traffic import daily_limits
 from tasks.pauses import Pauses
 from tasks.settings import Settings
 from tasks.slots import Room, Slots
 from tasks.store import Store
+from tasks.traffic import Meter
 
 
 class Governor:
     """What lets the members of this process into their hosts."""
 
     def __init__(self, engine: Engine, settings: Settings, runner: str = "") -> None:
+        self.engine = engine
         self.slots = Slots(engine, settings, runner)
         self.pauses = Pauses(engine, settings, self.slots)
 
@@ -35,17 +39,26 @@ class Governor:
     def places(self, member_id: int, source: Account, target: Account) -> "Iterator[tuple[_Place, _Place]]":
         """A slot at both servers: those that were reserved, or waited for; never one without the other."""
         with self.slots.held(member_id, source.server, target.server) as (old, new):
-            yield _Place(self, old, "source"), _Place(self, new, "target")
+            places = _Place(self, old, "source"), _Place(self, new, "target")
+            try:
+                yield places
+            finally:
+                for place in places:
+                    place.leave()
 
     @contextlib.contextmanager
     def visit(self, account: Account, side: Side) -> Iterator[Account]:
         """An account with leave to connect, for one who moves no member; waited for like a member's."""
         with self.slots.one(account.server, side) as name:
-            yield _Place(self, name, side).of(account)
+            place = _Place(self, name, side)
+            try:
+                yield place.of(account)
+            finally:
+                place.leave()
 
 
 class _Place(Admission):
-    """A member's leave at one host."""
+    """A member's leave at one host, and for one account there."""
 
     def __init__(self, governor: Governor, name: str, side: Side) -> None:
         self._governor = governor
@@ -53,8 +66,17 @@ class _Place(Admission):
         self.side: Side = side
         self.refused: MigrationError | None = None
         """What the server answered to the last sign-in that failed."""
+        self._meter: Meter | None = None
+        """None where the service has no daily limit."""
+
+    @property
+    def spent_until(self) -> datetime | None:
+        """Until when the account is left alone, because it has moved as much as it may in a day."""
+        return self._meter.until if self._meter else None
 
     def enter(self) -> None:
+        if self._meter:
+            self._meter.check()
         self._governor.pauses.enter(self.name, self.side)
 
     def signed_in(self) -> None:
@@ -63,6 +85,23 @@ class _Place(Admission):
 
     def check(self) -> None:
         self._governor.pauses.check(self.name, self.side)
+        if self._meter:
+            self._meter.check()
+
+    def may_read(self, sizes: Sequence[int]) -> int:
+        return self._meter.let_through("read", sizes) if self._meter else len(sizes)
+
+    def may_write(self, octets: int) -> None:
+        if self._meter:
+            self._meter.let_through("written", [octets])
+
+    def read(self, octets: int) -> None:
+        if self._meter:
+            self._meter.count("read", octets)
+
+    def written(self, octets: int) -> None:
+        if self._meter:
+            self._meter.count("written", octets)
 
     def failed(self, error: MigrationError) -> None:
         if error.cause_id in OF_THE_ACCOUNT:
@@ -76,8 +115,17 @@ class _Place(Admission):
         return True
 
     def of(self, account: Account) -> Account:
-        """The account, whose connections ask this place."""
+        """The account, whose connections ask this place; ConnectionLost when it is to be left alone now."""
+        server = account.server
+        if limits := daily_limits(provider_at(server.host, told=server.provider)):
+            self._meter = Meter(self._governor.engine, self.name, account.user, limits, self.side)
+            self._meter.check()
         return replace(account, admission=self)
+
+    def leave(self) -> None:
+        """The member is done here for now."""
+        if self._meter:
+            self._meter.finish()
 
 
 Spare = Callable[[], contextlib.AbstractContextManager[bool]]
@@ -106,6 +154,11 @@ class Places:
     def refused(self) -> list[MigrationError]:
         """What the servers answered to sign-ins that count against an account."""
         return [place.refused for place in self._places if place.refused]
+
+    @property
+    def spent_until(self) -> datetime | None:
+        """Until when an account is left alone that has moved as much as it may in a day."""
+        return max((place.spent_until for place in self._places if place.spent_until), default=None)
 
     def failed(self, member: Member, error: MigrationError) -> datetime | None:
         """Until when the host is left alone at which this member has just failed; None when it is not."""

@@ -152,7 +152,8 @@ def _recorded(kept: Store, member: Member, work: Work) -> MemberState:
         return _paused(kept, member_id, email, token)
     refusals = _refusals(member, at_hosts)
     host_until = None if failure.cause_id in _OURS else at_hosts.failed(member, failure)
-    resume_at = _next_try(kept, member_id, failure, host_until, refusals)
+    spent_until = at_hosts.spent_until if failure.cause_id == "bandwidth_exceeded" else None
+    resume_at = _next_try(kept, member_id, failure, host_until, spent_until, refusals)
     side = "" if failure.cause_id in _OURS else failure.side
     lifecycle.member_failed(
         kept.engine,
@@ -203,12 +204,16 @@ def _next_try(
     member_id: int,
     failure: MigrationError,
     host_until: datetime | None = None,
+    spent_until: datetime | None = None,
     refusals: Mapping[str, Refusal] = MappingProxyType({}),
 ) -> datetime | None:
     """When this run tries the member again, None if it does not."""
     before = kept.attempts.get(member_id, policy.Attempts())
     waits = host_until is not None
     attempts = policy.Attempts(before.tries + (not waits), before.waits + waits)
+    if spent_until is not None:
+        # As often as it takes: each time some of the mailbox has been moved.
+        attempts = before
     kept.attempts[member_id] = attempts
     return policy.next_try(
         failure.cause,
@@ -217,6 +222,7 @@ def _next_try(
         now(),
         told=failure.wait_seconds,
         host_until=host_until,
+        spent_until=spent_until,
         refusals=refusals if failure.cause_id in OF_THE_ACCOUNT else {},
     )
 

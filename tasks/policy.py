@@ -21,8 +21,6 @@ LONGER = 0.1
 PATIENCE = 50
 """So often in one run a member waits for its host without an attempt being counted."""
 
-MEMBER_ONLY = frozenset({"bandwidth_exceeded"})
-"""Causes by which a server asks to be left alone by one mailbox."""
 LOGINS_ONLY = frozenset({"login_throttled", "too_many_connections", "ambiguous_login"})
 """Causes that stop new connections; those that are open go on."""
 UNREACHABLE = frozenset({"timeout", "connection_dropped", "connect_failed", "dns_error"})
@@ -88,9 +86,11 @@ def next_try(
     *,
     told: float | None = None,
     host_until: datetime | None = None,
+    spent_until: datetime | None = None,
     refusals: Mapping[str, Refusal] = MappingProxyType({}),
 ) -> datetime | None:
-    """When the run tries a member again, None if it does not. `host_until`: its host is paused until then.
+    """When the run tries a member again, None if it does not. `host_until`: its host is paused until then;
+    `spent_until`: its account has moved as much as it may in a day.
 
     `delays` are the admin's own pauses; without any (`()`) nothing is tried again.
     """
@@ -99,6 +99,8 @@ def next_try(
     if refusals:
         # The account's own rules stand above all others: locked by us it would help nobody.
         return None if is_parked(refusals) else _later(at, not_before(refusals), host_until)
+    if spent_until is not None:
+        return _later(spent_until, host_until)
     if host_until is not None and host_until > at and attempts.waits <= PATIENCE:
         return host_until + timedelta(seconds=random.uniform(0, 1))  # noqa: S311  (no secret)
     if failed.retry is None or attempts.tries >= _tries(failed.retry, delays):

@@ -68,6 +68,15 @@ def test_waiting_for_a_host_is_no_try() -> None:
     assert next_try(causes()["timeout"], Attempts(99, policy.PATIENCE + 1), None, AT, host_until=until) is None
 
 
+def test_an_account_that_has_moved_as_much_as_it_may_in_a_day_is_gone_on_with_however_often_that_is() -> None:
+    until = AT + timedelta(hours=20)
+    spent = causes()["bandwidth_exceeded"]
+    assert next_try(spent, Attempts(99, policy.PATIENCE + 1), None, AT, spent_until=until) == until
+    later = until + timedelta(hours=1)
+    assert next_try(spent, Attempts(), None, AT, spent_until=until, host_until=later) == later
+    assert next_try(spent, Attempts(), (), AT, spent_until=until) is None
+
+
 def test_a_refused_account_is_tried_by_its_own_rules_whatever_the_admin_set() -> None:
     once = refused(None, "ambiguous_login", AT, worked=False)
     for delays in (None, (0.0, 0.0)):
