@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from imapcopy.account import Account
-from imapcopy.connection import Listing
+from imapcopy.connection import Connection, Listing
 from imapcopy.copy_mailbox import CopyOptions, plan_folders
 from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
@@ -22,7 +22,7 @@ from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from models.check import Circumstances, Finding, Look, Severity, findings
 from models.probe import Known
-from models.providers import provider_at
+from models.providers import Provider, provider_at
 from models.receive_range import FolderAge
 
 _NOTHING = Listing("", "/", (), None)
@@ -78,6 +78,8 @@ class _AtTarget:
     limit: int | None
     limit_of: str
     known: Known
+    a_day: int | None
+    """Octets that its service lets be written in a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class _AtSource:
     look: Look
     unreadable: int
     plan: FolderPlan
+    a_day: int | None
+    """Octets that its service lets be read in a day."""
 
 
 def check_mailbox(source: Account, target: Account, options: CopyOptions) -> MailboxCheck:
@@ -126,13 +130,17 @@ def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
     limit, limit_of = connection.largest_message(), "server"
     if limit is None and (limit := known.size_limit) is not None:
         limit_of = "probe"
+    provider = _provider(connection)
     if limit is None:
-        server = connection.server
-        provider = provider_at(server.host, connection.greeting, connection.capabilities, told=server.provider)
-        limit = provider.largest_message
-        limit_of = "provider"
+        limit, limit_of = provider.largest_message, "provider"
     there = sum(status.messages for status in statuses.values())
-    return _AtTarget(listing, there, connection.quota(), limit, limit_of if limit is not None else "", known)
+    limit_of = limit_of if limit is not None else ""
+    return _AtTarget(listing, there, connection.quota(), limit, limit_of, known, provider.upload_a_day)
+
+
+def _provider(connection: Connection) -> Provider:
+    server = connection.server
+    return provider_at(server.host, connection.greeting, connection.capabilities, told=server.provider)
 
 
 def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | None, options: CopyOptions) -> _AtSource:
@@ -172,7 +180,7 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
         too_large=too_large,
         source_quota=connection.quota(),
     )
-    return _AtSource(folders, look, len(unreadable), plan)
+    return _AtSource(folders, look, len(unreadable), plan, _provider(connection).download_a_day)
 
 
 def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[MigrationError]) -> MailboxCheck:
@@ -190,6 +198,8 @@ def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[M
         roles_marked=there is None or any(folder.attributes & _ROLES for folder in there.listing.folders),
         keywords_kept=there is None or there.known.keywords != "dropped",
         probe_outdated=there is not None and there.known.outdated,
+        read_a_day=here.a_day if here else None,
+        written_a_day=there.a_day if there else None,
     )
     told = findings(look, seen)
     met = tuple(Finding(e.cause_id, Severity.BLOCKS, e.side, {}, e.server_text) for e in failures)

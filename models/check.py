@@ -22,6 +22,7 @@ from models.causes import Owner, cause
 from models.columns import now
 from models.database import writing
 from models.member import leased
+from models.traffic import days
 
 DOCUMENT = 1
 """The version of the stored document; one of another version reads as no check at all."""
@@ -124,6 +125,10 @@ class Circumstances:
     """The target marks its own (RFC 6154)."""
     keywords_kept: bool = True
     probe_outdated: bool = False
+    read_a_day: int | None = None
+    """Octets of one mailbox that the source's service lets be read in a day; None where no limit is known."""
+    written_a_day: int | None = None
+    """The same for the target's, and for writing."""
 
 
 def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
@@ -159,6 +164,10 @@ def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
         note("no_special_use", Severity.TELLS, "target")
     if not seen.keywords_kept:
         note("keywords_not_kept", Severity.TELLS, "target")
+    limits = [("source", seen.read_a_day), ("target", seen.written_a_day)]
+    slowest = max(((days(look.bytes, limit), side, limit) for side, limit in limits if limit), default=None)
+    if slowest and slowest[0] > 1:
+        note("daily_limit", Severity.TELLS, slowest[1], days=slowest[0], need=look.bytes, limit=slowest[2])
     if seen.probe_outdated:
         note("probe_outdated", Severity.TELLS, "target")
     return tuple(found)

@@ -1,5 +1,7 @@
 """What a check says before anything is moved: both sides, one sign-in each, and nothing written."""
 
+from dataclasses import replace
+
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, ImapServer
@@ -8,6 +10,7 @@ from imapcopy.check_mailbox import MailboxCheck, check_mailbox
 from imapcopy.copy_mailbox import CopyOptions
 from models.check import Severity
 from models.probe import Known
+from models.providers import use_providers
 from models.rules import FolderRules
 from tests.imapcopy.world import LIN, NEW, PASSWORD, WRITING, Box, account_at, mail, moment
 
@@ -134,6 +137,22 @@ def test_messages_beyond_the_targets_limit_are_counted_whoever_knows_the_limit(t
     check = look(three, CopyOptions(known=Known(size_limit=100_000)))
     assert (check.look.too_large, check.look.limit, check.look.limit_of) == (2, 200_000, "server")
     assert ("too_large", W, "target") in found(check)
+
+
+def test_a_mailbox_that_takes_days_by_its_services_limit_is_told_beforehand(three: Box) -> None:
+    old, new = account_at(three.old, LIN), account_at(three.new, NEW)
+    table = """[corp]
+title = { zh = "公司", en = "corp" }
+download_a_day = 100
+"""
+    use_providers(table, "providers.toml")
+    try:
+        check = check_mailbox(replace(old, server=replace(old.server, provider="corp")), new, CopyOptions())
+    finally:
+        use_providers("", "")
+    [finding] = [each for each in check.look.findings if each.name == "daily_limit"]
+    assert (finding.side, finding.severity) == ("source", Severity.TELLS)
+    assert finding.values == {"days": -(-check.look.bytes // 95), "need": check.look.bytes, "limit": 100}
 
 
 def test_what_will_look_different_is_told_and_stops_nobody(three: Box) -> None:

@@ -43,6 +43,17 @@ def test_one_side_alone_says_nothing_of_how_both_fit_together() -> None:
     assert [f.name for f in findings(FULL, Circumstances())] == ["over_quota", "too_large", "target_not_empty"]
 
 
+@pytest.mark.parametrize(
+    ("read", "written", "told"),
+    [(None, None, []), (6000, None, []), (2000, 1000, [("target", 6)]), (1000, 2000, [("source", 6)])],
+)
+def test_a_mailbox_beyond_a_daily_limit_is_told_with_the_days_of_the_slower_side(
+    read: int | None, written: int | None, told: list[tuple[str, int]]
+) -> None:
+    found = findings(Look(folders=1, messages=1, bytes=5000), Circumstances(read_a_day=read, written_a_day=written))
+    assert [(each.side, each.values["days"]) for each in found if each.name == "daily_limit"] == told
+
+
 @pytest.mark.parametrize("name", finding_names())
 def test_every_finding_has_a_cure_and_somebodys_turn(name: str) -> None:
     found = kind(name)
