@@ -1,6 +1,5 @@
 """Shows what a check found: what members have in common, who needs somebody first, and what will be moved."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from console.live import plain
-from console.outcome import Exit, print_cures, print_invalid_rows
+from console.outcome import Exit, print_cures, print_invalid_rows, print_unknown
 from console.terminal import language, say, screen
 from models.bilingual import Language, Text
 from models.causes import OWNERS
@@ -31,6 +30,7 @@ from reports.check import (
 from reports.steps import services_sentence
 from reports.summary import WaveSummary
 from reports.texts import human_bytes, sentence
+from reports.unknown import unknown_answers, unknown_document
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -80,10 +80,13 @@ def _told(published: "PublishedReport", *, as_json: bool) -> Exit:
         document = {"wave": summary.wave, **check_document(summary.checks)}
         failures = str(files.failures) if files.failures else None
         report = {"html": str(files.html), "json": str(files.json), "failures": failures}
-        say({**document, "invalid_rows": summary.invalid_lines, "report": report}, as_json=True)
+        unknown = unknown_document(unknown_answers(summary))
+        rows = summary.invalid_lines
+        say({**document, "unknown_answers": unknown, "invalid_rows": rows, "report": report}, as_json=True)
     else:
         console, spoken = screen(as_json=False), language()
         print_check(summary.checks, console, spoken)
+        print_unknown(summary, console, spoken)
         print_invalid_rows(summary.invalid_rows, console, spoken)
         console.print(_REPORT.format(path=files.html).in_language(spoken))
         if files.failures:
@@ -132,13 +135,12 @@ def _print_group(group: FindingGroup, console: Console, spoken: Language) -> Non
     names = ", ".join(member.email for member in group.members[:NAMED])
     more = f" +{len(group.members) - NAMED:,}" if len(group.members) > NAMED else ""
     console.print(RichText("  ") + plain(names + more))
-    own = (f for m in group.members for f in m.findings if (f.name, f.side) == (group.name, group.side))
-    said = {found.server_text for found in own} - {""}
-    if group.severity == Severity.BLOCKS and len(said) == 1:
-        console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said.pop()))
-    hints = Counter(m.hint for m in group.members if m.hint and m.findings and m.findings[0].name == group.name)
-    for hint, count in hints.most_common() if group.severity == Severity.BLOCKS else ():
-        likely = RichText(f"{_LIKELY.in_language(spoken)}{hint.in_language(spoken)} ({count:,})", overflow="fold")
+    if len(group.server_texts) == 1:
+        [said] = group.server_texts
+        console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said))
+    for hint, some in group.hints:
+        likely = plain(f"{_LIKELY.in_language(spoken)}{hint.in_language(spoken)} ({len(some):,})")
+        likely.overflow = "fold"
         console.print(Padding(likely, (0, 0, 0, 2)))
     cure = RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken), overflow="fold")
     console.print(Padding(cure, (0, 0, 0, 2)))

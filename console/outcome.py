@@ -126,9 +126,14 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
             )
         console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
         print_cures(group.cures, len(group.members), console, language)
-    if unknown := unknown_answers(summary.members):
+    print_unknown(summary, console, language, indent=2)
+
+
+def print_unknown(summary: WaveSummary, console: Console, language: Language, indent: int = 0) -> None:
+    """Where to see the answers that no rule knows, if there are any."""
+    if unknown := unknown_answers(summary):
         answers = _UNKNOWN.format(n=sum(each.count for each in unknown), wave=shlex.quote(summary.wave))
-        console.print(plain("  " + answers.in_language(language)))
+        console.print(plain(" " * indent + answers.in_language(language)))
 
 
 def print_cures(cures: Sequence[Cure[T]], members: int, console: Console, language: Language, indent: int = 4) -> None:

@@ -27,7 +27,7 @@ def show(wave: str, *, as_json: bool) -> None:
     """The rules go to stdout, so that they can be kept as a file; the table beside them."""
     kept = store()
     require(kept, wave)
-    found = unknown_answers(read_wave(kept.engine, wave).members)
+    found = unknown_answers(read_wave(kept.engine, wave))
     if as_json:
         say({"wave": wave, "unknown_answers": unknown_document(found)}, as_json=True)
         return

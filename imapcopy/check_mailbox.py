@@ -24,6 +24,7 @@ from models.check import Circumstances, Finding, Look, Severity, findings
 from models.probe import Known
 from models.providers import Provider, provider_at
 from models.receive_range import FolderAge
+from models.server_words import KnownBy
 
 _NOTHING = Listing("", "/", (), None)
 _NAMED_ANEW = {"characters", "depth", "length", "separator", "collision", "beside_inbox"}
@@ -86,7 +87,7 @@ class _AtTarget:
 class _AtSource:
     folders: Sequence[FolderAge]
     look: Look
-    unreadable: int
+    unreadable: tuple[Finding, ...]
     plan: FolderPlan
     a_day: int | None
     """Octets that its service lets be read in a day."""
@@ -180,7 +181,7 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
         too_large=too_large,
         source_quota=connection.quota(),
     )
-    return _AtSource(folders, look, len(unreadable), plan, _provider(connection).download_a_day)
+    return _AtSource(folders, look, _unreadable(unreadable), plan, _provider(connection).download_a_day)
 
 
 def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[MigrationError]) -> MailboxCheck:
@@ -191,7 +192,6 @@ def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[M
     pairs = here.plan.pairs if here else ()
     seen = Circumstances(
         sides_read=here is not None and there is not None,
-        unreadable=here.unreadable if here else 0,
         renamed=sum(pair.why in _NAMED_ANEW for pair in pairs),
         left_out=len(here.plan.left_out) if here else 0,
         roles_wanted=any(pair.role for pair in pairs),
@@ -202,9 +202,22 @@ def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[M
         written_a_day=there.a_day if there else None,
     )
     told = findings(look, seen)
-    met = tuple(Finding(e.cause_id, Severity.BLOCKS, e.side, {}, e.server_text) for e in failures)
+    met = (*(_met(error.cause_id, Severity.BLOCKS, error) for error in failures), *(here.unreadable if here else ()))
     blocking = [_failure(found) for found in told if found.severity == Severity.BLOCKS]
     return MailboxCheck(here.folders if here else (), replace(look, findings=(*met, *told)), (*failures, *blocking))
+
+
+def _unreadable(errors: Sequence[MigrationError]) -> tuple[Finding, ...]:
+    """The folders that the source does not open, with what it says of one: of one whose answer nobody knows, if any."""
+    if not errors:
+        return ()
+    told = [KnownBy.read(error.known_by) for error in errors]
+    unknown = [error for error, known_by in zip(errors, told, strict=True) if known_by and not known_by.is_known]
+    return (_met("folders_unreadable", Severity.WARNS, (unknown or errors)[0], n=len(errors)),)
+
+
+def _met(name: str, severity: Severity, error: MigrationError, **values: int) -> Finding:
+    return Finding(name, severity, error.side, values, error.server_text, error.where, error.hint, error.known_by)
 
 
 def _failure(found: Finding) -> MigrationError:

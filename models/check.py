@@ -7,7 +7,7 @@ know before it begins). It is kept as its name and its values; the sentences are
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -21,7 +21,9 @@ from models.bilingual import Text
 from models.causes import Owner, cause
 from models.columns import now
 from models.database import writing
+from models.hints import Hint
 from models.member import leased
+from models.other_side import OF_THE_NAME, hint_of_the_other_side
 from models.traffic import days
 
 DOCUMENT = 1
@@ -60,6 +62,18 @@ class Finding:
     """`source` or `target`, for what lies with one of them."""
     values: Mapping[str, int] = field(default_factory=dict)
     server_text: str = ""
+    where: str = ""
+    """The folder, login or server that the server's words are about."""
+    hint: Hint | None = None
+    """What probably lies behind it."""
+    known_by: str = ""
+    """What told the cause (`models.server_words.KnownBy`); "" where no server said anything."""
+
+    @classmethod
+    def read(cls, kept: dict[str, Any]) -> "Finding":
+        """As `Look.document` writes it; what a version before did not keep is empty."""
+        hint = Hint.read(kept.pop("hint", ""))
+        return cls(**{**kept, "severity": Severity(kept["severity"])}, hint=hint)
 
     @property
     def kind(self) -> Kind:
@@ -90,7 +104,8 @@ class Look:
 
     def document(self) -> str:
         """As JSON, for `Look.read`."""
-        told = {"version": DOCUMENT, **asdict(self)}
+        told = {"version": DOCUMENT, **asdict(replace(self, findings=()))}
+        told["findings"] = [{**asdict(found), "hint": str(found.hint or "")} for found in self.findings]
         for name in ("oldest", "newest"):
             told[name] = told[name].isoformat() if told[name] else None
         return json.dumps(told, ensure_ascii=False)
@@ -105,8 +120,8 @@ class Look:
             told[name] = datetime.fromisoformat(told[name]) if told[name] else None
         for name in ("source_quota", "target_quota"):
             told[name] = tuple(told[name]) if told[name] else None
-        found = (Finding(**{**each, "severity": Severity(each["severity"])}) for each in told.pop("findings"))
-        return cls(**told, findings=tuple(found))
+        found = tuple(Finding.read(each) for each in told.pop("findings"))
+        return cls(**told, findings=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +130,6 @@ class Circumstances:
 
     sides_read: bool = True
     """Both sides answered: without that nothing can be said of how they fit together."""
-    unreadable: int = 0
-    """Folders of the source that it does not open."""
     renamed: int = 0
     left_out: int = 0
     roles_wanted: bool = False
@@ -148,8 +161,6 @@ def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
             note("quota_tight", Severity.WARNS, "target", need=look.bytes, free=free, used=used)
     if look.too_large:
         note("too_large", Severity.WARNS, "target", n=look.too_large, limit=look.limit or 0, largest=look.largest)
-    if seen.unreadable:
-        note("folders_unreadable", Severity.WARNS, "source", n=seen.unreadable)
     if look.folders and not look.messages:
         note("no_mail", Severity.WARNS, "source")
     if not seen.sides_read:
@@ -204,9 +215,18 @@ class MemberCheck(SQLModel, table=True):
 
 
 def note_check(engine: Engine, member_id: int, token: int, look: Look) -> None:
-    """Keep what a check saw in place of what the one before it saw; LeaseLost if the lease is not ours."""
+    """Keep what a check saw in place of what the one before it saw; LeaseLost if the lease is not ours.
+
+    What only the others of the wave tell, that a login is of the other mailbox, is added as a hint.
+    """
     with writing(engine, alone=False) as session:
-        leased(session, member_id, token)
+        member = leased(session, member_id, token)
+        told = tuple(
+            replace(found, hint=hint_of_the_other_side(session, member, found.side))
+            if found.hint is None and found.name in OF_THE_NAME
+            else found
+            for found in look.findings
+        )
         row = session.get(MemberCheck, member_id) or MemberCheck(member_id=member_id, at=now(), document="")
-        row.at, row.document = now(), look.document()
+        row.at, row.document = now(), replace(look, findings=told).document()
         session.add(row)

@@ -24,7 +24,7 @@ from models.member import (
     note_under_lease,
     this_runner,
 )
-from models.other_side import hint_of_the_other_side
+from models.other_side import OF_THE_NAME, hint_of_the_other_side
 from models.receive_range import FolderAge, LimitedRange, Sign, limited_range
 from models.refusals import is_parked, not_before, read_refusals
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
@@ -35,8 +35,6 @@ SIGN_IN_CAUSES = frozenset(
     {"bad_credentials", "app_password_required", "ambiguous_login", "password_expired", "password_missing"}
 )
 """Failures at the source that a new password may cure."""
-_OF_THE_NAME = frozenset({"bad_credentials", "ambiguous_login", "no_such_user"})
-"""Failures that a wrong name may be behind."""
 
 
 Met = Mapping[Side, str]
@@ -294,7 +292,7 @@ def member_failed(
     with _last_of(engine, member_id, token, met) as (session, member):
         if refusals is not None:
             member.refusals = refusals
-        if hint is None and cause in _OF_THE_NAME:
+        if hint is None and cause in OF_THE_NAME:
             hint = hint_of_the_other_side(session, member, side)
         member.hint, member.known_by = str(hint or ""), known_by
         _fail(session, member, cause, side, server_text, resume_at)

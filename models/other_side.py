@@ -8,6 +8,8 @@ from sqlmodel import Session, col, select
 from models.hints import Hint
 from models.member import Member
 
+OF_THE_NAME = frozenset({"bad_credentials", "ambiguous_login", "no_such_user"})
+"""Failures that a wrong name may be behind."""
 LEAST = 3
 """So many others of the wave must agree on what a side's addresses look like."""
 _MOST = 200

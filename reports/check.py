@@ -8,10 +8,11 @@ from typing import Any
 from models.bilingual import Text
 from models.causes import OWNERS, causes
 from models.check import Finding, Kind, Look, Severity, kind
+from models.hints import Hint
 from models.providers import ANYBODY, provider_named
 from models.receive_range import LimitedRange
 from models.states import FINAL, MOVED, MemberState
-from reports.steps import Cure, cures_document, cures_of
+from reports.steps import Cure, cures_document, cures_of, hints_of
 from reports.texts import Count, human_bytes, sentence
 
 _SIZES = {"need", "free", "used", "limit", "largest"}
@@ -38,8 +39,6 @@ class CheckedMember:
     findings: tuple[Finding, ...]
     source_provider: str = ""
     target_provider: str = ""
-    hint: Text | None = None
-    """What probably lies behind the first of them that blocks."""
 
     @property
     def ready(self) -> bool:
@@ -48,6 +47,14 @@ class CheckedMember:
     def beside(self, name: str, side: str) -> list[Finding]:
         """What else blocks the member."""
         return [f for f in self.findings if f.severity == Severity.BLOCKS and (f.name, f.side) != (name, side)]
+
+    def steps_against(self, found: Finding) -> tuple[Text, ...]:
+        """What is to be clicked at the service of the finding's side; nothing where the finding is no cause."""
+        cause = causes().get(found.name)
+        return provider_named(self.provider(found.side) or ANYBODY).steps_for(cause.step) if cause else ()
+
+    def provider(self, side: str) -> str:
+        return self.target_provider if side == "target" else self.source_provider
 
     @property
     def weight(self) -> int:
@@ -69,22 +76,37 @@ class FindingGroup:
         return kind(self.name, self.side)
 
     @property
+    def server_texts(self) -> frozenset[str]:
+        """What servers said to it, in different words."""
+        return frozenset(found.server_text for _, found in self._own) - {""}
+
+    @property
+    def hints(self) -> tuple[tuple[Text, tuple[CheckedMember, ...]], ...]:
+        """What probably lies behind it, with the members of whom it is thought."""
+        return hints_of((member, each.hint) for member, each in self._own)
+
+    @property
     def cures(self) -> tuple[Cure[CheckedMember], ...]:
         """What members of each provider click against it; nothing where the finding is no cause."""
         found = causes().get(self.name)
         if found is None:
             return ()
-        names = ((m, m.target_provider if self.side == "target" else m.source_provider) for m in self.members)
-        return cures_of(found, ((member, provider_named(name or ANYBODY)) for member, name in names))
+        return cures_of(
+            found, ((member, provider_named(member.provider(self.side) or ANYBODY)) for member in self.members)
+        )
+
+    @property
+    def _own(self) -> Iterable[tuple[CheckedMember, Finding]]:
+        return ((m, f) for m in self.members for f in m.findings if (f.name, f.side) == (self.name, self.side))
 
 
 def with_findings(
-    look: Look | None, state: MemberState, cause: str, side: str, server_text: str, limited: LimitedRange | None
+    look: Look | None, state: MemberState, failed: Finding | None, limited: LimitedRange | None
 ) -> tuple[Finding, ...]:
     """The findings of the last check, and what the member's row knows beside: it says so when there was no check."""
     found = list(look.findings) if look else []
-    if cause and all(each.name != cause for each in found):
-        found.insert(0, Finding(cause, Severity.BLOCKS, side, {}, server_text))
+    if failed and all((each.name, each.side) != (failed.name, failed.side) for each in found):
+        found.insert(0, failed)
     if limited and look:
         found.append(Finding("receive_range", Severity.WARNS, "source"))
     if not found and (look is None or state in {MemberState.CHECKING, MemberState.AWAITING_PASSWORD}):
@@ -130,7 +152,8 @@ def detail(found: Finding) -> Text | None:
     if template is None:
         return None
     return template.format(
-        **{name: human_bytes(value) if name in _SIZES else Count(value) for name, value in found.values.items()}
+        where=found.where or "?",
+        **{name: human_bytes(value) if name in _SIZES else Count(value) for name, value in found.values.items()},
     )
 
 
@@ -213,7 +236,6 @@ def _document(member: CheckedMember) -> dict[str, Any]:
         "source_quota": _quota(look.source_quota),
         "target_quota": _quota(look.target_quota),
         "findings": [_finding(found) for found in member.findings],
-        "hint": member.hint.as_dict() if member.hint else None,
     }
 
 
@@ -229,7 +251,16 @@ def _finding(found: Finding) -> dict[str, Any]:
         "detail": told.as_dict() if told else None,
         "advice": found.kind.advice.as_dict(),
         "server_text": found.server_text or None,
+        "hint": hint_document(found.hint),
     }
+
+
+def hint_document(hint: Hint | None) -> dict[str, Any] | None:
+    """What probably lies behind a failure, as plain values."""
+    if hint is None:
+        return None
+    words = hint.text.as_dict() if hint.text else {}
+    return {"kind": hint.kind, **{str(language): said for language, said in words.items()}}
 
 
 def _quota(quota: tuple[int, int] | None) -> Mapping[str, int] | None:

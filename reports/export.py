@@ -19,7 +19,7 @@ from models.hosts import HostWait
 from models.issues import Issue, Mended
 from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
-from reports.check import CheckedMember, check_document
+from reports.check import CheckedMember, check_document, hint_document
 from reports.steps import cures_document, steps_document
 from reports.summary import (
     CauseGroup,
@@ -171,7 +171,7 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
         "nothing_to_do": [_cause_group(group) for group in summary.harmless_causes],
         "limited": _cause_group(summary.limited) if summary.limited else None,
         "invalid_rows": [_invalid_row(row) for row in summary.invalid_rows],
-        "unknown_answers": unknown_document(unknown_answers(summary.members)),
+        "unknown_answers": unknown_document(unknown_answers(summary)),
         "check": check_document(summary.checks) if summary.checks else None,
     }
 
@@ -331,17 +331,20 @@ def _roster_row(
         yield "" if column in SECRET_COLUMNS else cell(row.get(column, known.get(column, "")))
     cause = member.leading_cause
     # Both mailboxes may have a fault, and who mends the roster mends both.
-    other = [each.kind for each in check.beside(cause.id, member.cause_side)] if check and cause else []
-    yield " | ".join(_bilingual(text) for text in ([cause.title] if cause else []) + [each.title for each in other])
-    fix = [_fix(member, cause)] if cause else []
-    yield " | ".join(_bilingual(text) for text in fix + [each.advice for each in other])
+    other = check.beside(cause.id, member.cause_side) if check and cause else []
+    yield " | ".join(_bilingual(text) for text in ([cause.title] if cause else []) + [f.kind.title for f in other])
+    hint = member.hint if cause == member.cause else None
+    fix = [_fix(cause.advice, member.steps_against(cause), hint)] if cause else []
+    if check:
+        fix += [_fix(each.kind.advice, check.steps_against(each), each.hint) for each in other]
+    yield " | ".join(_bilingual(text) for text in fix)
 
 
-def _fix(member: MemberSummary, cause: Cause) -> Text:
+def _fix(advice: Text, steps: Sequence[Text], hint: Hint | None) -> Text:
     """What to do: what probably lies behind it first, then the general advice and the provider's own steps."""
-    advice = with_steps(cause.advice, member.steps_against(cause))
-    hint = member.hint.text if member.hint and cause == member.cause else None
-    return Text(hint.zh + advice.zh, f"{hint.en} {advice.en}") if hint else advice
+    advice = with_steps(advice, steps)
+    guess = hint.text if hint else None
+    return Text(guess.zh + advice.zh, f"{guess.en} {advice.en}") if guess else advice
 
 
 def with_steps(advice: Text, steps: Sequence[Text]) -> Text:
@@ -396,7 +399,7 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "owner": cause.owner if cause else None,
         "side": member.cause_side or None,
         "server_text": member.server_text,
-        "hint": _hint(member.hint),
+        "hint": hint_document(member.hint),
         "known_by": str(member.known_by) if member.known_by else None,
         "grade": _grade(member),
         "messages": _messages(member.counts),
@@ -412,13 +415,6 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "issues": [_issue(issue) for issue in member.issues],
         "repaired": [_repaired(m.folder, m.source_uid, m.repairs, m.server_text) for m in member.repaired],
     }
-
-
-def _hint(hint: Hint | None) -> dict[str, Any] | None:
-    if hint is None:
-        return None
-    words = hint.text.as_dict() if hint.text else {}
-    return {"kind": hint.kind, **{str(language): said for language, said in words.items()}}
 
 
 def _limited(found: LimitedRange | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlmodel import Session, col, select
 
-from models.check import Look, MemberCheck
+from models.check import Finding, Look, MemberCheck, Severity
 from models.detection import known_provider
 from models.hints import Hint
 from models.member import Member
@@ -42,7 +42,17 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
     for member, check in rows:
         look = Look.read(check.document) if check else None
         limited = ranges.get(member.id or 0)
-        hint = Hint.read(member.hint)
+        failed = None
+        if member.cause:
+            # What is said of a member's failure, as a finding.
+            failed = Finding(
+                member.cause,
+                Severity.BLOCKS,
+                member.cause_side,
+                server_text=member.server_text,
+                hint=Hint.read(member.hint),
+                known_by=member.known_by,
+            )
         yield CheckedMember(
             id=member.id or 0,
             email=member.email,
@@ -53,8 +63,5 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
             source_provider=known_provider(member, "source"),
             target_provider=known_provider(member, "target"),
             at=check.at if check else None,
-            findings=with_findings(
-                look, member.state, member.cause or "", member.cause_side, member.server_text, limited
-            ),
-            hint=hint.text if hint else None,
+            findings=with_findings(look, member.state, failed, limited),
         )

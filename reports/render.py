@@ -23,7 +23,7 @@ from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause, cause
 from models.providers import ANYBODY
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, WAVE_STATE_NAMES, MemberState, ShortState
-from reports.check import groups, in_order, sentence_of, totals
+from reports.check import CheckedMember, groups, in_order, sentence_of, totals
 from reports.check import result as check_result
 from reports.export import (
     clipped,
@@ -99,9 +99,11 @@ def render_report(
     checksum = hashlib.sha256(document).hexdigest()
 
     # The wave's pages come last, so that whoever opens one finds what it links to.
+    checks = {check.id: check for check in summary.checks}
     for member in summary.members:
         for each, wording in wordings.items():
-            replace_file(members / member_page(member, each), _page(_member_html(summary, member, wording)))
+            page = _member_html(summary, member, wording, checks.get(member.id))
+            replace_file(members / member_page(member, each), _page(page))
     _remove_strangers(members, {member_page(m, each) for m in summary.members for each in LANGUAGES})
     failures = failures_csv(summary, rows or {})
     written = ReportFiles(
@@ -166,7 +168,7 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
         not_reached=sum(member.counts.unaccounted for member in summary.members if not member.moved),
         finished_issues=_finished_issues(summary),
         checksum=checksum,
-        unknown=unknown_answers(summary.members),
+        unknown=unknown_answers(summary),
         cause_of=cause,
         stage_names=stages(),
         checked=in_order(summary.checks),
@@ -176,8 +178,12 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
     )
 
 
-def _member_html(summary: WaveSummary, member: MemberSummary, wording: Wording) -> str:
-    return rendered("member.html.j2", wording, summary=summary, member=member)
+def _member_html(
+    summary: WaveSummary, member: MemberSummary, wording: Wording, check: CheckedMember | None = None
+) -> str:
+    cause = member.leading_cause
+    beside = check.beside(cause.id, member.cause_side) if check and cause else []
+    return rendered("member.html.j2", wording, summary=summary, member=member, check=check, beside=beside)
 
 
 def _finished_issues(summary: WaveSummary) -> list[tuple[Cause, int]]:

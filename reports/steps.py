@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from models.bilingual import LANGUAGES, Text
 from models.causes import Cause
+from models.hints import Hint
 from models.providers import Provider, provider_named
 from reports.texts import sentence
 
@@ -49,6 +50,15 @@ def cures_of(cause: Cause, members: Iterable[tuple[T, Provider]]) -> tuple[Cure[
             rows[provider.name] = provider
     cures = (Cure(rows[name], rows[name].steps_for(cause.step), tuple(some)) for name, some in found.items())
     return tuple(sorted(cures, key=lambda cure: (-len(cure.members), cure.provider.name)))
+
+
+def hints_of(members: Iterable[tuple[T, Hint | None]]) -> tuple[tuple[Text, tuple[T, ...]], ...]:
+    """What probably lies behind a cause, with the members of whom it is thought, the commonest first."""
+    found: dict[Text, list[T]] = defaultdict(list)
+    for member, hint in members:
+        if hint and hint.text:
+            found[hint.text].append(member)
+    return tuple(sorted(((text, tuple(some)) for text, some in found.items()), key=lambda each: -len(each[1])))
 
 
 def services_sentence(members: Iterable[Served]) -> Text | None:

@@ -18,7 +18,7 @@ from models.receive_range import LimitedRange
 from models.server_words import KnownBy
 from models.states import MOVED, SHORT_STATES, MemberState, ShortState, WaveState
 from reports.check import CheckedMember
-from reports.steps import Cure, cures_of
+from reports.steps import Cure, cures_of, hints_of
 
 # A mailbox with more refused or lost messages than this share, and more than this many, is Poor.
 POOR_SHARE = 0.01
@@ -300,12 +300,8 @@ class CauseGroup:
 
     @property
     def hints(self) -> tuple[tuple[Text, tuple[MemberSummary, ...]], ...]:
-        """What probably lies behind it, with the members of whom it is thought, the commonest first."""
-        found: dict[Text, list[MemberSummary]] = defaultdict(list)
-        for member in self.members:
-            if member.cause == self.cause and member.hint and member.hint.text:
-                found[member.hint.text].append(member)
-        return tuple(sorted(((text, tuple(some)) for text, some in found.items()), key=lambda each: -len(each[1])))
+        """What probably lies behind it, with the members of whom it is thought."""
+        return hints_of((member, member.hint) for member in self.members if member.cause == self.cause)
 
     @property
     def without_steps(self) -> tuple[MemberSummary, ...]:

@@ -4,13 +4,15 @@ What is shown holds no name, address or number of a member: an admin can send it
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from models.causes import causes
 from models.server_words import KnownBy, normalised, pattern_of
-from reports.summary import MemberSummary
+from reports.check import CheckedMember
+from reports.summary import MemberSummary, WaveSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +36,49 @@ class _Found:
     count: int = 0
 
 
-def unknown_answers(members: Iterable[MemberSummary]) -> tuple[UnknownAnswer, ...]:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one member was answered."""
+
+    known_by: KnownBy | None
+    side: str
+    cause: str
+    text: str
+    where: str = ""
+
+
+def unknown_answers(summary: WaveSummary) -> tuple[UnknownAnswer, ...]:
     """The answers that nothing knew, the most frequent first."""
     found: dict[tuple[str, str, str, str, str], _Found] = {}
-    for member in members:
+    checks = {check.id: check for check in summary.checks}
+    for member in summary.members:
         names = _names(member)
-        own = [(member.known_by, member.cause_side, member.cause.id if member.cause else "", member.server_text)]
-        of_messages = [(i.known_by, _side(i.known_by), i.cause.id, i.server_text) for i in member.issues]
-        for known_by, side, cause, text in own + of_messages:
-            if known_by is None or known_by.is_known or not text:
+        for answer in (*_of_the_member(member, checks.get(member.id)), *_of_messages(member)):
+            known_by, side = answer.known_by, answer.side
+            if known_by is None or known_by.is_known or not answer.text:
                 continue
             host = {"source": member.source_host, "target": member.target_host}.get(side, "")
-            key = (normalised(text, (*names, host)), known_by.stage, side, host, cause)
-            each = found.setdefault(key, _Found())
+            line = normalised(answer.text, (*names, host, *_folder_names(answer.where)))
+            each = found.setdefault((line, known_by.stage, side, host, answer.cause), _Found())
             each.members.add(member.id)
             each.count += 1
     made = (UnknownAnswer(*key, members=len(each.members), count=each.count) for key, each in found.items())
     return tuple(sorted(made, key=lambda answer: (-answer.count, answer.line, answer.stage, answer.host)))
+
+
+def _of_the_member(member: MemberSummary, check: CheckedMember | None) -> Iterator[_Answer]:
+    """What its last try was answered, or its last check: one says again what the other was told."""
+    cause = member.cause.id if member.cause else ""
+    yield _Answer(member.known_by, member.cause_side, cause, member.server_text)
+    for each in check.findings if check else ():
+        if (each.name, each.side, each.server_text) != (cause, member.cause_side, member.server_text):
+            # Where it is no cause, the answer was about a folder.
+            taken_for = each.name if each.name in causes() else "unclassified"
+            yield _Answer(KnownBy.read(each.known_by), each.side, taken_for, each.server_text, each.where)
+
+
+def _of_messages(member: MemberSummary) -> Iterator[_Answer]:
+    return (_Answer(i.known_by, _side(i.known_by), i.cause.id, i.server_text) for i in member.issues)
 
 
 def _side(known_by: KnownBy | None) -> str:
@@ -62,7 +90,11 @@ def _names(member: MemberSummary) -> tuple[str, ...]:
     people = (member.email, member.source_user, member.target_user, member.display_name, member.department)
     local = (each.partition("@")[0] for each in people[:3])
     folders = (name for each in member.folders for name in (each.source_name, each.target_name))
-    return tuple(name for name in (*people, *local, *folders) if name and name.upper() != "INBOX")
+    return (*(name for name in (*people, *local) if name), *_folder_names(*folders))
+
+
+def _folder_names(*names: str) -> tuple[str, ...]:
+    return tuple(name for name in names if name and name.upper() != "INBOX")
 
 
 def unknown_document(answers: Iterable[UnknownAnswer]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from deployments.demo.imap_server import Action, Fault
 from imapcopy.answers import add_own_rules
 from imapcopy.errors import MigrationError
 from models import lifecycle
-from tasks.migrate_member import migrate_member
+from tasks.migrate_member import check_member, migrate_member
 from tests.console.conftest import CommandLine
 from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Enrolled, Office
@@ -100,6 +100,31 @@ def test_a_mistake_in_them_is_told_with_row_and_field_and_nothing_is_started(
     assert told in ended.stderr
     assert "mine.toml" in ended.stderr
     assert "account_locked" in ended.stderr
+
+
+def test_what_a_check_is_answered_on_either_side_is_listed(
+    office: Office, banjia: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[]")
+    for name in ("li", "wang"):
+        office.add(name)
+    office.old.account("li@old.example").create("Wages").deliver(b"Subject: 5\r\n\r\nHello\r\n")
+    faults = office.old.behaviour.faults
+    faults.append(Fault("EXAMINE", Action.NO, containing="Wages", text="Wages is quibbled", times=None))
+    office.old.behaviour.login_refusals = {"wang@old.example": WORDS}
+    office.new.behaviour.login_refusals = {"wang@new.example": "Flumwex 4471"}
+    enrolled = Enrolled(office)
+    kept = enrolled.store
+    for due in lifecycle.start_check(kept.engine, "first"):
+        with contextlib.suppress(MigrationError):
+            check_member.fn(due.id, due.email)
+    lifecycle.finish_wave(kept.engine, "first", checked_only=True)
+    told = banjia("wave", "unknown", "first", "--json").document["unknown_answers"]
+    assert sorted((each["answer"], each["stage"], each["side"], each["members"], each["count"]) for each in told) == [
+        ("NO <name> is quibbled", "select", "source", 1, 1),
+        ("NO Flumwex <number>", "login", "target", 1, 1),
+        ("NO The seat of <address> has been parked (case <number>)", "login", "source", 1, 1),
+    ]
 
 
 def test_a_wave_without_unknown_answers_says_so(office: Office, banjia: CommandLine) -> None:

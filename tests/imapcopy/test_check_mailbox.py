@@ -9,9 +9,11 @@ from imapcopy.account import Account
 from imapcopy.check_mailbox import MailboxCheck, check_mailbox
 from imapcopy.copy_mailbox import CopyOptions
 from models.check import Severity
+from models.hints import Hint
 from models.probe import Known
 from models.providers import use_providers
 from models.rules import FolderRules
+from models.server_words import KnownBy
 from tests.imapcopy.world import LIN, NEW, PASSWORD, WRITING, Box, account_at, mail, moment
 
 B, W, T = Severity.BLOCKS, Severity.WARNS, Severity.TELLS
@@ -63,6 +65,21 @@ def test_faults_on_both_sides_are_told_at_once_with_one_sign_in_each(three: Box)
     assert (logins(three.old), logins(three.new)) == (1, 1)
 
 
+def test_each_side_has_its_own_hint_and_its_own_answer(three: Box) -> None:
+    three.new.behaviour.login_refusals = {NEW: "[AUTHENTICATIONFAILED] no"}
+    three.old.behaviour.login_refusals = {LIN: "The seat has been parked"}
+    blank, wide = (
+        Account(account_at(server, user).server, user, password)
+        for server, user, password in ((three.old, LIN, " wrong"), (three.new, NEW, "ｗrong"))
+    )
+    old, new = check_mailbox(blank, wide, CopyOptions()).look.findings
+    assert (old.hint, new.hint) == (Hint("password_blanks_at_ends"), Hint("password_full_width"))
+    assert KnownBy.read(old.known_by) == KnownBy("login", "")
+    told = KnownBy.read(new.known_by)
+    assert told is not None
+    assert told.is_known
+
+
 def test_the_old_mailbox_is_counted_although_the_new_one_refuses(three: Box) -> None:
     target = Account(account_at(three.new, NEW).server, NEW, "wrong")
     check = check_mailbox(account_at(three.old, LIN), target, CopyOptions())
@@ -102,6 +119,16 @@ def test_a_folder_that_does_not_open_is_said_and_the_others_are_counted(three: B
     check = look(three)
     assert ("folders_unreadable", W, "source") in found(check)
     assert (check.look.messages, check.failures) == (3, ())
+
+
+def test_of_folders_that_do_not_open_the_one_with_an_answer_that_nobody_knows_is_named(three: Box) -> None:
+    for number, (name, text) in enumerate({"Locked": "[NOPERM] no", "Odd": "Odd is quibbled", "Shut": "no"}.items(), 4):
+        three.deliver(number, name)
+        three.old.behaviour.faults.append(Fault("EXAMINE", Action.NO, containing=name, text=text, times=None))
+    [told] = look(three).look.findings
+    assert (told.name, told.values, told.where) == ("folders_unreadable", {"n": 3}, "Odd")
+    assert told.server_text == "NO Odd is quibbled"
+    assert KnownBy.read(told.known_by) == KnownBy("select", "")
 
 
 @pytest.mark.parametrize(

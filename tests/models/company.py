@@ -27,7 +27,8 @@ class Company:
             session.add(found)
             session.flush()
             count = len(session.exec(select(Member).where(Member.wave_id == found.id)).all())
-            member = Member(wave_id=found.id, line=count + 2, email=email, user_name=email, state=state, **values)
+            row = {"user_name": email, **values}
+            member = Member(wave_id=found.id, line=count + 2, email=email, state=state, **row)
             session.add(member)
             session.flush()
             assert member.id is not None

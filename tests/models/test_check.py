@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from models.causes import OWNERS, causes
 from models.check import Circumstances, Finding, Look, MemberCheck, Severity, finding_names, findings, kind, note_check
 from models.database import reading
+from models.hints import Hint
 from models.member import LeaseLost, take_lease
 from tests.models.company import Company
 
@@ -24,7 +25,10 @@ FULL = Look(
     too_large=1,
     there=4,
     target_quota=(10, 20),
-    findings=(Finding("too_large", Severity.WARNS, "target", {"n": 1, "limit": 800, "largest": 900}, "words"),),
+    findings=(
+        Finding("too_large", Severity.WARNS, "target", {"n": 1, "limit": 800, "largest": 900}, "words"),
+        Finding("dns_error", Severity.BLOCKS, "source", where="li", hint=Hint("user_blanks"), known_by="connect:x"),
+    ),
 )
 
 
@@ -35,6 +39,14 @@ def test_a_look_is_read_back_as_it_was_kept(look: Look) -> None:
 
 def test_a_look_of_another_version_is_no_look() -> None:
     assert Look.read('{"version": 99, "folders": 1}') is None
+
+
+def test_a_finding_that_an_earlier_version_kept_is_read() -> None:
+    kept = '"name": "no_mail", "severity": "warns", "side": "source", "values": {}, "server_text": ""'
+    told = FULL.document().rpartition('"findings": ')[0] + f'"findings": [{{{kept}}}]}}'
+    look = Look.read(told)
+    assert look is not None
+    assert look.findings == (Finding("no_mail", Severity.WARNS, "source"),)
 
 
 def test_one_side_alone_says_nothing_of_how_both_fit_together() -> None:
@@ -77,3 +89,17 @@ def test_a_check_takes_the_place_of_the_one_before_and_needs_the_lease(engine: E
     assert Look.read(row.document) == FULL
     with pytest.raises(LeaseLost):
         note_check(engine, member, token - 1, Look())
+
+
+def test_a_login_of_the_other_mailbox_is_suspected_on_each_side(engine: Engine, company: Company) -> None:
+    for number in range(3):
+        company.add(f"m{number}@new.example", user_name=f"m{number}@old.example")
+    member = company.add("li@old.example", user_name="li@new.example")
+    refused = tuple(Finding("bad_credentials", Severity.BLOCKS, side) for side in ("source", "target"))
+    away = Finding("dns_error", Severity.BLOCKS, "source")
+    note_check(engine, member, take_lease(engine, member), Look(findings=(*refused, away)))
+    with reading(engine) as session:
+        look = Look.read(session.get_one(MemberCheck, member).document)
+    assert look is not None
+    swapped = Hint("user_of_other_side")
+    assert [found.hint for found in look.findings] == [swapped, swapped, None]

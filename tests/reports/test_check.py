@@ -6,6 +6,7 @@ import pytest
 
 from models.causes import causes
 from models.check import Finding, Look, Severity
+from models.hints import Hint
 from models.receive_range import LimitedRange, Sign
 from models.states import MemberState
 from reports.check import (
@@ -59,6 +60,17 @@ def test_each_provider_has_its_own_steps_and_each_side_its_own_advice() -> None:
     assert groups([member("c", AWAY)])[0].kind.advice == causes()["connect_failed"].at("target").advice
 
 
+def test_what_probably_lies_behind_it_stands_with_its_own_side() -> None:
+    blank, swapped = Hint("password_blanks_at_ends"), Hint("user_of_other_side")
+    both = [replace(WRONG, hint=blank), replace(WRONG, side="target", hint=swapped)]
+    found = groups([member("a", *both), member("b", *both), member("c", WRONG)])
+    told = {(group.side, text): [m.email for m in some] for group in found for text, some in group.hints}
+    assert told == {("source", blank.text): ["a", "b"], ("target", swapped.text): ["a", "b"]}
+    [first] = check_document([member("a", *both)])["members"]
+    assert [each["hint"]["kind"] for each in first["findings"]] == ["password_blanks_at_ends", "user_of_other_side"]
+    assert all(each["hint"]["zh-CN"] and each["hint"]["en"] for each in first["findings"])
+
+
 def test_a_finding_says_its_numbers_in_both_languages() -> None:
     assert sentence_of(LARGE).en.endswith(": 1 message is beyond 1.0 MB; the largest has 3.0 MB")
     assert sentence_of(LARGE).zh.endswith("：1 封超过 1.0 MB，最大的 3.0 MB")
@@ -82,13 +94,15 @@ def test_a_server_is_away_when_every_one_of_several_members_needs_it(members: li
 
 def test_what_the_members_row_says_is_a_finding_too() -> None:
     limited = LimitedRange(Sign.AGE, 30)
-    assert with_findings(LOOK, M.READY, "", "", "", None) == ()
-    assert [f.name for f in with_findings(LOOK, M.READY, "", "", "", limited)] == ["receive_range"]
-    assert [f.name for f in with_findings(None, M.QUEUED, "", "", "", None)] == ["not_checked"]
-    [lost] = with_findings(None, M.FAILED, "vault_closed", "", "closed", None)
-    assert (lost.name, lost.severity, lost.server_text) == ("vault_closed", Severity.BLOCKS, "closed")
+    assert with_findings(LOOK, M.READY, None, None) == ()
+    assert [f.name for f in with_findings(LOOK, M.READY, None, limited)] == ["receive_range"]
+    assert [f.name for f in with_findings(None, M.QUEUED, None, None)] == ["not_checked"]
+    closed = Finding("vault_closed", Severity.BLOCKS, "", {}, "closed")
+    assert with_findings(None, M.FAILED, closed, None) == (closed,)
     look = Look(findings=(WRONG,))
-    assert with_findings(look, M.NEEDS_PASSWORD, "bad_credentials", "source", "no", None) == (WRONG,)
+    assert with_findings(look, M.NEEDS_PASSWORD, replace(WRONG, server_text="no"), None) == (WRONG,)
+    other = replace(WRONG, side="target")
+    assert with_findings(look, M.FAILED, other, None) == (other, WRONG)
 
 
 def test_the_document_has_every_number_and_both_languages() -> None:

@@ -7,14 +7,18 @@ from pathlib import Path
 
 from imapcopy.answers import add_own_rules, judge, read_own_rules
 from models.causes import cause
+from models.check import Finding, Severity
 from models.hints import Hint
 from models.server_words import KnownBy
 from models.states import MemberState
+from reports.check import CheckedMember
 from reports.export import summary_document
 from reports.render import render_report
 from reports.summary import IssueSummary, MemberSummary, WaveSummary
 from reports.unknown import rules_text, unknown_answers
 from tests.reports.sample import sample_member, sample_summary
+
+B = Severity.BLOCKS
 
 
 def refused(number: int, text: str, rule: str = "", *, stage: str = "login", side: str = "source") -> MemberSummary:
@@ -30,6 +34,10 @@ def refused(number: int, text: str, rule: str = "", *, stage: str = "login", sid
     )
 
 
+def wave(*members: MemberSummary) -> WaveSummary:
+    return replace(sample_summary(), members=members, checks=())
+
+
 def not_written(text: str, rule: str = "", stage: str = "append") -> IssueSummary:
     return IssueSummary("INBOX", 7, cause("unclassified"), None, 10, text, KnownBy(stage, rule))
 
@@ -42,7 +50,7 @@ def parked() -> WaveSummary:
 
 
 def test_answers_that_differ_in_names_and_numbers_are_one_and_known_ones_are_left_out() -> None:
-    found = unknown_answers(parked().members)
+    found = unknown_answers(parked())
     assert [(each.line, each.stage, each.side, each.members, each.count) for each in found] == [
         ("NO Flumwex <number>", "append", "target", 1, 2),
         (found[1].line, "login", "source", 2, 2),
@@ -54,21 +62,41 @@ def test_answers_that_differ_in_names_and_numbers_are_one_and_known_ones_are_lef
 
 def test_what_no_server_said_is_not_listed() -> None:
     silent = replace(refused(1, "Connection reset by peer"), known_by=None)
-    assert unknown_answers([silent, refused(2, "")]) == ()
+    assert unknown_answers(wave(silent, refused(2, ""))) == ()
 
 
 def test_no_name_of_a_member_is_in_what_is_sent_on() -> None:
     member = refused(1, "")
     everything = (member.email, member.source_user, member.target_user, member.display_name, member.email.split("@")[0])
     text = "NO " + " and ".join(f"({name})" for name in everything) + " in 'Secret folder' at 10.1.2.3"
-    line = unknown_answers([replace(member, server_text=text)])[0].line
+    line = unknown_answers(wave(replace(member, server_text=text)))[0].line
     for name in (*everything, "Secret", "10.1.2.3"):
         assert name not in line
 
 
+def test_what_a_check_was_answered_is_listed_too_and_what_the_member_s_row_says_again_once() -> None:
+    member = refused(1, "NO The seat has been parked")
+    found = (
+        Finding("ambiguous_login", B, "source", {}, "NO The seat has been parked", known_by="login:"),
+        Finding("bad_credentials", B, "target", {}, "NO Quaffed by li", member.target_user, None, "login:"),
+        Finding("no_such_user", B, "target", {}, "NO no such user", known_by="login:some-rule"),
+        Finding(
+            "folders_unreadable", Severity.WARNS, "source", {"n": 2}, "NO 工资 is 8 times shut", "工资", None, "select:"
+        ),
+        Finding("too_large", Severity.WARNS, "target", {"n": 1, "limit": 1, "largest": 2}),
+    )
+    check = CheckedMember(member.id, member.email, member.state, member.source_host, "new.example", None, None, found)
+    told = unknown_answers(replace(wave(member), checks=(check,)))
+    assert {(each.line, each.stage, each.side, each.host, each.cause, each.count) for each in told} == {
+        ("NO The seat has been parked", "login", "source", "imap.old.example", "ambiguous_login", 1),
+        ("NO Quaffed by li", "login", "target", member.target_host, "bad_credentials", 1),
+        ("NO <name> is <number> times shut", "select", "source", "imap.old.example", "unclassified", 1),
+    }
+
+
 def test_the_rules_that_are_printed_are_rules_and_know_the_answers() -> None:
     summary = parked()
-    text = rules_text(unknown_answers(summary.members))
+    text = rules_text(unknown_answers(summary))
     rules = read_own_rules(text)
     assert [rule.cause for rule in rules] == ["unclassified", "ambiguous_login"]
     add_own_rules(rules)
