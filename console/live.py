@@ -151,7 +151,8 @@ def state_text(member: MemberProgress, language: Language) -> RichText:
     if member.cause:
         text += f": {cause(member.cause).title.in_language(language)}"
     if member.resume_at:
-        text += f" ({member.resume_at:%H:%M:%S} UTC)"
+        today = member.resume_at.date() == now().date()
+        text += f" ({member.resume_at:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M'}} UTC)"
     return RichText(text, style=COLOURS[member.short_state])
 
 

@@ -401,6 +401,7 @@ def _member(member: MemberSummary) -> dict[str, Any]:
         "server_text": member.server_text,
         "hint": hint_document(member.hint),
         "known_by": str(member.known_by) if member.known_by else None,
+        "resume_at": _time(member.resume_at),
         "grade": _grade(member),
         "messages": _messages(member.counts),
         "nothing_to_do": member.harmless,

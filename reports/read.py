@@ -177,6 +177,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
             server_text=member.server_text,
             known_by=KnownBy.read(member.known_by),
             hint=Hint.read(member.hint),
+            resume_at=member.resume_at,
             bytes=sum(folder.bytes for folder in mine if not folder.superseded),
             found=member.messages_found,
             folders=tuple(_folder(folder, placed.get(folder.source_name)) for folder in mine),

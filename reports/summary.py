@@ -208,6 +208,8 @@ class MemberSummary:
     target_provider: str = ""
     hint: Hint | None = None
     """What probably lies behind the cause."""
+    resume_at: datetime | None = None
+    """When it goes on by itself."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 

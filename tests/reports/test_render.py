@@ -5,6 +5,7 @@ import json
 import re
 from base64 import b64encode
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -356,3 +357,21 @@ def test_eight_hundred_members_are_rendered(tmp_path: Path) -> None:
     page = read_page(written.html_en.read_text(encoding="utf-8"))
     assert page.faults == []
     assert len({link for link in page.links if link.startswith("members/")}) == 800
+
+
+def test_a_member_that_waits_shows_until_when_and_for_what(tmp_path: Path) -> None:
+    waits = replace(
+        sample_member(1),
+        state=MemberState.THROTTLED,
+        cause=cause("bandwidth_exceeded"),
+        resume_at=MADE_AT + timedelta(hours=20),
+    )
+    written = render_report(replace(sample_summary(), members=(waits,)), tmp_path, zone=SHANGHAI)
+    at = "2026-03-15 13:26 Asia/Shanghai"
+    for language, told in zip(LANGUAGES, (f"{at} 自动继续", f"Goes on by itself at {at}"), strict=True):
+        for page in (f"wave.{language}.html", f"members/1.{language}.html"):
+            text = shown(read_page((tmp_path / page).read_text(encoding="utf-8")))
+            assert told in text, page
+            assert cause("bandwidth_exceeded").title.in_language(language) in text
+    [member] = json.loads(written.json.read_text(encoding="utf-8"))["members"]
+    assert member["resume_at"] == "2026-03-15T05:26:53+00:00"
