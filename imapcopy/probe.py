@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -54,6 +54,8 @@ _READABLE_BYTES = 1 << 20
 
 Told = Callable[[str], None]
 """Called with the name of each step as it begins."""
+Spare = Callable[[], AbstractContextManager[bool]]
+"""Holds a place at the server for one more connection, or says that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,20 @@ class _Stored:
     refused: MigrationError | None = None
 
 
-def probe_mailbox(account: Account, *, size_limit: bool = False, told: Told = lambda step: None) -> Probe:
+def probe_mailbox(
+    account: Account,
+    *,
+    size_limit: bool = False,
+    told: Told = lambda step: None,
+    spare: Spare = lambda: nullcontext(True),
+) -> Probe:
     """Probe the server of an account; raise what keeps anybody from signing in or making a folder at all.
 
     `size_limit` uploads up to 150 MB to find a limit that the server does not tell.
     """
     with Endpoint(account, ProbeConnection) as target:
         connection = target.connection
-        probing = _Probing(target, Probe(account.server.host, now(), connection.greeting), told)
+        probing = _Probing(target, Probe(account.server.host, now(), connection.greeting), told, spare)
         try:
             probing.run(size_limit)
         except MigrationError as error:
@@ -88,9 +96,10 @@ def probe_mailbox(account: Account, *, size_limit: bool = False, told: Told = la
 class _Probing:
     """One probe on its way."""
 
-    def __init__(self, target: Endpoint[ProbeConnection], probe: Probe, told: Told) -> None:
+    def __init__(self, target: Endpoint[ProbeConnection], probe: Probe, told: Told, spare: Spare) -> None:
         self._target = target
         self._told = told
+        self._spare = spare
         self.probe = probe
         self.begun = False
         """There is something to be taken away again."""
@@ -377,10 +386,16 @@ class _Probing:
             for wanted in CONNECTIONS:
                 errors: list[str] = []
                 while len(fleet) < wanted and not errors:
+                    if not opened.enter_context(self._spare()):
+                        # Members use them, or the cap is lower: that says nothing of the server.
+                        self.note(without_room=wanted)
+                        break
                     try:
                         fleet.append(opened.enter_context(ProbeConnection(self._target.account)))
                     except MigrationError as error:
                         errors.append(error.cause_id)
+                if self.probe.without_room:
+                    break
                 if not errors:
                     rates.append(self._rate(fleet, wanted))
                 else:

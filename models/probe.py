@@ -138,6 +138,8 @@ class Probe:
     """Of the sizes that were tried."""
     quota: tuple[int, int] | None = None
     rates: tuple[Rate, ...] = ()
+    without_room: int = 0
+    """So many connections could not be tried, because members had them or the cap of the host is lower."""
     connections: int = 1
     """To begin with."""
     leftovers: tuple[str, ...] = ()

@@ -47,7 +47,7 @@ def card(probe: Probe) -> list[Verdict]:
     if probe.special:
         lines.append(_special(probe))
     lines += [_size(probe), _quota(probe)]
-    if probe.rates:
+    if probe.rates or probe.without_room:
         lines.append(_speed(probe))
     state = "some" if probe.leftovers else "none"
     lines.append(_verdict("leftovers", state, what=_plain(", ".join(probe.leftovers))))
@@ -146,8 +146,10 @@ def _quota(probe: Probe) -> Verdict:
 
 def _speed(probe: Probe) -> Verdict:
     rates = _listed(map(_rate, (rate for rate in probe.rates if not rate.errors)))
-    last = probe.rates[-1]
     n = _Count(probe.connections)
+    if probe.without_room:
+        return _verdict("speed", "without_room", rates=rates, n=n, tried=_Count(probe.without_room))
+    last = probe.rates[-1]
     if not last.errors:
         return _verdict("speed", "measured", rates=rates, n=n)
     what = _listed(cause(name).title for name in sorted(set(last.errors)))

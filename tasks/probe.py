@@ -12,6 +12,7 @@ from imapcopy.errors import MemberError
 from imapcopy.probe import probe_mailbox
 from models.columns import now
 from models.database import reading
+from models.hosts import host_name
 from models.lifecycle import find_wave
 from models.member import Member
 from models.probe import Known, Probe, find_probe, known, note_probe
@@ -53,9 +54,11 @@ def target_of(kept: Store, wave: str, email: str | None) -> Account:
 
 
 def run_probe(kept: Store, account: Account, *, size_limit: bool, told: Callable[[str], None]) -> Probe:
-    """Probe at the pace that the host allows everybody, and keep the result."""
+    """Probe with the connections and at the pace that the host allows everybody, and keep the result."""
+    server, slots = account.server, governor(kept).slots
     with governor(kept).visit(account, "target") as admitted:
-        probe = probe_mailbox(admitted, size_limit=size_limit, told=told)
+        name = host_name(server.host, server.port)
+        probe = probe_mailbox(admitted, size_limit=size_limit, told=told, spare=lambda: slots.spare(name))
     note_probe(kept.engine, probe)
     forget(kept)
     return probe

@@ -84,6 +84,8 @@ def test_a_server_that_does_everything_right_is_green_throughout() -> None:
         ("size", {"told_limit": None, "largest_taken": 1 << 20, "smallest_refused": 2 << 20}, ("measured", "green")),
         ("quota", {"quota": None}, ("unknown", "amber")),
         ("speed", {"rates": (Rate(1, 1, 20, 1.0), Rate(2, 1, 0, 0.0, ("throttled",)))}, ("refused", "amber")),
+        ("speed", {"without_room": 4}, ("without_room", "amber")),
+        ("speed", {"without_room": 1, "rates": ()}, ("without_room", "amber")),
         ("leftovers", {"leftovers": ("MigrationProbe-1",)}, ("some", "red")),
         ("unfinished", {"unfinished": "throttled"}, ("because", "red")),
     ],
