@@ -247,7 +247,8 @@ def use_providers(text: str, file: str) -> None:
     """Let this process know the rows of the admin's own file, over ours; "" takes them away again."""
     global _in_force
     _in_force = providers_of(*shipped(), (file, read_table(text, file))) if text else None
-    _of_host.cache_clear()
+    for known in (_of_host, _by_word, provider_of_domain):
+        known.cache_clear()
 
 
 def providers() -> tuple[Provider, ...]:
@@ -265,13 +266,18 @@ def provider_named(name: str) -> Provider:
 
 def provider_meant(written: str) -> Provider | None:
     """The row that an admin means by a word in a roster: id, title, alias or domain, however it is typed."""
-    word = _word(written)
-    return next((row for row in providers() if word in _words(row)), None)
+    return _by_word().get(_word(written))
+
+
+@cache
+def _by_word() -> Mapping[str, Provider]:
+    """Every word that means a row; asked of each row of a roster."""
+    return {word: row for row in providers() for word in _words(row)}
 
 
 def similar_words(written: str, most: int = 3) -> list[str]:
     """Words that a misspelt one may have meant, the nearest first, one for each row."""
-    known = {word: row for row in providers() if row.name != ANYBODY for word in _words(row)}
+    known = {word: row for word, row in _by_word().items() if row.name != ANYBODY}
     near = difflib.get_close_matches(_word(written), known, n=4 * most, cutoff=0.6)
     return list(dict.fromkeys(known[word].name for word in near))[:most]
 
@@ -304,6 +310,7 @@ def _of_host(host: str) -> Provider | None:
     return found if _longest_end(host, found.hosts) else None
 
 
+@lru_cache(maxsize=1024)
 def provider_of_domain(domain: str) -> Provider | None:
     """The provider whose own addresses end in that domain."""
     return next((row for row in providers() if _longest_end(domain, row.domains)), None)
