@@ -123,7 +123,7 @@ def copy_mailbox(
         unchanged = _unchanged(pairs, statuses, to_target, new.statuses, rows, options)
         seen: list[int] = list(unchanged.values())
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
-        _recover_elsewhere(pairs, statuses, to_target, ledger)
+        _recover_elsewhere(pairs, statuses, to_target, ledger, rows)
         listed = {folder.name: folder for folder in (*old.folders, *(pair.source for pair in pairs))}
         surroundings = _Surroundings(listed, statuses)
         counts = {raw: status.messages for raw, status in statuses.items()}
@@ -138,9 +138,9 @@ def copy_mailbox(
         places.note(plan, statuses)
         if failures:
             raise _all_of(failures)
-        if len(seen) != len(unchanged) or len(seen) != len(ledger.folders()):
+        if left := [row.source_name for row in ledger.folders() if row.id not in seen]:
             there = {folder.name for folder in old.folders if folder.selectable}
-            ledger.supersede_all_but(seen, {row.source_name for row in ledger.folders()} - there)
+            ledger.supersede_all_but(seen, set(left) - there)
 
 
 def plan_folders(
@@ -288,13 +288,14 @@ def _recover_elsewhere(
     statuses: Mapping[bytes, FolderStatus],
     target: Endpoint[TargetConnection],
     ledger: Ledger,
+    known: Iterable[FolderCopy],
 ) -> None:
     """Settle what an earlier run left open in folders that this pass does not meet under their names and UIDs again:
     otherwise nobody would know the copies when their messages turn up elsewhere.
     """
     met = {(pair.source.name, pair.target_name): statuses.get(pair.source.raw) for pair in pairs}
     rows = {}
-    for row in ledger.folders():
+    for row in known:
         status = met.get((row.source_name, row.target_name))
         if status is None or status.uidvalidity != row.source_uidvalidity:
             rows[row.id or 0] = row

@@ -155,6 +155,8 @@ class Ledger:
     def batches_of(self, folder_ids: Collection[int]) -> dict[int, list[BatchRecord]]:
         """Every batch of each folder, oldest first."""
         found: dict[int, list[BatchRecord]] = {folder_id: [] for folder_id in folder_ids}
+        if not found:
+            return found
         with reading(self._engine) as session:
             rows = session.exec(select(Batch).where(col(Batch.folder_copy_id).in_(folder_ids)).order_by(col(Batch.id)))
             for row in rows:
@@ -190,6 +192,8 @@ class Ledger:
 
     def moved_issues(self, folder_ids: Collection[int]) -> list[tuple[int, int, bytes]]:
         """Folder, source UID and digest of each message that stays behind because it was moved at the source."""
+        if not folder_ids:
+            return []
         with reading(self._engine) as session:
             rows = session.exec(
                 select(MessageIssue.folder_copy_id, MessageIssue.source_uid, MessageIssue.digest).where(

@@ -172,11 +172,12 @@ def _last_of(engine: Engine, member_id: int, token: int, met: Met = _NOBODY) -> 
     """The transaction that ends a runner's work on a member and gives its lease back; LeaseLost ends it."""
     with writing(engine, alone=False) as session:
         member = leased(session, member_id, token)
+        yield session, member
+        # Last, so that all that is said of the member goes into one statement.
         for side, provider in met.items():
             # What is surer than a greeting has told it before.
             if not getattr(member, f"{side}_provider"):
                 setattr(member, f"{side}_provider", provider)
-        yield session, member
         give_back(member)
 
 

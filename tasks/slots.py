@@ -244,11 +244,11 @@ class Slots:
             return True
 
     def _ask_for_more(self, name: str, needed: int) -> None:
-        """Ask the database for slots, unless there are enough or it has just had none."""
+        """Ask the database for slots, unless there are enough, or it has just had none, or can have none."""
         with self._changed:
             pool = self._pools[name]
             lacking = needed - (pool.free - pool.resting)
-            if lacking <= 0 or pool.full or pool.slots > pool.keep:
+            if lacking <= 0 or pool.full or pool.slots > pool.keep or pool.slots >= pool.most(now()):
                 return
             wanted = max(pool.wanted, lacking)
         self._ask(pool, wanted)

@@ -142,6 +142,23 @@ def test_beside_its_ledger_a_member_costs_three_writing_transactions(
     assert_at_rest(li, M.SYNCED)
 
 
+def test_a_small_mailbox_is_moved_in_seven_writing_transactions(
+    office: Office, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three of a member; and its folders are opened, what is sent is intended, confirmed, and read back."""
+    monkeypatch.setattr("tasks.slots.POLL_SECONDS", 3600)
+    office.add("li")
+    office.add("wang")
+    enrolled = Enrolled(office, office.row("li"), office.row("wang"))
+    for _ in range(2):
+        assert move(enrolled, "wang") == M.SYNCED
+    member = enrolled.member("li")
+    with counted(enrolled.store.engine) as count:
+        assert migrate_member.fn(member.id or 0, member.email) == M.SYNCED
+    assert (count.writing, count.reading) == (7, 8)
+    assert count.statements <= 30
+
+
 def test_a_member_that_fails_costs_no_more(office: Office, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.slots.POLL_SECONDS", 3600)
     office.add("li")

@@ -29,6 +29,22 @@ def test_no_more_than_the_cap_are_reserved_and_what_is_given_up_is_handed_over_w
     assert (count.writing, count.reading) == (0, 0), "a thousand members, and no transaction"
 
 
+def test_who_has_all_slots_of_a_host_asks_for_none_in_place_of_those_that_are_leaving(
+    governed: Callable[..., Governor], engine: Engine
+) -> None:
+    slots = governed(at_source=3, at_target=3).slots
+    for member in (1, 2, 3):
+        assert slots.reserve(member, OLD, NEW)
+    for member in (4, 5, 6):
+        for name in slots.names(OLD, NEW):
+            slots.leaving(name, lambda: None)
+        slots.give_up(member - 3)
+        slots.look()
+        with counted(engine) as count:
+            assert slots.reserve(member, OLD, NEW)
+        assert (count.writing, count.reading) == (0, 0)
+
+
 def test_a_member_that_does_not_get_the_second_host_holds_nothing_of_the_first(
     governed: Callable[..., Governor],
 ) -> None:
