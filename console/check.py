@@ -1,6 +1,8 @@
 """Shows what a check found: what members have in common, who needs somebody first, and what will be moved."""
 
+import shlex
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,7 +12,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from console.live import plain
-from console.outcome import Exit, print_cures, print_invalid_rows, print_unknown
+from console.outcome import NAMED, Exit, in_brackets, named, print_cures, print_hints, print_invalid_rows, print_unknown
 from console.terminal import language, say, screen
 from models.bilingual import Language, Text
 from models.causes import OWNERS
@@ -20,6 +22,7 @@ from reports.check import (
     CheckedMember,
     FindingGroup,
     check_document,
+    detail,
     groups,
     in_order,
     result,
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
 
 SHOWN = 40
 """Members in the table; the report has all."""
-NAMED = 3
-"""Members of a finding that are named."""
 WIDE = 130
 """Columns from which there is room for everything."""
 
@@ -49,15 +50,15 @@ _WORDS = {Severity.BLOCKS: "check_blocks", Severity.WARNS: "check_warns", Severi
 _MEMBER = Text("成员", "Member")
 _OLDEST = Text("最早", "Oldest")
 _NEWEST = Text("最新", "Newest")
-_LIKELY = Text("很可能：", "Probably: ")
 _CURE = Text("处理方法：", "What to do: ")
 _SIDES = {"source": Text("旧邮箱", "old mailbox"), "target": Text("新邮箱", "new mailbox")}
 _SERVER = Text("服务器原文：", "The server says: ")
+_TOLD = Text("本机所见：", "Seen from here: ")
 _REST = Text(
     "另有 {n} 个成员没有列出（其中 {ready} 个可以开始）。", "{n} more members are not shown ({ready} of them ready)."
 )
 _REPORT = Text("完整的表：{path}", "The whole table: {path}")
-_MEND = Text("待处理名单（改好后可再次上传）：{path}", "The members to mend, as a roster: {path}")
+_MEND = Text("待处理名单：{path}", "The members to mend, as a roster: {path}")
 
 
 def show(wave: str, *, as_json: bool) -> None:
@@ -91,6 +92,8 @@ def _told(published: "PublishedReport", *, as_json: bool) -> Exit:
         console.print(_REPORT.format(path=files.html).in_language(spoken))
         if files.failures:
             console.print(_MEND.format(path=files.failures).in_language(spoken))
+        following = "check_start" if exit_code(summary) == Exit.DONE else "check_again"
+        console.print(plain(sentence(following, wave=shlex.quote(summary.wave)).in_language(spoken)))
     return exit_code(summary)
 
 
@@ -112,9 +115,11 @@ def print_check(members: Sequence[CheckedMember], console: Console, spoken: Lang
     if rest := ordered[most:]:
         ready = sum(member.ready for member in rest)
         console.print(_REST.format(n=f"{len(rest):,}", ready=f"{ready:,}").in_language(spoken), style="dim")
-    for group in groups(members):
+    for severity, some in groupby(groups(members), key=lambda group: group.severity):
         console.print()
-        _print_group(group, console, spoken)
+        console.print(RichText(sentence(_WORDS[severity]).in_language(spoken), style=f"bold {_STYLES[severity]}"))
+        for group in some:
+            _print_group(group, console, spoken)
     console.print()
     if services := services_sentence(members):
         console.print(services.in_language(spoken))
@@ -126,25 +131,32 @@ def print_check(members: Sequence[CheckedMember], console: Console, spoken: Lang
 
 
 def _print_group(group: FindingGroup, console: Console, spoken: Language) -> None:
-    title = group.kind.title.in_language(spoken)
-    parts = [title, f"{len(group.members):,}", OWNERS[group.kind.owner].in_language(spoken)]
-    if group.side in _SIDES:
-        parts.append(_SIDES[group.side].in_language(spoken))
-    parts.append(sentence(_WORDS[group.severity]).in_language(spoken))
-    console.print(RichText(" · ".join(parts), style=_STYLES[group.severity]))
-    names = ", ".join(member.email for member in group.members[:NAMED])
-    more = f" +{len(group.members) - NAMED:,}" if len(group.members) > NAMED else ""
-    console.print(RichText("  ") + plain(names + more))
-    if len(group.server_texts) == 1:
-        [said] = group.server_texts
-        console.print(RichText("  ") + plain(_SERVER.in_language(spoken) + said))
-    for hint, some in group.hints:
-        likely = plain(f"{_LIKELY.in_language(spoken)}{hint.in_language(spoken)} ({len(some):,})")
-        likely.overflow = "fold"
-        console.print(Padding(likely, (0, 0, 0, 2)))
-    cure = RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken), overflow="fold")
-    console.print(Padding(cure, (0, 0, 0, 2)))
-    print_cures(group.cures, len(group.members), console, spoken, indent=2)
+    def indented(text: RichText) -> None:
+        # A Chinese sentence has no blanks to be broken at.
+        text.overflow = "fold"
+        console.print(Padding(text, (0, 0, 0, 4)))
+
+    side = [_SIDES[group.side].in_language(spoken)] if group.side in _SIDES else []
+    turn = OWNERS[group.kind.owner].in_language(spoken)
+    head = " · ".join([group.kind.title.in_language(spoken), *side, f"{len(group.members):,}", turn])
+    console.print(Padding(RichText(head, style=_STYLES[group.severity]), (0, 0, 0, 2)))
+    indented(plain(_whose(group, spoken)))
+    if group.server_text:
+        said = _SERVER if group.by_a_server else _TOLD
+        indented(plain(said.in_language(spoken) + group.server_text))
+    print_hints(group.hints, console, spoken)
+    indented(RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken)))
+    print_cures(group.cures, len(group.members), console, spoken)
+
+
+def _whose(group: FindingGroup, spoken: Language) -> str:
+    """The first members of a group, with what is told of each."""
+    if not any(detail(found) for _, found in group.told):
+        return named(group.members)
+    told = [(member.email, detail(found)) for member, found in group.told[:NAMED]]
+    names = (email + (in_brackets(text.in_language(spoken), spoken) if text else "") for email, text in told)
+    more = f" +{len(group.told) - NAMED:,}" if len(group.told) > NAMED else ""
+    return ("；" if spoken == "zh-CN" else "; ").join(names) + more
 
 
 def _table(members: Sequence[CheckedMember], width: int, spoken: Language) -> Table:
@@ -193,13 +205,15 @@ def _cells(member: CheckedMember, spoken: Language, *, wide: bool) -> list[RichT
     if wide:
         cells.append(RichText(f"{seen.newest:%Y-%m-%d}" if seen and seen.newest else "-"))
     told = RichText()
-    for number, found in enumerate(member.findings):
+    if all(found.severity == Severity.TELLS for found in member.findings):
+        told.append(sentence("check_ready").in_language(spoken), style="green")
+    # What changes nothing is told once for all, below; of each member where there is room.
+    shown = [found for found in member.findings if wide or found.severity != Severity.TELLS]
+    for found in shown:
         words = (sentence_of(found) if wide else found.kind.title).in_language(spoken)
         if found.severity == Severity.BLOCKS and found.side in _SIDES:
             # The same may have happened at both.
             words = _SIDES[found.side].in_language(spoken) + sentence("colon").in_language(spoken) + words
-        told.append(("\n" if number else "") + words, style=_STYLES[found.severity])
-    if not member.findings:
-        told.append(sentence("check_ready").in_language(spoken), style="green")
+        told.append(("\n" if told else "") + plain(words).plain, style=_STYLES[found.severity])
     cells.append(told)
     return cells

@@ -13,10 +13,11 @@ from console.live import COLOURS, plain
 from models.bilingual import Language, Text
 from models.causes import OWNERS
 from models.states import MEMBER_STATE_NAMES
+from reports.check import SERVER_CAUSES
 from reports.export import followed_sentence, result_sentence
-from reports.steps import Cure, T
+from reports.steps import Addressed, Cure, T
 from reports.summary import GRADE_NAMES, InvalidRowSummary, MemberSummary, WaveSummary
-from reports.texts import human_bytes
+from reports.texts import human_bytes, sentence
 from reports.unknown import unknown_answers
 
 
@@ -32,10 +33,6 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-# Failures of a whole server: when every member has the same one there, nothing else is worth reading.
-_SERVER_CAUSES = frozenset(
-    {"dns_error", "connect_failed", "tls_cert", "tls_protocol", "wrong_port", "ip_denied", "clear_text_refused"}
-)
 _HEADS = (
     Text("成员", "Member"),
     Text("状态", "State"),
@@ -64,7 +61,7 @@ def exit_code(summary: WaveSummary) -> Exit:
     members = summary.members
     places = {(m.cause.id, m.cause_side, _host(m)) for m in members if m.cause}
     if len(members) > 1 and len(places) == 1 and all(m.cause for m in members) and not summary.invalid_rows:
-        return Exit.UNREACHABLE if next(iter(places))[0] in _SERVER_CAUSES else Exit.PARTIAL
+        return Exit.UNREACHABLE if next(iter(places))[0] in SERVER_CAUSES else Exit.PARTIAL
     return Exit.PARTIAL
 
 
@@ -115,18 +112,35 @@ def print_causes(summary: WaveSummary, console: Console, language: Language) -> 
         owner = OWNERS[group.cause.owner].in_language(language)
         title = group.cause.title.in_language(language)
         console.print(RichText(f"  {title} · {len(group.members)} · {owner}", style="yellow"))
-        names = ", ".join(member.email for member in group.members[:5])
-        more = f" +{len(group.members) - 5}" if len(group.members) > 5 else ""
-        console.print(RichText("    ") + plain(names + more))
-        for hint, some in group.hints:
-            whose = ", ".join(member.email for member in some[:3]) + (f" +{len(some) - 3}" if len(some) > 3 else "")
-            console.print(
-                RichText("    " + _LIKELY.in_language(language), style="bold")
-                + plain(f"{hint.in_language(language)} ({whose})")
-            )
+        console.print(RichText("    ") + plain(named(group.members, 5)))
+        print_hints(group.hints, console, language)
         console.print(RichText("    " + _CURE.in_language(language) + group.cause.advice.in_language(language)))
         print_cures(group.cures, len(group.members), console, language)
+    if summary.retried_later:
+        following = sentence("causes_next", wave=shlex.quote(summary.wave))
+        console.print(plain("  " + following.in_language(language)))
     print_unknown(summary, console, language, indent=2)
+
+
+def print_hints(
+    hints: Sequence[tuple[Text, Sequence[Addressed]]], console: Console, language: Language, indent: int = 4
+) -> None:
+    """What probably lies behind a failure, and of whom that is thought."""
+    for hint, some in hints:
+        likely = RichText(_LIKELY.in_language(language), style="bold", overflow="fold")
+        likely.append(plain(hint.in_language(language) + in_brackets(named(some), language)))
+        console.print(Padding(likely, (0, 0, 0, indent)))
+
+
+def in_brackets(text: str, language: Language) -> str:
+    """An aside after a sentence or a name."""
+    return f"（{text}）" if language == "zh-CN" else f" ({text})"
+
+
+def named(members: Sequence[Addressed], most: int = NAMED) -> str:
+    """The first members' addresses, and how many more there are."""
+    more = f" +{len(members) - most:,}" if len(members) > most else ""
+    return ", ".join(member.email for member in members[:most]) + more
 
 
 def print_unknown(summary: WaveSummary, console: Console, language: Language, indent: int = 0) -> None:
@@ -141,9 +155,7 @@ def print_cures(cures: Sequence[Cure[T]], members: int, console: Console, langua
     for cure in cures:
         head = RichText(" " * indent + cure.provider.title.in_language(language), style="bold")
         if len(cure.members) < members:
-            more = f" +{len(cure.members) - NAMED:,}" if len(cure.members) > NAMED else ""
-            names = ", ".join(member.email for member in cure.members[:NAMED])
-            head.append(f" · {len(cure.members):,} · ").append(plain(names + more))
+            head.append(f" · {len(cure.members):,} · ").append(plain(named(cure.members)))
         console.print(head)
         for number, step in enumerate(cure.steps, 1):
             numbered = plain(f"{number}. {step.in_language(language)}")

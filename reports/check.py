@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from models.bilingual import Text
-from models.causes import OWNERS, causes
+from models.causes import OWNERS, Owner, causes
 from models.check import Finding, Kind, Look, Severity, kind
 from models.hints import Hint
 from models.providers import ANYBODY, provider_named
@@ -18,6 +18,7 @@ from reports.texts import Count, human_bytes, sentence
 _SIZES = {"need", "free", "used", "limit", "largest"}
 """Values of findings that are octets."""
 _ORDER = list(Severity)
+_TURNS: list[Owner] = ["admin", "member", "provider", "support", "nobody"]
 SERVER_CAUSES = frozenset(
     {"dns_error", "connect_failed", "tls_cert", "tls_protocol", "wrong_port", "ip_denied", "clear_text_refused"}
 )
@@ -76,14 +77,20 @@ class FindingGroup:
         return kind(self.name, self.side)
 
     @property
-    def server_texts(self) -> frozenset[str]:
-        """What servers said to it, in different words."""
-        return frozenset(found.server_text for _, found in self._own) - {""}
+    def server_text(self) -> str:
+        """What servers said to all of them; "" where they said different things."""
+        said = {found.server_text for _, found in self.told}
+        return said.pop() if len(said) == 1 else ""
+
+    @property
+    def by_a_server(self) -> bool:
+        """Whether a server said that, and not this computer's network."""
+        return any(found.known_by for _, found in self.told)
 
     @property
     def hints(self) -> tuple[tuple[Text, tuple[CheckedMember, ...]], ...]:
         """What probably lies behind it, with the members of whom it is thought."""
-        return hints_of((member, each.hint) for member, each in self._own)
+        return hints_of((member, each.hint) for member, each in self.told)
 
     @property
     def cures(self) -> tuple[Cure[CheckedMember], ...]:
@@ -96,8 +103,10 @@ class FindingGroup:
         )
 
     @property
-    def _own(self) -> Iterable[tuple[CheckedMember, Finding]]:
-        return ((m, f) for m in self.members for f in m.findings if (f.name, f.side) == (self.name, self.side))
+    def told(self) -> tuple[tuple[CheckedMember, Finding], ...]:
+        """Each member with its own finding."""
+        own = ((m, f) for m in self.members for f in m.findings if (f.name, f.side) == (self.name, self.side))
+        return tuple(own)
 
 
 def with_findings(
@@ -125,7 +134,7 @@ def in_order(members: Iterable[CheckedMember]) -> list[CheckedMember]:
 
 
 def groups(members: Iterable[CheckedMember]) -> list[FindingGroup]:
-    """Findings with their members, the gravest and commonest first."""
+    """Findings with their members: the gravest first, then what the admin does, then what most members have."""
     found: dict[tuple[str, str, Severity], list[CheckedMember]] = {}
     for member in members:
         for each in member.findings:
@@ -133,7 +142,7 @@ def groups(members: Iterable[CheckedMember]) -> list[FindingGroup]:
             if not some or some[-1] is not member:
                 some.append(member)
     made = [FindingGroup(*key, tuple(some)) for key, some in found.items()]
-    return sorted(made, key=lambda group: (_ORDER.index(group.severity), -len(group.members)))
+    return sorted(made, key=lambda g: (_ORDER.index(g.severity), _TURNS.index(g.kind.owner), -len(g.members)))
 
 
 def result(members: Sequence[CheckedMember]) -> Text:
@@ -147,12 +156,12 @@ def result(members: Sequence[CheckedMember]) -> Text:
 
 
 def detail(found: Finding) -> Text | None:
-    """The finding's numbers in words."""
+    """The finding's numbers in words, or where it was."""
     template = found.kind.detail
-    if template is None:
+    if template is None or ("{where}" in template.zh and not found.where):
         return None
     return template.format(
-        where=found.where or "?",
+        where=found.where,
         **{name: human_bytes(value) if name in _SIZES else Count(value) for name, value in found.values.items()},
     )
 

@@ -7,6 +7,7 @@ reaches a page is made visible and escaped on the way, by the environment and no
 import hashlib
 import re
 import secrets
+import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
@@ -172,9 +173,11 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
         cause_of=cause,
         stage_names=stages(),
         checked=in_order(summary.checks),
+        check_ready=all(member.ready for member in summary.checks) and not summary.invalid_rows,
         check_groups=groups(summary.checks),
         check_result=check_result(summary.checks),
         check_totals=totals(summary.checks),
+        wave_word=shlex.quote(summary.wave),
     )
 
 

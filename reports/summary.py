@@ -393,6 +393,16 @@ class WaveSummary:
         return not self.needs_attention and not self.unfinished and not self.invalid_rows
 
     @property
+    def only_checked(self) -> bool:
+        """Nothing was ever moved, and the check says everything that is to be said of a member."""
+        return bool(self.checks) and all(event.what != "start" for event in self.events)
+
+    @property
+    def retried_later(self) -> bool:
+        """Whether members wait for somebody, and are to be tried again after that."""
+        return any(group.cause.owner in {"admin", "member", "support"} for group in self.causes)
+
+    @property
     def causes(self) -> tuple[CauseGroup, ...]:
         """Causes of members and of single messages, the commonest first."""
         return group_by_cause(self.members)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 from console.check import SHOWN, print_check
 from models.bilingual import LANGUAGES, Language
 from models.check import Finding, Look, Severity
+from models.hints import Hint
 from models.states import MemberState
 from reports.check import CheckedMember
 from tests.console.conftest import Program
@@ -54,6 +56,33 @@ def test_eight_hundred_members_are_readable(width: int, spoken: Language) -> Non
     assert said.count("AUTHENTICATIONFAILED") == 1
 
 
+SEVERAL = (
+    Finding("bad_credentials", Severity.BLOCKS, "source", hint=Hint("user_blanks"), known_by="login:some-rule"),
+    Finding("bad_credentials", Severity.BLOCKS, "target", hint=Hint("password_blanks_at_ends")),
+    Finding("over_quota", Severity.BLOCKS, "target", {"need": 5 << 20, "free": 3 << 20}),
+    Finding("dns_error", Severity.BLOCKS, "source", server_text="[Errno -2] unknown", where="imap.old.example:993"),
+    Finding("target_not_empty", Severity.TELLS, "target", {"n": 3}),
+)
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES)
+def test_what_the_admin_does_comes_first_with_numbers_servers_and_both_sides_hints(spoken: Language) -> None:
+    members = [replace(each, email=f"{n}@new.example", findings=(SEVERAL[n],)) for n, each in enumerate(company(5))]
+    out = io.StringIO()
+    print_check(members, Console(file=out, width=200, highlight=False), spoken)
+    said = out.getvalue()
+    table, _, below = said.partition("\n\n")
+    order = [below.index(f"    {n}@new.example") for n in (2, 3, 0, 1, 4)]
+    assert order == sorted(order), below
+    english = spoken == "en"
+    assert ("2@new.example (needs 5.0 MB, 3.0 MB are free)" if english else "2@new.example（需要 5.0 MB") in below
+    assert ("3@new.example (imap.old.example:993)" if english else "3@new.example（imap.old.example:993）") in below
+    assert ("Seen from here: [Errno -2]" if english else "本机所见：[Errno -2]") in below
+    assert all(each.hint.text.in_language(spoken) in below for each in SEVERAL[:2] if each.hint and each.hint.text)
+    [ready] = [line for line in table.splitlines() if line.startswith("4@")]
+    assert ("ready" if english else "可以开始") in ready
+
+
 def test_a_check_of_everybody_tells_both_faults_and_ends_with_3_and_then_with_0(
     program: Program, office: Office, tmp_path: Path
 ) -> None:
@@ -77,6 +106,7 @@ def test_a_check_of_everybody_tells_both_faults_and_ends_with_3_and_then_with_0(
     assert written(office.old) == written(office.new) == set()
     report = Path(document["report"]["html"])
     assert 'id="check"' in report.read_text()
+    assert 'id="causes"' not in report.read_text(), "the check has said it"
     [mend] = csv.DictReader(io.StringIO(Path(document["report"]["failures"]).read_text(encoding="utf-8-sig")))
     assert mend["EmailAddress"] == "wang@new.example"
     assert mend["Cause"].count("Wrong user name or password") == 2, "one for each mailbox"
@@ -86,5 +116,6 @@ def test_a_check_of_everybody_tells_both_faults_and_ends_with_3_and_then_with_0(
     again = program.run("wave", "check", "members")
     assert again.code == 0, again
     assert "All 2 members can be moved." in again.stdout
+    assert again.stdout.splitlines()[-1] == "Next, the move: banjia wave start members"
     assert program.run("wave", "start", "members").code == 0
     assert 'id="check"' not in report.read_text(), "who has been moved needs no check"

@@ -11,6 +11,7 @@ from models.bilingual import Language, Text
 from models.causes import cause
 from models.columns import now
 from models.states import MemberState, WaveState
+from reports.check import SERVER_CAUSES
 from reports.summary import (
     FolderSummary,
     Followed,
@@ -112,6 +113,4 @@ def test_the_codes_are_the_contract_with_scripts() -> None:
 
 
 def test_every_cause_of_a_whole_server_is_a_cause() -> None:
-    from console.outcome import _SERVER_CAUSES
-
-    assert all(cause(name).id == name for name in _SERVER_CAUSES)
+    assert all(cause(name).id == name for name in SERVER_CAUSES)
