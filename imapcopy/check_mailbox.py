@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from imapcopy.account import Account
-from imapcopy.connection import Connection, Listing
+from imapcopy.connection import Listing
 from imapcopy.copy_mailbox import CopyOptions, plan_folders
 from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
@@ -22,7 +22,6 @@ from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from models.check import Circumstances, Finding, Look, Severity, findings
 from models.probe import Known
-from models.providers import Provider, provider_at
 from models.receive_range import FolderAge
 from models.server_words import KnownBy
 
@@ -131,17 +130,12 @@ def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
     limit, limit_of = connection.largest_message(), "server"
     if limit is None and (limit := known.size_limit) is not None:
         limit_of = "probe"
-    provider = _provider(connection)
+    provider = connection.provider
     if limit is None:
         limit, limit_of = provider.largest_message, "provider"
     there = sum(status.messages for status in statuses.values())
     limit_of = limit_of if limit is not None else ""
     return _AtTarget(listing, there, connection.quota(), limit, limit_of, known, provider.upload_a_day)
-
-
-def _provider(connection: Connection) -> Provider:
-    server = connection.server
-    return provider_at(server.host, connection.greeting, connection.capabilities, told=server.provider)
 
 
 def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | None, options: CopyOptions) -> _AtSource:
@@ -181,7 +175,7 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
         too_large=too_large,
         source_quota=connection.quota(),
     )
-    return _AtSource(folders, look, _unreadable(unreadable), plan, _provider(connection).download_a_day)
+    return _AtSource(folders, look, _unreadable(unreadable), plan, connection.provider.download_a_day)
 
 
 def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[MigrationError]) -> MailboxCheck:

@@ -22,7 +22,7 @@ from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Selected
 from imapcopy.sign_in import TokenEnded, connect, sign_in
 from imapcopy.wire import Response
-from models.providers import provider_at
+from models.providers import Provider, provider_at
 
 PIECE_BYTES = 4 << 20
 NOTICE_SECONDS = 0.2
@@ -55,6 +55,7 @@ class Connection:
     def __init__(self, account: Account) -> None:
         self.account = account
         self._compressible = True
+        self.capabilities: frozenset[str] = frozenset()
         offered: frozenset[str] | None = None
         while offered is None:
             account.admission.enter()
@@ -65,7 +66,7 @@ class Connection:
                 raise
         self.capabilities = offered
         account.admission.signed_in()
-        self._meet(offered)
+        self._meet()
 
     def _signed_in(self, client: Any) -> frozenset[str] | None:
         """What the server offers after the sign-in, None where that has to be tried again with another token."""
@@ -73,8 +74,9 @@ class Connection:
         self._dialogue = Dialogue(self.account, self.side, client)
         self._left = False
         """The admission knows that it ends."""
+        self._dialogue.identified = self._meet
         # Before the sign-in: who is refused needs to know most whose server it was.
-        self._meet(frozenset())
+        self._meet()
         try:
             return sign_in(self._dialogue, client)
         except TokenEnded:
@@ -90,8 +92,14 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _meet(self, capabilities: frozenset[str]) -> None:
-        self.account.met(self.side, provider_at(self.server.host, self.greeting, capabilities).name)
+    def _meet(self) -> None:
+        self.account.met(self.side, self.provider.name)
+
+    @property
+    def provider(self) -> Provider:
+        """Whose server it is, as far as that is known by now."""
+        said = self.greeting, self.capabilities, self._dialogue.identity
+        return provider_at(self.server.host, *said, told=self.server.provider)
 
     @property
     def server(self) -> Server:

@@ -49,7 +49,6 @@ from models.ledger import Ledger
 from models.ledger_rows import BatchRecord, BatchState, FolderCopy, GivenUp
 from models.places import FolderPlace
 from models.probe import Known
-from models.providers import traits_of
 from models.rules import FolderRules, Repair
 
 BATCH_MESSAGES = 250
@@ -163,7 +162,7 @@ def plan_folders(
         root=options.root,
         exclude=options.exclude,
         rules=options.folders,
-        traits=traits_of(source.server.host, source.greeting, source.capabilities),
+        traits=source.provider.traits,
         known=known,
     )
     while foreseen := {p.target_name for p in plan.pairs if p.create and options.known.refuses(p.target_name)}:

@@ -50,6 +50,10 @@ class Dialogue:
         self.uidvalidity = 0
         self.mechanism = ""
         """By which it was signed in."""
+        self.identity = ""
+        """What the server says of itself when it is told who we are (ID, RFC 2971)."""
+        self.identified: Callable[[], object] = lambda: None
+        """Called when it has said so: with the answer to a later command, where nobody waited for it."""
         self.sent = 0
         self.token: Token | None = None
         """What was signed in with, if not a password."""
@@ -168,8 +172,12 @@ class Dialogue:
         line = response.segments[0]
         if line.startswith(b"* "):
             response.segments[0] = line[2:].lstrip(b" ")
-            if response.segments[0][:3].upper() == b"BYE":
+            word = response.segments[0][:3].upper()
+            if word == b"BYE":
                 raise self.lost(response.text)
+            if word == b"ID " and (told := responses.identity(response)):
+                self.identity = told
+                self.identified()
             if responses.is_notice(response):
                 self.account.hear(self.side, response.text)
             return None

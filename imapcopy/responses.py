@@ -300,6 +300,17 @@ def _listed(response: Response, kinds: Collection[bytes] = (b"LIST", b"XLIST")) 
     )
 
 
+def identity(response: Response) -> str | None:
+    """Name and vendor out of the answer to ID (RFC 2971), "" where it tells neither; None for another response."""
+    with contextlib.suppress(grammar.GrammarError):
+        tokens = response.tokens()
+        if tokens and _is_word(tokens[0], b"ID"):
+            told = grammar.pairs(tokens[1]) if len(tokens) > 1 and isinstance(tokens[1], list) else {}
+            values = (told.get(key) for key in (b"NAME", b"VENDOR"))
+            return " ".join(value.decode("latin-1") for value in values if isinstance(value, bytes))
+    return None
+
+
 def quota(responses: Iterable[Response]) -> tuple[int, int] | None:
     """Bytes used and allowed (RFC 9208); None where no answer tells."""
     for response in responses:

@@ -102,7 +102,7 @@ class Provider:
     greeting: str = ""
     """A part of the greeting that nobody else says."""
     identity: str = ""
-    """What its ID response (RFC 2971) gives as `name`."""
+    """A part of the name or vendor that its answer to ID (RFC 2971) gives."""
     capability: str = ""
     """A capability that nobody else has."""
     domains: tuple[Ending, ...] = ()
@@ -325,11 +325,6 @@ def provider_of_records(mx: Iterable[str], cname: str = "") -> Provider | None:
         if length:
             return row
     return None
-
-
-def traits_of(host: str, greeting: str, capabilities: Collection[str]) -> Traits:
-    """What is known of the folders of a server."""
-    return provider_at(host, greeting, capabilities).traits
 
 
 def _anybody() -> Provider:

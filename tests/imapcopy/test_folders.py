@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imapcopy.folders import Folder, Place, map_folders, role_names
 from imapcopy.grammar import encode_mailbox
-from models.providers import traits_of
+from models.providers import provider_at
 from models.rules import KINDS, FolderRules
 
 
@@ -221,7 +221,9 @@ def test_a_container_of_the_service_goes_away() -> None:
         folder("其他文件夹/客户/北京"),
         folder("客户"),
     ]
-    plan = map_folders([*source, folder("其他文件夹/Sent")], [], traits=traits_of("imap.exmail.qq.com", "", ()))
+    plan = map_folders(
+        [*source, folder("其他文件夹/Sent")], [], traits=provider_at("imap.exmail.qq.com", "", ()).traits
+    )
     assert {(pair.source.name, pair.target_name, pair.why) for pair in plan.pairs} == {
         ("其他文件夹/客户", "客户", "container"),
         ("其他文件夹/客户/北京", "客户/北京", "container"),
@@ -253,18 +255,18 @@ def left_out(source: Sequence[Folder], **more: object) -> dict[str, str]:
 
 def test_what_is_no_mail_is_left_out_where_the_service_has_such_folders() -> None:
     source = [folder(name) for name in ("Calendar", "Calendar/Birthdays", "日历", "Work/Calendar", "Notes", "Mail")]
-    exchange = traits_of("10.0.0.7", "The Microsoft Exchange IMAP4 service is ready. [abc]", ())
+    exchange = provider_at("10.0.0.7", "The Microsoft Exchange IMAP4 service is ready. [abc]", ()).traits
     assert left_out(source, traits=exchange) == dict.fromkeys(
         ["Calendar", "Calendar/Birthdays", "日历", "Notes"], "not_mail"
     )
-    assert not left_out(source, traits=traits_of("imap.example", "ready", ()))
+    assert not left_out(source, traits=provider_at("imap.example", "ready", ()).traits)
 
 
 def test_views_are_left_out_everywhere_and_with_labels_the_widest_gives_what_is_nowhere_else() -> None:
     source = [INBOX, folder("Work"), folder("All", "\\all"), folder("Stars", "\\flagged"), folder("Hot", "\\important")]
-    anybody = traits_of("imap.example", "ready", ())
+    anybody = provider_at("imap.example", "ready", ()).traits
     assert left_out(source, traits=anybody) == {"All": "shows_other_folders", "Stars": "shows_other_folders"}
-    gmail = map_folders(source, [], traits=traits_of("imap.example", "ready", {"X-GM-EXT-1"}))
+    gmail = map_folders(source, [], traits=provider_at("imap.example", "ready", {"X-GM-EXT-1"}).traits)
     assert {each.source.name for each in gmail.left_out} == {"Stars", "Hot"}
     every = gmail.pairs[-1]
     assert (every.source.name, every.target_name, every.why) == ("All", "Archive", "view")
@@ -278,7 +280,7 @@ def test_views_are_left_out_everywhere_and_with_labels_the_widest_gives_what_is_
 
 def test_a_label_of_a_folder_that_is_left_out_still_keeps_its_mail_out_of_the_view() -> None:
     source = [INBOX, folder("Private"), folder("All", "\\all")]
-    plan = map_folders(source, [], traits=traits_of("imap.gmail.com", "", ()), exclude=["Private"])
+    plan = map_folders(source, [], traits=provider_at("imap.gmail.com", "", ()).traits, exclude=["Private"])
     assert b"Private" in plan.pairs[-1].source.elsewhere
 
 
