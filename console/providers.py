@@ -58,6 +58,7 @@ _SECRETS = {
     "password": Text("登录密码", "login password"),
     "oauth": Text("OAuth 授权", "OAuth"),
 }
+_BESIDE = Text("与成员的名字分开发送（PLAIN）", "named beside the member (PLAIN)")
 _TURN = {"admin": Text("管理员", "admin"), "member": Text("成员", "member")}
 _QUIRKS = Text("注意", "Good to know")
 _SOURCES = Text("来源：{words}", "Sources: {words}")
@@ -120,6 +121,7 @@ def document(row: Provider) -> dict[str, Any]:
         "mechanisms": list(row.mechanisms),
         "user_name": row.user_name,
         "master": row.master or None,
+        "authorization_identity": row.authorization_identity,
         "secrets": list(row.secrets),
         "secret_name": row.secret_name.as_dict() if row.secret_name else None,
         "limits": {
@@ -177,6 +179,8 @@ def _facts(row: Provider, spoken: Language) -> list[tuple[str, list[str]]]:
     def servers(found: tuple[MailServer, ...]) -> list[str]:
         return [f"{each}" + (f"  {each.area.in_language(spoken)}" if each.area else "") for each in found]
 
+    masters = [_BESIDE.in_language(spoken)] if row.authorization_identity else []
+    masters += [row.master] if row.master else []
     secret = row.secret_name.in_language(spoken) if row.secret_name else ""
     told: list[tuple[str, list[str]]] = [
         ("imap", servers(row.imap) or [_OWN_SERVER.in_language(spoken)]),
@@ -184,7 +188,7 @@ def _facts(row: Provider, spoken: Language) -> list[tuple[str, list[str]]]:
         ("user_name", [_USER_NAMES[row.user_name].in_language(spoken)] if row.user_name else []),
         ("secret", [secret] if secret else [_SECRETS[each].in_language(spoken) for each in row.secrets[:1]]),
         ("mechanisms", [", ".join(row.mechanisms)] if row.mechanisms else []),
-        ("master", [row.master] if row.master else []),
+        ("master", masters),
     ]
     for name in ("connections", "mailbox_connections", "logins_a_minute", *_OCTETS):
         value = getattr(row, name)

@@ -3,9 +3,12 @@
 import base64
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from imapcopy import grammar
 from imapcopy.account import Account
+from imapcopy.errors import MemberError, Side
+from models.providers import Provider
 
 _FOR_PASSWORDS = ("PLAIN", "LOGIN")
 _FOR_TOKENS = ("XOAUTH2", "OAUTHBEARER")
@@ -36,6 +39,29 @@ def mechanisms(
         able = ["PLAIN"]
     wished = [known, *preferred]
     return sorted(able, key=lambda name: wished.index(name) if name in wished else len(wished))
+
+
+def template_for(account: Account, provider: Provider, offered: Collection[str]) -> str:
+    """How a service wants the names of an administrator and a member: in one by a template, "" for beside each other.
+
+    The latter (RFC 4616) is surer where it is known to work: the separator of a template is each house's own.
+    """
+    beside = provider.authorization_identity and "AUTH=PLAIN" in offered
+    return provider.master if account.on_behalf and not beside else ""
+
+
+def named_in_one(account: Account, side: Side, template: str) -> Account:
+    """The account with the member's and the administrator's name in one, as `user*admin` or `domain/admin/user`.
+
+    {user} is the member's whole login, or what stands before the @ in a template that has {domain}, too.
+    """
+    local, _, domain = account.user.partition("@")
+    if "{domain}" in template and not domain:
+        told = "the template has {domain}, and the login has none"
+        raise MemberError("admin_refused", side, told, where=account.user)
+    user = local if "{domain}" in template else account.user
+    login = template.format(user=user, local=local, domain=domain, admin=account.login)
+    return replace(account, login=login, on_behalf=False)
 
 
 def login_command(account: Account) -> bytes:

@@ -7,7 +7,7 @@ import re
 
 from imapcopy.account import Account
 from models.hints import Hint
-from models.providers import Provider
+from models.providers import Provider, providers
 
 CAUSES = frozenset(
     {"bad_credentials", "ambiguous_login", "app_password_required", "no_such_user", "admin_refused", "token_refused"}
@@ -37,6 +37,17 @@ def login_hint(account: Account, provider: Provider) -> Hint | None:
         if _SPACES.search(account.password):
             return Hint("password_blanks_inside")
     return Hint("user_upper_case") if account.user != account.user.lower() else None
+
+
+def template_hint(account: Account, provider: Provider, used: str) -> Hint | None:
+    """How else an administrator may have to be named where nobody wrote a template; `used` is the service's own."""
+    if not account.on_behalf:
+        return None
+    if used:
+        return Hint("admin_template", {"template": used})
+    if provider.authorization_identity:
+        return None
+    return Hint("admin_templates", {"templates": tuple(f"{r.title.en} {r.master}" for r in providers() if r.master)})
 
 
 def _is_not_typed(account: Account) -> bool:

@@ -23,8 +23,16 @@ from imapcopy.account import Account, Server, Token
 from imapcopy.answers import judge, judge_exception
 from imapcopy.dialogue import MAX_COLLECTED_BYTES, THROW_AWAY, Dialogue
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused, ServerError, Side, error_of_reach
-from imapcopy.mechanisms import acknowledgement, login_command, mechanisms, sasl_response, told_in
-from imapcopy.refused_login import login_hint
+from imapcopy.mechanisms import (
+    acknowledgement,
+    login_command,
+    mechanisms,
+    named_in_one,
+    sasl_response,
+    template_for,
+    told_in,
+)
+from imapcopy.refused_login import login_hint, template_hint
 from imapcopy.unconnected import hint_of
 from imapcopy.wire import Deadline
 from models.providers import provider_at
@@ -37,6 +45,8 @@ _BEYOND_THE_LIBRARY = (ValueError, ArithmeticError, MemoryError)
 """What the library lets out where an answer is no IMAP: numbers of a thousand digits, literals of an exabyte."""
 IDENTITY = b'ID ("name" "Banjia")'
 _OF_THE_PASSWORD = frozenset({"bad_credentials", "ambiguous_login", "app_password_required"})
+_OF_THE_TEMPLATE = frozenset({"admin_refused", "auth_mechanism"})
+"""Causes that may lie in how an administrator and a member are named."""
 _OF_THE_TOKEN = _OF_THE_PASSWORD | {"token_expired", "oauth_consent", "oauth_required"}
 """Causes that another token may cure, where this one is not new."""
 
@@ -146,6 +156,9 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
     dialogue.hear_alert(_text(client.welcome).removeprefix("* "))
     known = account.ways.known(account.server, account.credential)
     provider = provider_at(account.server.host, _text(client.welcome), offered, told=account.server.provider)
+    asked = account
+    if template := template_for(asked, provider, offered):
+        account = dialogue.account = named_in_one(asked, side, template)
     ways = mechanisms(account, offered, preferred=provider.mechanisms, known=known)
     token = account.tokens.current() if account.tokens else None
     failure: MigrationError = _no_mechanism(account, side, offered)
@@ -175,6 +188,8 @@ def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
         account.ways.answered(account.server, account.password, let_in=False)
     if failure.cause_id in refused_login.CAUSES:
         failure.hint = login_hint(account, provider)
+    if failure.hint is None and failure.cause_id in _OF_THE_TEMPLATE:
+        failure.hint = template_hint(asked, provider, template)
     raise failure
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import cache, lru_cache
 from importlib.resources import files
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
@@ -50,6 +51,21 @@ def _known_step(name: str) -> str:
 
 def _folded(value: object) -> object:
     return frozenset(each.casefold() for each in value) if isinstance(value, list) else value
+
+
+def names_both(template: str) -> bool:
+    """Whether a template makes one login of a member's name and an administrator's."""
+    try:
+        places = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError:
+        return False
+    return places <= {"user", "domain", "local", "admin"} and "admin" in places and bool(places & {"user", "local"})
+
+
+def _naming_both(template: str) -> str:
+    if not names_both(template):
+        raise PydanticCustomError("string_pattern_mismatch", "Input should have places for user and admin")
+    return template
 
 
 Bilingual = Annotated[Text, BeforeValidator(_bilingual)]
@@ -118,8 +134,10 @@ class Provider:
     """How to sign in, the best first; empty leaves it to the server."""
     user_name: UserName | None = None
     """What to sign in as."""
-    master: str = ""
+    master: Annotated[str, AfterValidator(_naming_both)] = ""
     """How an administrator signs in as a member: a template of `{user}`, `{domain}` and `{admin}`."""
+    authorization_identity: bool = False
+    """An administrator is also taken who is named beside the member (RFC 4616), which goes before `master`."""
     secrets: tuple[Secret, ...] = ()
     """What to sign in with, the usual first."""
     secret_name: Bilingual | None = None

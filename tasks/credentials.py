@@ -4,18 +4,18 @@
 """
 
 from pathlib import Path
-from string import Formatter
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from imapcopy.account import Account, Server
 from imapcopy.errors import MemberError, Side
+from imapcopy.mechanisms import named_in_one
+from models.providers import names_both
 from tasks.tokens import NotIssued, TokenSource, google_tokens, microsoft_tokens
 
 Method = Literal["password", "master", "google", "microsoft"]
 
-_PLACES = frozenset({"user", "domain", "local", "admin"})
 GOOGLE_SCOPE = "https://mail.google.com/"
 MICROSOFT_SCOPES = {
     "outlook.office365.com": "https://outlook.office365.com/.default",
@@ -43,8 +43,8 @@ class SignIn(BaseModel):
     admin: str = Field(default="", description="master: the administrator's name")
     template: str = Field(
         default="",
-        description="master: how both names become one, such as {user}*{admin}; without it the administrator is named "
-        "beside the member (PLAIN)",
+        description="master: how both names become one, such as {user}*{admin}; default: as the service is known to "
+        "want it, else the administrator is named beside the member (PLAIN)",
     )
     secret: str = Field(
         default="", description="the name of the password or client secret in the vault; default: source or target"
@@ -70,11 +70,7 @@ class SignIn(BaseModel):
     @field_validator("template")
     @classmethod
     def _known_places(cls, template: str) -> str:
-        try:
-            places = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        except ValueError:
-            places = {""}
-        if template and (places - _PLACES or "admin" not in places or not places & {"user", "local"}):
+        if template and not names_both(template):
             raise ValueError("must have {user} and {admin}, and may have {domain} and {local}")
         return template
 
@@ -110,24 +106,10 @@ class SignIns(BaseModel):
         return self.source if side == "source" else self.target
 
 
-def login_by_template(template: str, user: str, admin: str) -> str:
-    """Both names in one, as `user*admin`, `domain/admin/user` or `#user@domain#admin#`.
-
-    {user} is the member's whole login, or what stands before the @ in a template that has {domain}, too.
-    """
-    local, _, domain = user.partition("@")
-    places: dict[str, Any] = {"local": local, "domain": domain, "admin": admin}
-    places["user"] = local if "{domain}" in template else user
-    return template.format(**places)
-
-
 def by_administrator(server: Server, side: Side, user: str, admin: str, password: str, template: str = "") -> Account:
-    """The account of a member whom an administrator signs in."""
-    if not template:
-        return Account(server, user, password, login=admin, on_behalf=True)
-    if "{domain}" in template and "@" not in user:
-        raise MemberError("admin_refused", side, "the template has {domain}, and the login has none", where=user)
-    return Account(server, user, password, login=login_by_template(template, user, admin))
+    """The account of a member whom an administrator signs in; without a template the service's own way is used."""
+    account = Account(server, user, password, login=admin, on_behalf=True)
+    return named_in_one(account, side, template) if template else account
 
 
 def token_source(asked: SignIn, host: str, secret: str, ca_file: Path | None, side: Side) -> TokenSource:

@@ -1,11 +1,21 @@
 """Which mechanisms are tried in which order, and what they say."""
 
 import base64
+from dataclasses import replace
 
 import pytest
 
 from imapcopy.account import Account, Server, Token
-from imapcopy.mechanisms import acknowledgement, login_command, mechanisms, sasl_response, told_in
+from imapcopy.mechanisms import (
+    acknowledgement,
+    login_command,
+    mechanisms,
+    named_in_one,
+    sasl_response,
+    template_for,
+    told_in,
+)
+from models.providers import provider_named
 
 SERVER = Server("imap.example", 993)
 MEMBER = Account(SERVER, "lin@old.example", "S3cret-canary")
@@ -53,6 +63,39 @@ def test_the_order_is_what_worked_then_what_the_service_likes_then_what_the_serv
     account: Account, offered: set[str], preferred: tuple[str, ...], known: str, tried: list[str]
 ) -> None:
     assert mechanisms(account, offered, preferred=preferred, known=known) == tried
+
+
+@pytest.mark.parametrize(
+    ("provider", "account", "offered", "template"),
+    [
+        ("exchange", PROXY, {"AUTH=PLAIN"}, "{domain}/{admin}/{user}"),
+        ("mirapoint", PROXY, set(), "#{user}@{domain}#{admin}#"),
+        ("dovecot", PROXY, {"AUTH=PLAIN"}, ""),
+        ("dovecot", PROXY, set(), "{user}*{admin}"),
+        ("cyrus", PROXY, set(), ""),
+        ("anybody", PROXY, {"AUTH=PLAIN"}, ""),
+        ("exchange", BOTH_IN_ONE, {"AUTH=PLAIN"}, ""),
+        ("exchange", MEMBER, {"AUTH=PLAIN"}, ""),
+    ],
+)
+def test_an_administrator_is_named_as_the_service_wants_it_unless_the_admin_has_said_how(
+    provider: str, account: Account, offered: set[str], template: str
+) -> None:
+    assert template_for(account, provider_named(provider), offered) == template
+
+
+@pytest.mark.parametrize(
+    ("template", "login"),
+    [
+        ("{user}*{admin}", "lin@old.example*admin"),
+        ("{domain}/{admin}/{user}", "old.example/admin/lin"),
+        ("CORP/{admin}/{local}", "CORP/admin/lin"),
+        ("#{user}@{domain}#{admin}#", "#lin@old.example#admin#"),
+    ],
+)
+def test_both_names_in_one(template: str, login: str) -> None:
+    named = named_in_one(replace(PROXY, user="lin@old.example"), "source", template)
+    assert (named.login, named.on_behalf, named.is_the_admins) == (login, False, True)
 
 
 def test_what_each_mechanism_says() -> None:

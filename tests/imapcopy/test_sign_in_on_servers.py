@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -14,6 +14,7 @@ from imapcopy.account import Account, Server, Token
 from imapcopy.errors import MemberError, MigrationError
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
+from models.providers import use_providers
 from tasks.credentials import by_administrator
 from tests.servers.cyrus import ADMIN, Cyrus, StartCyrus
 from tests.servers.dovecot import Dovecot, StartDovecot, User
@@ -72,6 +73,32 @@ def test_a_master_of_dovecot_opens_the_member_s_own_mailbox(dovecot: Dovecot, te
     assert "Only Lin" in folders(master)
     other = by_administrator(at(dovecot), "source", WANG.name, MASTER.name, MASTER.password, template)
     assert "Only Lin" not in folders(other)
+
+
+def test_a_master_of_dovecot_needs_no_separator_where_no_template_is_written(start_dovecot: StartDovecot) -> None:
+    settings = MASTERS.replace("auth_master_user_separator = *\n", "")
+    server = start_dovecot(settings=settings, files={"masters": f"{MASTER.name}:{{PLAIN}}{MASTER.password}\n"})
+    server.add_users([LIN])
+    folder_made_by(Account(at(server), LIN.name, LIN.password), "Only Lin")
+    master = by_administrator(at(server), "source", LIN.name, MASTER.name, MASTER.password)
+    with SourceConnection(master) as connection:
+        assert connection.provider.name == "dovecot"
+        assert "Only Lin" in {folder.name for folder in connection.listing().folders}
+    assert "[AUTH" in refused(replace(master, login=f"{LIN.name}*{MASTER.name}", on_behalf=False)).server_text
+
+
+def test_an_own_row_says_how_its_server_names_a_master(start_dovecot: StartDovecot) -> None:
+    settings = MASTERS.replace("separator = *", "separator = %")
+    server = start_dovecot(settings=settings, files={"masters": f"{MASTER.name}:{{PLAIN}}{MASTER.password}\n"})
+    server.add_users([LIN])
+    folder_made_by(Account(at(server), LIN.name, LIN.password), "Only Lin")
+    row = '[corp]\ntitle = { zh = "旧邮箱", en = "old mail" }\nmaster = "{user}%{admin}"\n'
+    use_providers(row, "providers.toml")
+    try:
+        told = replace(at(server), provider="corp")
+        assert "Only Lin" in folders(by_administrator(told, "source", LIN.name, MASTER.name, MASTER.password))
+    finally:
+        use_providers("", "")
 
 
 @pytest.mark.parametrize("template", ["{user}*{admin}", ""])

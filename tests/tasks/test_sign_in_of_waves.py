@@ -10,6 +10,7 @@ from deployments.demo.imap_server import Action, Fault
 from deployments.demo.personality import personality
 from imapcopy import look_up
 from imapcopy.errors import MemberError, MigrationError
+from models.hints import Hint
 from models.roster_columns import COLUMNS
 from models.states import MemberState
 from reports.read import roster_values
@@ -101,6 +102,50 @@ def test_an_administrator_moves_mailboxes_whose_passwords_nobody_has(
     if not offered and template:
         assert office.old.commands("LOGIN")
         assert not office.old.commands("AUTHENTICATE")
+
+
+EXCHANGE = " The Microsoft Exchange IMAP4 service is ready."
+AS_EXCHANGE = "(?P<domain>[^/]+)/(?P<admin>[^/]+)/(?P<local>.+)"
+
+
+@pytest.mark.parametrize("known_by", ["greeting", "roster"])
+@pytest.mark.parametrize("own", [False, True])
+def test_an_administrator_is_named_as_a_known_service_wants_it(
+    office: Office, settle: Settle, known_by: str, own: bool
+) -> None:
+    """By a side's settings, and by a row that has an administrator of its own."""
+    office.old.behaviour.masters = {"mailadmin": ADMIN_PASSWORD}
+    office.old.behaviour.master_login = AS_EXCHANGE
+    if known_by == "greeting":
+        office.old.behaviour.greeting = EXCHANGE
+    office.add("li")
+    provider = {"Provider": "exchange"} if known_by == "roster" else {}
+    row = {"SourceAdmin": "mailadmin", "Password": ADMIN_PASSWORD} if own else {"Password": ""}
+    if not own:
+        settle("source", method="master", admin="mailadmin")
+        store().vault.put_standing("source", ADMIN_PASSWORD)
+    assert run(Enrolled(office, office.row("li", **row, **provider))) == M.SYNCED
+    office.assert_moved()
+    assert len(office.old.commands("AUTHENTICATE")) == 1
+
+
+def test_a_refused_administrator_is_told_the_template_that_was_used_or_which_there_are(
+    office: Office, settle: Settle
+) -> None:
+    office.old.behaviour.masters = {"mailadmin": ADMIN_PASSWORD}
+    office.old.behaviour.master_login = r"(?P<user>[^%]+)%(?P<admin>.+)"
+    office.add("li")
+    settle("source", method="master", admin="mailadmin")
+    store().vault.put_standing("source", "canary-wrong-admin")
+    enrolled = without_passwords(office, "li", TargetPassword="canary-new,li!")
+    hint = failure(enrolled).hint
+    assert hint is not None
+    assert hint.text is not None
+    assert all(part in hint.text.en for part in ("Dovecot {user}*{admin}", "{domain}/{admin}/{user}", "banjia.toml"))
+    office.old.behaviour.greeting = EXCHANGE
+    assert failure(enrolled).hint == Hint("admin_template", {"template": "{domain}/{admin}/{user}"})
+    settle("source", method="master", admin="mailadmin", template="{user}%{admin}")
+    assert failure(enrolled).hint is None
 
 
 def test_an_administrator_without_a_right_is_told_from_one_with_a_wrong_password(
