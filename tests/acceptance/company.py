@@ -28,8 +28,8 @@ class Company:
     def emails(self) -> list[str]:
         return list(self.mail)
 
-    def rows(self) -> list[Row]:
-        return [roster_row(email, self.source, self.target) for email in self.emails]
+    def rows(self, **instead: str) -> list[Row]:
+        return [roster_row(email, self.source, self.target, **instead) for email in self.emails]
 
     def assert_moved(self, *emails: str) -> None:
         """Every message of the members named (default: all) is at the target, once and unchanged."""

@@ -135,13 +135,14 @@ class Wave:
         before = LedgerFile(self.banjia.home)
         everything = everything_too and findings.kills % 2 == 1
         begun = time.monotonic()
+        there = self.target.message_count()
         connections = len(self._line.octets)
         started = self.banjia.start_migrate(self._roster)
         if moment == SENDING:
             self._wait_for_mail_on_the_line(started, connections)
             self._starting_seconds = time.monotonic() - begun
             # Twice as long as would divide the rest evenly among the kills that are left, at the most.
-            seconds = 2 * (self._total - before.noted) / self._rate / sending_left
+            seconds = 2 * (self._total - there) / self._rate / sending_left
             waited = _wait(started, self._dice.uniform(0, seconds))
         else:
             waited = _wait(started, self._dice.uniform(0, self._starting_seconds + (2 if moment == ENDING else 0)))
@@ -152,9 +153,10 @@ class Wave:
         after = LedgerFile(self.banjia.home)
         findings.places[_place(after, started.process.pid, before)] += 1
         findings.everything += everything
-        findings.unnoted += max(self.target.message_count() - after.noted, 0)
+        arrived = self.target.message_count()
+        findings.unnoted += max(arrived - after.noted, 0)
         if moment == SENDING:
-            self._sent += after.noted - before.noted
+            self._sent += arrived - there
             self._sending_seconds += waited
             self._rate = max(self._sent, 1) / self._sending_seconds
         return True

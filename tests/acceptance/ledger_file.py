@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.servers.dovecot import DEADLINE
+
 
 class LedgerFile:
     """The program's database, read from a copy: opening the file itself would mend what a kill has left."""
@@ -30,7 +32,7 @@ class LedgerFile:
     @contextmanager
     def held(home: Path) -> Iterator[None]:
         """Keep every other process from writing, as a backup or a forgotten session does."""
-        with closing(sqlite3.connect(home / "banjia.sqlite", isolation_level=None, timeout=30)) as connection:
+        with closing(sqlite3.connect(home / "banjia.sqlite", isolation_level=None, timeout=DEADLINE)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
             yield
             connection.execute("ROLLBACK")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.command_line import ALL_DONE, Banjia, Started, roster_row, write_roster
+from tests.acceptance.command_line import ALL_DONE, LONGEST_RUN, Banjia, Started, roster_row, write_roster
 from tests.servers.compare import assert_same_mail, mail_of
 from tests.servers.dovecot import StartDovecot, wait_until
 from tests.servers.mail import mailbox_messages, seed
@@ -45,7 +45,7 @@ def test_a_worker_starts_a_scheduled_wave_by_itself_and_links_its_report(
         assert scheduled.result["state"] == "scheduled", scheduled
         run_id = scheduled.result["flow_run_id"]
 
-        wait_until(lambda: _ended(banjia, run_id, worker), "the scheduled run to end", deadline=180)
+        wait_until(lambda: _ended(banjia, run_id, worker), "the scheduled run to end", LONGEST_RUN)
         run = _flow_run(banjia, run_id)
         assert (run["state_type"], run["state_name"]) == ("COMPLETED", "CompletedWithFailures")
         began, expected = (datetime.fromisoformat(run[key]) for key in ("start_time", "expected_start_time"))
@@ -86,5 +86,5 @@ def _ask(banjia: Banjia, path: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(  # noqa: S310  (http, to our own server)
         f"{server['url']}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
         return json.load(answer)

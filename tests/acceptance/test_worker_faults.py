@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.acceptance.command_line import Banjia, Started
+from tests.acceptance.command_line import LONGEST_RUN, Banjia, Started
 from tests.acceptance.ledger_file import LedgerFile
-from tests.acceptance.office import DEADLINE, MEMBERS, MESSAGES, Office
+from tests.acceptance.office import Office
 from tests.servers.dovecot import wait_until
 
 pytestmark = [pytest.mark.dovecot, pytest.mark.prefect, pytest.mark.thorough]
@@ -37,7 +37,7 @@ def all_moved(banjia: Banjia) -> bool:
 
 
 def wait_until_moved(banjia: Banjia) -> None:
-    wait_until(lambda: all_moved(banjia), "the wave to be moved", deadline=4 * DEADLINE)
+    wait_until(lambda: all_moved(banjia), "the wave to be moved", LONGEST_RUN)
 
 
 @pytest.fixture
@@ -51,8 +51,7 @@ def in_the_middle(office: Office, banjia: Banjia) -> Callable[[], Started]:
         assert deployed.code == 0, deployed
         worker = banjia.start(["worker"])
         schedule(banjia)
-        wait_until(lambda: office.target.message_count() >= 20, "mail at the target", deadline=2 * DEADLINE)
-        assert office.target.message_count() < MEMBERS * MESSAGES
+        office.wait_for_mail(worker)
         return worker
 
     return begin

@@ -4,6 +4,7 @@ What a client has written and a slow line has not taken yet waits in the client'
 """
 
 import contextlib
+import math
 import re
 import select
 import socket
@@ -50,6 +51,11 @@ class Line:
         self._listener.listen(128)
         self.port: int = self._listener.getsockname()[1]
         self._last = time.monotonic()
+        self._lock = threading.Lock()
+        self._left = math.inf
+        """So many octets may go to the server yet."""
+        self._passing = threading.Event()
+        self._passing.set()
         self._open: set[socket.socket] = set()
         self.octets: list[int] = []
         """What each connection has carried to the server, in the order of their opening."""
@@ -66,14 +72,27 @@ class Line:
         self._listener.close()
         for end in list(self._open):
             _reset(end)
+        self._passing.set()
 
     def hurry(self) -> None:
         """From now on be as fast as can be."""
         self._up_pace.seconds_an_octet = self._down_pace.seconds_an_octet = 0.0
+        with self._lock:
+            self._left = math.inf
+            self._passing.set()
 
     def slow_down(self, octets_per_second: float) -> None:
         """From now on carry no more than this to the server."""
         self._up_pace.seconds_an_octet = 1 / octets_per_second
+
+    def hold(self, after: float = 0) -> None:
+        """Carry so many octets more to the server, and then nothing either way until told to hurry."""
+        self._let_through(0, after)
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing goes through."""
+        return not self._passing.is_set()
 
     def cut(self) -> None:
         """Break every connection; what is on its way is lost."""
@@ -108,6 +127,8 @@ class Line:
         try:
             while data := client.recv(PIECE):
                 self._up_pace.wait_for_turn(len(data))
+                self._let_through(len(data))
+                self._passing.wait()
                 server.sendall(data)
                 self.octets[number] += len(data)
                 self._last = time.monotonic()
@@ -115,6 +136,12 @@ class Line:
         except OSError:
             # What a reset takes along on a real line it takes along here.
             _reset(server)
+
+    def _let_through(self, octets: int, of: float | None = None) -> None:
+        with self._lock:
+            self._left = (self._left if of is None else of) - octets
+            if self._left <= 0:
+                self._passing.clear()
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         rest = b""
@@ -124,6 +151,7 @@ class Line:
                 lines, end, rest = (rest + data).rpartition(b"\n")
                 lines += end
                 self._down_pace.wait_for_turn(len(lines))
+                self._passing.wait()
                 client.sendall(self._leave_out.sub(b"", lines) if self._leave_out else lines)
             client.sendall(rest)
         except (OSError, ValueError):
