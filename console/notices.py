@@ -15,6 +15,7 @@ from models.notices import (
     MEMBER_KINDS,
     NOTICE_KIND_NAMES,
     NOTICE_STATE_NAMES,
+    NewNotice,
     Notice,
     NoticeKind,
     NoticeState,
@@ -23,7 +24,7 @@ from models.notices import (
 )
 from tasks.notice_letters import Look
 from tasks.notice_mail import composed
-from tasks.notices import Told, configured, tell_wave
+from tasks.notices import Told, configured, due_notices, tell_wave
 from tasks.settings import settings
 from tasks.store import store
 
@@ -99,20 +100,32 @@ def send(wave: str, kinds: Sequence[str] | None, *, dry_run: bool, again: bool, 
     kept, wanted = store(), _kinds(kinds)
     if not configured(kept.settings):
         raise fail(_NOT_CONFIGURED.in_language(language()), Exit.USAGE)
-    if not dry_run:
-        if set(wanted) & set(MEMBER_KINDS):
-            open_notices(kept.engine, wave)
-        if again:
-            send_again(kept.engine, wave, wanted)
-    told = tell_wave(kept, wave, kinds=wanted, dry_run=dry_run, in_quiet_hours=at_once, patient=False)
-    _say_told(wave, told, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        _say_due(wave, due_notices(kept, wave, wanted), as_json=as_json)
+        return
+    if set(wanted) & set(MEMBER_KINDS):
+        open_notices(kept.engine, wave)
+    if again:
+        send_again(kept.engine, wave, wanted)
+    told = tell_wave(kept, wave, kinds=wanted, in_quiet_hours=at_once, patient=False)
+    _say_told(wave, told, as_json=as_json)
     if told.trouble or told.refused or told.unknown or told.later:
         raise typer.Exit(Exit.PARTIAL)
 
 
-def _say_told(wave: str, told: Told, *, dry_run: bool, as_json: bool) -> None:
+def _say_due(wave: str, due: Sequence[NewNotice], *, as_json: bool) -> None:
     if as_json:
-        due = [{"kind": each.kind, "recipient": each.recipient, "about": each.about} for each in told.due]
+        listed = [{"kind": each.kind, "recipient": each.recipient, "about": each.about} for each in due]
+        say({"wave": wave, "due": listed}, as_json=True)
+        return
+    console, spoken = screen(as_json=False), language()
+    console.print(_DUE.format(n=len(due)).in_language(spoken))
+    for each in due:
+        console.print(plain(f"  {NOTICE_KIND_NAMES[each.kind].in_language(spoken)}  {each.recipient}  {each.about}"))
+
+
+def _say_told(wave: str, told: Told, *, as_json: bool) -> None:
+    if as_json:
         document = {
             "wave": wave,
             "sent": told.sent,
@@ -122,16 +135,9 @@ def _say_told(wave: str, told: Told, *, dry_run: bool, as_json: bool) -> None:
             "quiet_until": told.quiet_until.isoformat() if told.quiet_until else None,
             "trouble": told.trouble,
         }
-        say({**document, "due": due} if dry_run else document, as_json=True)
+        say(document, as_json=True)
         return
     console, spoken = screen(as_json=False), language()
-    if dry_run:
-        console.print(_DUE.format(n=len(told.due)).in_language(spoken))
-        for each in told.due:
-            console.print(
-                plain(f"  {NOTICE_KIND_NAMES[each.kind].in_language(spoken)}  {each.recipient}  {each.about}")
-            )
-        return
     counts = _RESULT.format(sent=told.sent, later=told.later, refused=told.refused, unknown=told.unknown)
     console.print(counts.in_language(spoken))
     if told.quiet_until:

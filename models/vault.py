@@ -63,11 +63,13 @@ def _standing_content(name: str, secret: str) -> bytes:
     return json.dumps({"name": name, "secret": secret}).encode()
 
 
-def stored_sides(session: Session, wave_id: int) -> dict[int, frozenset[str]]:
-    """For which sides each member of a wave has a password; opens none."""
-    of_wave = select(Secret.member_id, Secret.side).join(Member).where(Member.wave_id == wave_id)
+def stored_sides(session: Session, wave_id: int, only: int | None = None) -> dict[int, frozenset[str]]:
+    """For which sides each member of a wave, or one of them, has a password; opens none."""
+    query = select(Secret.member_id, Secret.side).join(Member).where(Member.wave_id == wave_id)
+    if only is not None:
+        query = query.where(Secret.member_id == only)
     found: dict[int, frozenset[str]] = {}
-    for member_id, side in session.exec(of_wave):
+    for member_id, side in session.exec(query):
         found[member_id] = found.get(member_id, frozenset()) | {side}
     return found
 

@@ -1,6 +1,7 @@
 """Looks at a wave once, and turns its notices into letters and mails."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -18,7 +19,6 @@ from models.progress import WaveProgress, wave_progress
 from models.providers import ANYBODY, Provider, provider_at
 from models.states import FINAL, MOVED, SHORT_STATES, ShortState, WaveState
 from models.vault import stored_sides
-from models.wave import Wave
 from reports.admin_letters import Standing, alarm, daily_summary, time_to_go
 from reports.letters import Letter, as_html, as_text
 from reports.member_letters import MemberNotice, completion, invitation, reminder
@@ -26,7 +26,7 @@ from reports.read import read_wave
 from reports.summary import MemberSummary
 from reports.texts import Wording
 from tasks.notice_mail import Mail
-from tasks.notice_policy import Person, WaveFacts, host_troubles, last_told
+from tasks.notice_policy import Person, WaveFacts, host_troubles, last_told, still_wanted
 from tasks.store import Store
 
 SHORT_PAUSE = timedelta(minutes=10)
@@ -41,23 +41,42 @@ class Look:
         self._name = wave
         self._at = at
         self.notices = wave_notices(kept.engine, wave)
+        self.members: dict[int, Member] = {}
+        self._missing: dict[int, frozenset[str]] = {}
         with reading(kept.engine) as session:
-            found = find_wave(session, wave)
-            self._wave: Wave = found
-            query = select(Member).where(Member.wave_id == found.id).order_by(col(Member.line))
-            self.members = {member.id or 0: member for member in session.exec(query)}
-            stored = stored_sides(session, found.id or 0)
+            self._wave = find_wave(session, wave)
+            query = select(Member).where(Member.wave_id == self._wave.id).order_by(col(Member.line))
+            stored = stored_sides(session, self._wave.id or 0)
+            for member in session.exec(query):
+                self._know(member, stored)
             left_alone = session.exec(select(Host).where(col(Host.paused_until) > at + SHORT_PAUSE))
             paused = {host.name: host.cause for host in left_alone if host.cause}
-        self._missing = {
-            each: self._wanted_sides(member) - stored.get(each, frozenset()) for each, member in self.members.items()
-        }
-        self.facts = WaveFacts(
-            found.id or 0, found.state, found.notices_opened_at, started=found.run_started_at is not None
-        )
-        self.people = [self._person(member) for member in self.members.values()]
         self.troubles = host_troubles(self.people, paused)
         self.names = {each: member.email for each, member in self.members.items()}
+
+    @property
+    def facts(self) -> WaveFacts:
+        wave = self._wave
+        return WaveFacts(wave.id or 0, wave.state, wave.notices_opened_at, wave.run_started_at)
+
+    @property
+    def people(self) -> list[Person]:
+        return [self._person(member) for member in self.members.values()]
+
+    def still_wanted(self, notice: Notice) -> bool:
+        """Look at the notice's member again, and say whether there is still a reason to write."""
+        if notice.member_id is None:
+            return True
+        with reading(self._kept.engine) as session:
+            self._wave = find_wave(session, self._name)
+            stored = stored_sides(session, self._wave.id or 0, notice.member_id)
+            self._know(session.get_one(Member, notice.member_id), stored)
+        return still_wanted(self.facts, self._person(self.members[notice.member_id]), notice)
+
+    def _know(self, member: Member, stored: Mapping[int, frozenset[str]]) -> None:
+        each = member.id or 0
+        self.members[each] = member
+        self._missing[each] = self._wanted_sides(member) - stored.get(each, frozenset())
 
     def _person(self, member: Member) -> Person:
         return Person(

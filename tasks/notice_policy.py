@@ -22,7 +22,8 @@ ENDED = frozenset({WaveState.COMPLETED, WaveState.COMPLETED_WITH_FAILURES, WaveS
 FIRST_PAUSE = timedelta(minutes=15)
 """A server that greylists takes a message after some minutes (RFC 6647 section 3)."""
 LONGEST_PAUSE = timedelta(hours=4)
-GIVEN_UP_AFTER = timedelta(days=2)
+LAST_ATTEMPT = 17
+"""With these pauses after two days. Counted in attempts, because quiet hours and a server that is away take none."""
 _SATURDAY = 5
 
 
@@ -46,20 +47,23 @@ class Hours:
 
     def _end_of_quiet(self, local: datetime) -> datetime | None:
         if self.weekends_quiet and local.weekday() >= _SATURDAY:
-            return _on_the_clock(local + timedelta(days=1), time(0), self.zone)
+            return _next_on_the_clock(local, 1, time(0))
         if self.quiet is None:
             return None
         begin, end = self.quiet
         clock = local.time()
         over_midnight = begin > end
         if (clock >= begin or clock < end) if over_midnight else begin <= clock < end:
-            return _on_the_clock(local + timedelta(days=over_midnight and clock >= begin), end, self.zone)
+            return _next_on_the_clock(local, over_midnight and clock >= begin, end)
         return None
 
 
-def _on_the_clock(day: datetime, clock: time, zone: ZoneInfo) -> datetime:
-    """That time of that day; where clocks are put on over it, the moment right after."""
-    return datetime.combine(day.date(), clock, zone).astimezone(UTC).astimezone(zone)
+def _next_on_the_clock(local: datetime, days: int, clock: time) -> datetime:
+    """That time, so many days later; where clocks are put on over it, the moment right after."""
+    then = datetime.combine(local.date() + timedelta(days), clock, local.tzinfo)
+    if then.astimezone(UTC) <= local.astimezone(UTC):
+        then = then.replace(fold=1)  # clocks were put back: the hour comes twice, and the first has passed
+    return then.astimezone(UTC).astimezone(local.tzinfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,12 @@ class WaveFacts:
     id: int
     state: WaveState
     opened_at: datetime | None
-    started: bool
+    started_at: datetime | None
+    """When its last run began."""
+
+    @property
+    def goes_on(self) -> bool:
+        return self.state == WaveState.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +192,13 @@ def no_longer_wanted(wave: WaveFacts, people: Iterable[Person], before: Iterable
     waiting = [notice for notice in before if notice.state == NoticeState.WAITING and notice.member_id is not None]
     for notice in waiting:
         person = known.get(notice.member_id or 0)
-        if person is None or not _still_wanted(wave, person, notice):
+        if person is None or not still_wanted(wave, person, notice):
             found.append(notice.id or 0)
     return found
 
 
-def _still_wanted(wave: WaveFacts, person: Person, notice: Notice) -> bool:
+def still_wanted(wave: WaveFacts, person: Person, notice: Notice) -> bool:
+    """Whether a member's notice that has not gone out yet still has its reason, and its address."""
     if person.state == MemberState.REMOVED or notice.recipient != person.address or wave.state == WaveState.CANCELLED:
         return False
     if notice.kind == NoticeKind.COMPLETION:
@@ -219,18 +229,22 @@ def host_troubles(people: Iterable[Person], paused: Mapping[str, str]) -> dict[s
 def due_alarms(
     wave: WaveFacts, troubles: Mapping[str, object], before: Sequence[Notice], plan: Plan, at: datetime
 ) -> list[NewNotice]:
-    """Alarms about servers, each once in so many hours to each admin."""
+    """Alarms about servers, each once in so many hours to each admin while a run goes on, and once after it."""
+    if wave.state in ENDED:
+        return []
     hours = timedelta(hours=plan.alarm_hours)
     turn = int(at.timestamp() // hours.total_seconds())
+    said: dict[tuple[str, str], datetime] = {}
+    for notice in before:
+        if notice.kind == NoticeKind.ALARM:
+            what = notice.about, notice.recipient
+            said[what] = max(notice.due_at, said.get(what, notice.due_at))
     found = []
     for about in troubles:
         for channel, recipient in plan.admins:
-            said = (
-                notice.due_at
-                for notice in before
-                if (notice.kind, notice.about, notice.recipient) == (NoticeKind.ALARM, about, recipient)
-            )
-            if all(at >= then + hours for then in said):
+            last = said.get((about, recipient))
+            again = wave.goes_on or (wave.started_at is not None and last is not None and last < wave.started_at)
+            if last is None or (again and at >= last + hours):
                 key = _key(wave.id, 0, NoticeKind.ALARM, about, turn, recipient)
                 found.append(NewNotice(NoticeKind.ALARM, channel, recipient, key, at, about=about))
     return found
@@ -241,7 +255,7 @@ def due_summaries(
 ) -> list[NewNotice]:
     """The day's summary for each admin who has not had one today, unless nothing changed since theirs."""
     local = at.astimezone(plan.hours.zone)
-    if not wave.started or local.time() < plan.summary_at:
+    if wave.started_at is None or local.time() < plan.summary_at:
         return []
     found = []
     for channel, recipient in plan.admins:
@@ -285,12 +299,11 @@ def outdated(before: Iterable[Notice], troubles: Mapping[str, object], at: datet
     ]
 
 
-def next_try(attempts: int, due_at: datetime, at: datetime) -> datetime | None:
+def next_try(attempts: int, at: datetime) -> datetime | None:
     """When a notice that could not be handed over is tried again; None when it has been tried for long enough."""
-    if at - due_at >= GIVEN_UP_AFTER:
+    if attempts >= LAST_ATTEMPT:
         return None
-    doublings = min(max(attempts - 1, 0), 10)
-    return at + min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE)
+    return at + min(FIRST_PAUSE * (1 << (attempts - 1)), LONGEST_PAUSE)
 
 
 def _key(wave_id: int, member_id: int, kind: NoticeKind, about: str, count: int, recipient: str) -> str:

@@ -33,11 +33,12 @@ class ChatRoom:
     url: str = ""
     received: list[Received] = field(default_factory=list)
     instead: deque[object] = field(default_factory=deque)
-    """Answers to the next messages: a status and a document (or octets), or HANG_UP."""
+    """Answers to the next messages: a status and a document (or octets), HANG_UP, or what is called to give one."""
 
     def answer(self, path: str) -> tuple[int, bytes] | None:
         if self.instead:
             said = self.instead.popleft()
+            said = said() if callable(said) else said
             if said is HANG_UP:
                 return None
             assert isinstance(said, tuple)

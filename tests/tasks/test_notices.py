@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from sqlmodel import select
@@ -16,13 +17,15 @@ from models.columns import now
 from models.database import reading, writing
 from models.member import Member
 from models.notices import MEMBER_KINDS, Notice, NoticeKind, NoticeState, open_notices, send_again, wave_notices
-from models.states import MemberState
+from models.states import MemberState, WaveState
 from models.wave import Wave
 from tasks.migrate_member import migrate_member
 from tasks.notice_letters import Look
 from tasks.notice_mail import Mail
-from tasks.notices import Told, tell_wave
+from tasks.notices import Told, due_notices, tell_wave
 from tasks.store import store
+from tests.servers.chat import HANG_UP as CHAT_HANGS_UP
+from tests.servers.chat import ChatRoom, running_chats
 from tests.servers.secrets_scan import find_secrets
 from tests.servers.smtp import HANG_UP, PASSWORD, USER, MailSink, running_smtp
 from tests.tasks.conftest import forget_everything
@@ -110,8 +113,7 @@ def test_nothing_goes_out_before_the_wave_is_opened(office: Office, sink: MailSi
 
 
 def test_a_dry_run_names_what_is_due_and_writes_nothing(enrolled: Enrolled, sink: MailSink) -> None:
-    told = tell(dry_run=True)
-    assert [(each.kind, each.recipient) for each in told.due] == [
+    assert [(each.kind, each.recipient) for each in due_notices(store(), "first")] == [
         (K.INVITATION, f"{name}@old.example") for name in ("li", "wang", "zhao")
     ]
     assert notices() == []
@@ -242,6 +244,124 @@ def test_a_notice_that_cannot_be_written_stops_no_other(
     assert "canary" not in str([notice.error for notice in notices()])
 
 
+def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen once, when everything is planned and the first notice is about to be written."""
+    whole, left = Look.mail, [happens]
+
+    def mail(self: Look, notice: Notice, language: Language | None = None) -> Mail:
+        if left:
+            left.pop()()
+        return whole(self, notice, language)
+
+    monkeypatch.setattr(Look, "mail", mail)
+
+
+def test_who_is_through_before_their_reminder_leaves_is_not_reminded(
+    enrolled: Enrolled, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell()
+    for name in ("li", "wang", "zhao"):
+        change(name, state=MemberState.NEEDS_PASSWORD, cause="bad_credentials")
+    later(days=2)
+    meanwhile(monkeypatch, lambda: change("zhao", state=MemberState.SYNCED, cause=None))
+    assert tell(kinds=[K.REMINDER]).sent == 2
+    assert len(sink.to("zhao@old.example")) == 1
+    dropped = {notice.recipient for notice in notices(K.REMINDER) if notice.state == N.DROPPED}
+    assert dropped == {"zhao@old.example"}
+
+
+def test_who_leaves_the_wave_or_is_written_to_elsewhere_meanwhile_gets_nothing_at_the_old_address(
+    enrolled: Enrolled, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def happens() -> None:
+        change("wang", state=MemberState.REMOVED)
+        change("zhao", notify_address="zhao@mail.example")
+
+    meanwhile(monkeypatch, happens)
+    assert tell().sent == 1
+    assert sink.recipients == ["li@old.example"]
+    assert tell().sent == 1
+    assert sink.recipients == ["li@old.example", "zhao@mail.example"]
+
+
+def test_a_wave_that_is_cancelled_stops_its_notices_at_once_and_for_good(
+    enrolled: Enrolled, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, ADMIN_ADDRESSES='["admin@corp.example"]')
+    forget_everything()
+
+    def cancel() -> None:
+        with writing(store().engine) as session:
+            wave = session.exec(select(Wave)).one()
+            wave.state = WaveState.CANCELLED
+            session.add(wave)
+
+    meanwhile(monkeypatch, cancel)
+    assert tell().sent == 1  # it was being written
+    assert {notice.state for notice in notices()} == {N.SENT, N.DROPPED}
+    change("wang", state=MemberState.FAILED, cause="connect_failed")
+    later(days=30)
+    assert tell() == Told()
+    assert len(sink.taken) == 1
+
+
+def test_two_runs_at_once_say_everything_once(
+    enrolled: Enrolled, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner: list[Told] = []
+    meanwhile(monkeypatch, lambda: inner.append(tell()))
+    assert tell().sent == 0
+    assert inner[0].sent == 3
+    assert sorted(sink.recipients) == ["li@old.example", "wang@old.example", "zhao@old.example"]
+
+
+def test_two_processes_at_once_say_everything_once(office: Office, sink: MailSink) -> None:
+    names = [f"m{number}" for number in range(12)]
+    for name in names:
+        office.add(name)
+    Enrolled(office)
+    command = [sys.executable, "-c", CHILD, "notices", "send", "first"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    for each in both:
+        out, _ = each.communicate()
+        assert each.returncode == 0, out.decode()
+    assert sorted(sink.recipients) == sorted(f"{name}@old.example" for name in names)
+    assert set(states().values()) == {N.SENT}
+
+
+def test_a_server_that_takes_only_so_much_a_while_gets_the_rest_later_and_all_of_it_once(
+    enrolled: Enrolled, sink: MailSink
+) -> None:
+    refusals: list[str] = []
+
+    def answer(step: str, _about: str) -> str | None:
+        if step == "MAIL" and sink.taken:
+            refusals.append(step)
+            return "451 4.7.1 too many messages in this hour"
+        return None
+
+    sink.answer = answer
+    told = tell()
+    assert (told.sent, told.later, told.trouble) == (1, 2, "451 4.7.1 too many messages in this hour")
+    assert len(refusals) == 2  # once in that connection, once in a new one, and then no more
+    sink.answer = lambda _step, _about: None
+    assert tell().sent == 0
+    later(minutes=31)
+    assert tell().sent == 2
+    assert sorted(sink.recipients) == ["li@old.example", "wang@old.example", "zhao@old.example"]
+
+
+def test_greylisting_after_a_long_quiet_time_is_waited_for_all_the_same(enrolled: Enrolled, sink: MailSink) -> None:
+    """Time in which nothing was tried is no time in which it was refused."""
+    sink.answer = lambda step, _about: "450 4.2.0 later" if step == "RCPT" else None
+    assert tell(in_quiet_hours=True, by_mail=False).sent == 0
+    later(days=3)
+    assert tell().later == 3
+    sink.answer = lambda _step, _about: None
+    later(minutes=16)
+    assert tell().sent == 3
+
+
 @pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA", "END"])
 def test_a_process_that_is_killed_while_it_hands_a_mail_over_sends_it_no_second_time(
     enrolled: Enrolled, sink: MailSink, step: str
@@ -366,3 +486,92 @@ def test_the_completion_counts_what_was_moved(running: Enrolled, sink: MailSink)
     assert "Messages in the old mailbox  3" in lines
     assert "Copied  3" in lines
     assert "Not moved  0" in lines
+
+
+# Chats
+
+
+@pytest.fixture
+def room(running: Enrolled, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ChatRoom]:
+    """A wave that has run, and admins in a chat."""
+    with running_chats() as found:
+        file = tmp_path / "chats"
+        file.write_text(f"{found.url}/open-apis/bot/v2/hook/canary-hook\n")
+        file.chmod(0o600)
+        set_all(monkeypatch, CHAT_URLS_FILE=str(file), ADMIN_ADDRESSES="[]")
+        forget_everything()
+        yield found
+
+
+def test_a_chat_that_refuses_is_told_of_and_its_next_summary_tells_everything(room: ChatRoom) -> None:
+    room.instead.append((200, {"code": 19024, "msg": "Key Words Not Found"}))
+    assert tell(kinds=[K.SUMMARY]).refused == 1
+    (refused,) = notices()
+    assert "关键词" in refused.error
+    assert "canary" not in refused.error + refused.recipient
+    later(days=1)
+    change("li", state=MemberState.SYNCED)
+    assert tell(kinds=[K.SUMMARY]).sent == 1
+    text = room.received[-1].body["content"]["text"]
+    assert "This is the first summary" in text
+    assert "li@new.example" in text
+    assert "This mail" not in text
+
+
+def test_a_chat_that_is_busy_gets_the_message_later_and_once(room: ChatRoom) -> None:
+    room.instead.append((200, {"code": 11232, "msg": "frequency limited"}))
+    change("li", state=MemberState.FAILED, cause="connect_failed", cause_side="source")
+    assert tell(kinds=[K.ALARM]).later == 1
+    assert tell(kinds=[K.ALARM]).sent == 0
+    later(minutes=16)
+    assert tell(kinds=[K.ALARM]).sent == 1
+    assert tell(kinds=[K.ALARM]).sent == 0
+    assert len(room.received) == 2
+
+
+def test_a_chat_that_hangs_up_after_the_message_does_not_get_it_again_by_itself(room: ChatRoom) -> None:
+    room.instead.append(CHAT_HANGS_UP)
+    change("li", state=MemberState.FAILED, cause="connect_failed", cause_side="source")
+    assert tell(kinds=[K.ALARM]).unknown == 1
+    later(minutes=90)
+    assert tell(kinds=[K.ALARM]) == Told()
+    assert len(room.received) == 1
+
+
+def test_a_process_that_is_killed_while_it_writes_into_a_chat_does_not_write_it_again(room: ChatRoom) -> None:
+    started: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+
+    def kill() -> object:
+        child = started.get()
+        child.kill()
+        child.wait()
+        return CHAT_HANGS_UP
+
+    room.instead.append(kill)
+    command = [sys.executable, "-c", CHILD, "notices", "send", "first", "--kind", "summary"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        started.put(child)
+    assert child.returncode == -signal.SIGKILL
+    assert tell(kinds=[K.SUMMARY]).sent == 0
+    assert [notice.state for notice in notices(K.SUMMARY)] == [N.UNKNOWN]
+    later(minutes=90)
+    assert tell(kinds=[K.ALARM, K.SUMMARY], patient=False).unknown == 0
+    later(days=1)
+    assert tell(kinds=[K.SUMMARY]).sent == 1
+    assert len(room.received) == 2
+
+
+def test_a_chat_and_a_mail_server_do_not_wait_for_each_other(
+    room: ChatRoom, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, ADMIN_ADDRESSES='["admin@corp.example"]')
+    forget_everything()
+    room.instead.append((503, b""))
+    told = tell(kinds=[K.SUMMARY])
+    assert (told.sent, told.later) == (1, 1)
+    assert sink.recipients == ["admin@corp.example"]
+    later(minutes=16)
+    set_all(monkeypatch, SMTP_PORT="9")
+    forget_everything()
+    assert tell(kinds=[K.SUMMARY]).sent == 1
+    assert len(room.received) == 2
