@@ -1,7 +1,8 @@
 """`banjia notices`: look at what people would be told, send what is due, see what became of it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import typer
@@ -52,6 +53,7 @@ _NOT_OPEN = Text(
     "The members of this wave are not written to yet: banjia notices send {wave}",
 )
 _NOBODY = Text("{n} 个成员没有可用的通知地址：{who}", "Members without an address to write to: {n} ({who})")
+_NEXT = Text("下次尝试：{when}", "Next try: {when}")
 _SHOWN = 20
 _PREVIEW_SENDER = "preview@example.invalid"
 
@@ -141,8 +143,7 @@ def _say_told(wave: str, told: Told, *, as_json: bool) -> None:
     counts = _RESULT.format(sent=told.sent, later=told.later, refused=told.refused, unknown=told.unknown)
     console.print(counts.in_language(spoken))
     if told.quiet_until:
-        local = told.quiet_until.astimezone(settings().notices_zone)
-        console.print(_QUIET.format(when=f"{local:%Y-%m-%d %H:%M %Z}").in_language(spoken))
+        console.print(_QUIET.format(when=_moment(told.quiet_until)).in_language(spoken))
     if told.trouble:
         console.print(plain(_TROUBLE.format(said=told.trouble).in_language(spoken)))
 
@@ -170,13 +171,31 @@ def show(wave: str, *, as_json: bool) -> None:
     for (kind, state), count in sorted(Counter((notice.kind, notice.state) for notice in notices).items()):
         name = NOTICE_KIND_NAMES[kind].in_language(spoken)
         console.print(f"{name}  {NOTICE_STATE_NAMES[state].in_language(spoken)}  {count:,}")
-    for notice in notices:
-        if notice.error and notice.state not in {NoticeState.SENT, NoticeState.DROPPED}:
-            how = NOTICE_STATE_NAMES[notice.state].in_language(spoken)
-            console.print(plain(f"  {notice.recipient}  {how}  {notice.error}"))
+    for (state, error), concerned in _in_trouble(notices).items():
+        console.print(plain(f"  {NOTICE_STATE_NAMES[state].in_language(spoken)}  {error}"))
+        if state == NoticeState.WAITING:
+            console.print(plain(f"    {_NEXT.format(when=_moment(concerned[0].next_at)).in_language(spoken)}"))
+        console.print(plain(f"    {_listed([notice.recipient for notice in concerned])}"))
     if unreached:
-        who = ", ".join(unreached[:_SHOWN])
-        console.print(plain(_NOBODY.format(n=len(unreached), who=who).in_language(spoken)))
+        console.print(plain(_NOBODY.format(n=len(unreached), who=_listed(unreached)).in_language(spoken)))
+
+
+def _in_trouble(notices: Sequence[Notice]) -> dict[tuple[NoticeState, str], list[Notice]]:
+    """What somebody has to look at, by what went wrong; of each what is tried next comes first."""
+    found: dict[tuple[NoticeState, str], list[Notice]] = defaultdict(list)
+    for notice in sorted(notices, key=lambda each: each.next_at):
+        if notice.error and notice.state not in {NoticeState.SENT, NoticeState.DROPPED}:
+            found[notice.state, notice.error].append(notice)
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" +{len(names) - _SHOWN}" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(settings().notices_zone):%Y-%m-%d %H:%M %Z}"
 
 
 def _document(notice: Notice, look: Look) -> dict[str, object]:

@@ -37,7 +37,8 @@ class Saying:
         self.words = words
 
     def __call__(self, name: str, /, **values: object) -> str:
-        return self.words.of(filled(letter_texts()[name], **values))
+        # Chinese sets no blank behind a full-width bracket, whatever stands there.
+        return self.words.of(filled(letter_texts()[name], **values)).replace("） ", "）")
 
     def of(self, text: Text) -> str:
         return self.words.of(text)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.causes import Cause, cause
-from models.providers import Provider
+from models.providers import ANYBODY, Provider
 from models.states import MemberState
 from reports.letters import LISTED, Letter, Saying, Section, plain
 from reports.preparation import clicks, expectations, hand_over, numbered, preparation
@@ -34,7 +34,7 @@ class MemberNotice:
 def invitation(notice: MemberNotice, words: Wording) -> Letter:
     """What will happen, when, and what the member has to do before."""
     say = Saying(words)
-    old, new = plain(notice.old), plain(notice.new)
+    old, new = _mailboxes(say, notice)
     begin = notice.starts_at
     when = say("invitation_when", when=say.moment(begin)) if begin else say("invitation_soon")
     return Letter(
@@ -52,7 +52,7 @@ def invitation(notice: MemberNotice, words: Wording) -> Letter:
 def reminder(notice: MemberNotice, why: Cause, words: Wording) -> Letter:
     """What is still missing, and how the member mends it."""
     say = Saying(words)
-    old, new = plain(notice.old), plain(notice.new)
+    old, new = _mailboxes(say, notice)
     begin = notice.starts_at
     when = (say("reminder_when", when=say.moment(begin)),) if begin else ()
     return Letter(
@@ -71,11 +71,12 @@ def reminder(notice: MemberNotice, why: Cause, words: Wording) -> Letter:
 
 
 def _matter(say: Saying, notice: MemberNotice, why: Cause) -> str:
+    old, new = _mailboxes(say, notice)
     if why.id == "password_missing":
         return say("matter_passwords")
     if notice.side == "target":
-        return say("matter_new", address=plain(notice.new), title=say.of(why.title))
-    return say("matter_old", address=plain(notice.old), title=say.of(why.title))
+        return say("matter_new", mailbox=new, title=say.of(why.title))
+    return say("matter_old", mailbox=old, title=say.of(why.title))
 
 
 def _cure(say: Saying, notice: MemberNotice, why: Cause) -> tuple[Section, ...]:
@@ -91,7 +92,7 @@ def _cure(say: Saying, notice: MemberNotice, why: Cause) -> tuple[Section, ...]:
 def completion(notice: MemberNotice, moved: MemberSummary, words: Wording) -> Letter:
     """What was moved, where it is, what was not moved, and what comes next."""
     say = Saying(words)
-    old, new = plain(notice.old), plain(notice.new)
+    old, new = _mailboxes(say, notice)
     counts = moved.counts
     numbers = (
         ("number_source", words.number(counts.source)),
@@ -156,6 +157,19 @@ def _left_behind(moved: MemberSummary, say: Saying) -> Section:
 def _shortened(say: Saying, rows: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     more = ((say("more", n=len(rows) - LISTED), ""),) if len(rows) > LISTED else ()
     return (*rows[:LISTED], *more)
+
+
+def _mailboxes(say: Saying, notice: MemberNotice) -> tuple[str, str]:
+    """The old and the new mailbox by their addresses; with their services where the address stays what it was."""
+    old, new = plain(notice.old), plain(notice.new)
+    if old.casefold() != new.casefold():
+        return old, new
+    return _at(say, old, notice.source), _at(say, new, notice.target)
+
+
+def _at(say: Saying, address: str, provider: Provider) -> str:
+    known = provider.name != ANYBODY
+    return say("mailbox_at", address=address, service=say.of(provider.title)) if known else address
 
 
 def _greeting(say: Saying, notice: MemberNotice) -> str:

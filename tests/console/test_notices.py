@@ -113,6 +113,18 @@ def test_sending_opens_the_wave_and_status_tells_what_became_of_it(
     assert len(sink.taken) == 1
 
 
+def test_status_tells_a_trouble_of_many_once_and_when_they_are_tried_again(
+    sink: MailSink, enrolled: Enrolled, banjia: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", "en")
+    sink.answer = lambda step, _about: "451 4.7.1 too many" if step == "MAIL" else None
+    assert banjia("notices", "send", "first").code == 3
+    shown = banjia("notices", "status", "first").stdout
+    assert shown.count("451 4.7.1 too many") == 1
+    assert "Next try: 20" in shown
+    assert "li@old.example, wang@old.example" in shown
+
+
 def test_again_sends_what_was_refused_once_more(sink: MailSink, enrolled: Enrolled, banjia: CommandLine) -> None:
     sink.answer = lambda step, _about: "554 5.7.1 no" if step == "END" else None
     assert banjia("notices", "send", "first").code == 3

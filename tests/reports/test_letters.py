@@ -148,6 +148,18 @@ def test_every_service_has_an_invitation_that_says_how_to_get_everything(
     assert all(section.steps or section.lines for section in todo)
 
 
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_a_mailbox_that_keeps_its_address_is_told_by_its_service(words: Wording) -> None:
+    kept = replace(NOTICE, old="Li@corp.example", new="li@corp.example")
+    for letter in (invitation(kept, words), reminder(kept, cause("bad_credentials"), words)):
+        lead = "".join(letter.lead)
+        assert words.of(NOTICE.source.title) in lead
+        assert words.of(NOTICE.target.title) in lead
+        assert "） " not in as_text(letter)
+    other = as_text(completion(NOTICE, moved(), words))
+    assert words.of(NOTICE.source.title) not in other
+
+
 # Reminders
 
 
