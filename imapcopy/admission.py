@@ -23,12 +23,12 @@ class Admission:
     def may_read(self, sizes: Sequence[int]) -> int:
         """Messages of so many octets are about to be asked for: how many of them, from the first on, may be.
 
-        ConnectionLost when the account is to be left alone instead.
+        LeftOff when none of them may.
         """
         return len(sizes)
 
     def may_write(self, octets: int) -> None:
-        """Mail of so many octets is about to be sent: ConnectionLost when the account is to be left alone instead."""
+        """Mail of so many octets is about to be sent: LeftOff when it may not be."""
 
     def read(self, octets: int) -> None:
         """So much has come from the server."""

@@ -26,6 +26,7 @@ from imapcopy.errors import (
     HOST_BUSY,
     ConnectionLost,
     FolderError,
+    LeftOff,
     MemberError,
     MessageError,
     MigrationError,
@@ -399,23 +400,30 @@ class _Group:
         self._folders = self._opened()
         self._departed = None
         self._recover()
+        left_off: LeftOff | None = None
         for transfer in range(1, TRANSFERS + 1):
             self._watch.check()
             # Before a second transfer too: what is not under its UID may be there under another.
             self._each(lambda folder: folder.adopt(self._source, self._target))
-            self._copy()
+            try:
+                self._copy()
+            except LeftOff as limit:
+                # What has arrived is verified now: a later pass would have to read all of it back.
+                left_off = limit
             self._follow()
             self._each(lambda folder: folder.carry_flags(self._target))
             lost = self._verify()
             for folder in self._going:
                 if alone := folder.settle_equals():
                     lost.setdefault(folder.id, set()).update(alone)
-            if not lost:
+            if not lost or left_off:
                 break
             if transfer == TRANSFERS:
                 self._give_up(lost)
         self._each(lambda folder: folder.count_doubles())
         self._ledger.finish_folders([folder.finished() for folder in self._going])
+        if left_off:
+            raise left_off
         return self._folders
 
     @property

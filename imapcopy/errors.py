@@ -91,6 +91,10 @@ class ConnectionLost(ServerError):
     """The connection broke; what was under way has an unknown outcome."""
 
 
+class LeftOff(ConnectionLost):
+    """No more mail is moved for now, so that a limit is not reached; what has arrived is still verified."""
+
+
 HOST_BUSY = frozenset({"throttled", "login_throttled", "bandwidth_exceeded", "too_many_connections"})
 """Causes by which a server asks to be left alone: trying again at once makes it worse, and no message is to blame."""
 

@@ -17,6 +17,7 @@ from imapcopy.errors import (
     HOST_BUSY,
     ConnectionLost,
     FolderError,
+    LeftOff,
     MessageError,
     MigrationError,
     Refused,
@@ -111,7 +112,7 @@ class SourceReader:
                 yield from self._told_once(loaded)
 
     def _let_through(self, wish: Wish) -> Iterator[Wish]:
-        """The wish, in parts where not all of it may be read at once; ConnectionLost where nothing more may be."""
+        """The wish, in parts where not all of it may be read at once; LeftOff where nothing more may be."""
         rest = wish.envelopes
         while rest:
             number = self._source.account.admission.may_read([envelope.size for envelope in rest])
@@ -139,7 +140,7 @@ class SourceReader:
         """What comes without any trouble; the rest is put into `again`."""
         asked: deque[Wish] = deque()
         put_off: list[Wish] = []
-        left_alone: list[ConnectionLost] = []
+        left_off: list[LeftOff] = []
 
         def requests() -> Iterator[FetchRequest | None]:
             for wish in wishes:
@@ -160,9 +161,9 @@ class SourceReader:
                             self._wait_for(part)
                         asked.append(part)
                         yield FetchRequest(part.folder.raw, [envelope.uid for envelope in part.envelopes], part.octets)
-                except ConnectionLost as lost:
+                except LeftOff as limit:
                     # What is under way still comes in: it has been counted.
-                    left_alone.append(lost)
+                    left_off.append(limit)
                     return
 
         fruitless = 0
@@ -178,8 +179,8 @@ class SourceReader:
                                 loaded.letters.append(Letter(due.pop(message.uid), message.raw))
                         fruitless = self._failed_in_a_row = 0
                     yield self._sorted(wish, loaded, due, again)
-                if left_alone:
-                    raise left_alone.pop()
+                if left_off:
+                    raise left_off.pop()
                 if not put_off:
                     return
                 self._source.connection.compress()

@@ -24,6 +24,8 @@ MAIL_PERCENT = 95
 """Of the limit: so far mail is moved. The members' own clients count too, and what we cannot see of the wire."""
 SPEECH_PERCENT = 98
 """Beyond that nothing is said at all."""
+VISIT_PERCENT = 90
+"""Nobody begins beyond that: a visit would go by with lists and scans."""
 WORTH_A_VISIT = 4
 """Whoever has left off comes back for a quarter of the limit: each visit begins with the same lists and scans."""
 

@@ -12,10 +12,11 @@ from datetime import datetime
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from imapcopy.errors import ConnectionLost, Side
+from imapcopy.errors import ConnectionLost, LeftOff, Side
 from models.columns import now
 from models.traffic import (
     SPEECH_PERCENT,
+    VISIT_PERCENT,
     WORTH_A_VISIT,
     Way,
     add_traffic,
@@ -75,22 +76,26 @@ class Meter:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self.until: datetime | None = None
-        """The account is left alone until then."""
+        """No more mail is moved until then."""
+        self._closed = False
+        """Nothing is said any more."""
         known = traffic(engine, *self._key, now())
-        self._tallies = {way: _Tally(limit, known[way], fresh=not known[way]) for way, limit in limits.items()}
+        self._tallies = {
+            way: _Tally(limit, known[way], fresh=not moved(known[way], now())) for way, limit in limits.items()
+        }
         for tally in self._tallies.values():
-            if moved(tally.known, now()) >= share(tally.limit):
-                self._close(tally, 0)
+            if moved(tally.known, now()) >= share(tally.limit, VISIT_PERCENT):
+                self._leave_off(tally, 0)
+                self._closed = True
 
     def check(self) -> None:
         """ConnectionLost when the account is to be left alone."""
-        if self.until is not None:
+        if self._closed:
             raise ConnectionLost("bandwidth_exceeded", self._side, where=self._key[0])
 
     def let_through(self, way: Way, sizes: Sequence[int]) -> int:
-        """So many of these messages, from the first on, may be moved now; ConnectionLost for none."""
+        """So many of these messages, from the first on, may be moved now; LeftOff for none."""
         with self._lock:
-            self.check()
             tally = self._tallies.get(way)
             if tally is None or not sizes:
                 return len(sizes)
@@ -104,8 +109,8 @@ class Meter:
                 number, octets = 1, sizes[0]
                 tally.beyond += octets - room
             if not number:
-                self._close(tally, sizes[0] + tally.besides)
-                self.check()
+                self._leave_off(tally, sizes[0] + tally.besides)
+                raise LeftOff("bandwidth_exceeded", self._side, where=self._key[0])
             tally.fresh = False
             tally.announced += octets
             return number
@@ -123,7 +128,8 @@ class Meter:
             tally.besides += octets - announced
             tally.unwritten[hour] = tally.unwritten.get(hour, 0) + octets
             if tally.all(at) > share(tally.limit, SPEECH_PERCENT) + tally.beyond:
-                self._close(tally, tally.besides)
+                self._leave_off(tally, tally.besides)
+                self._closed = True
             due = sum(tally.unwritten.values()) * WORTH_A_ROW > tally.limit
         if due:
             self._write()
@@ -137,8 +143,8 @@ class Meter:
                 # Less than is worth a row of its own; whoever needs the database says what is the matter with it.
                 log.warning("what %s has moved was not written down: %s", self._key[0], type(error).__name__)
 
-    def _close(self, tally: _Tally, wanted: int) -> None:
-        """Leave the account alone until so much more may be moved, and as much as is worth coming back for."""
+    def _leave_off(self, tally: _Tally, wanted: int) -> None:
+        """Move no more until so much may be moved, and as much as is worth coming back for."""
         at = now()
         found = opening(tally.history(at), tally.limit, max(wanted, tally.limit // WORTH_A_VISIT), at).at
         self.until = max(found, self.until or found)
