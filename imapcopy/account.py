@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from imapcopy.admission import OPEN, Admission
-from imapcopy.errors import Side, redact
+from imapcopy.errors import MigrationError, Side, redact
 
 Security = Literal["tls", "starttls", "plain"]
 DEFAULT_PORTS: dict[Security, int] = {"tls": 993, "starttls": 143, "plain": 143}
@@ -111,6 +111,8 @@ class Account:
     """`login` signs in for `user` (the authorization identity of RFC 4616)."""
     tokens: Tokens | None = field(default=None, repr=False, compare=False)
     """In place of the password."""
+    lacking: MigrationError | None = field(default=None, repr=False, compare=False)
+    """Why there is nothing to sign in with: nobody connects then."""
     ways: Ways = field(default_factory=_NothingRemembered, repr=False, compare=False)
     admission: Admission = field(default=OPEN, repr=False, compare=False)
 

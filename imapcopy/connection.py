@@ -53,6 +53,8 @@ class Connection:
     """How folders are opened here."""
 
     def __init__(self, account: Account) -> None:
+        if account.lacking:
+            raise account.lacking
         self.account = account
         self._compressible = True
         self.capabilities: frozenset[str] = frozenset()

@@ -24,7 +24,7 @@ from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause, cause
 from models.providers import ANYBODY
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, WAVE_STATE_NAMES, MemberState, ShortState
-from reports.check import CheckedMember, groups, in_order, sentence_of, totals
+from reports.check import CheckedMember, detail, groups, in_order, sentence_of, totals
 from reports.check import result as check_result
 from reports.export import (
     clipped,
@@ -236,6 +236,7 @@ def _environment() -> Environment:
         range_sentence=range_sentence,
         services_sentence=services_sentence,
         sentence_of=sentence_of,
+        detail=detail,
         member_page=member_page,
         state_names=MEMBER_STATE_NAMES,
         wave_state_names=WAVE_STATE_NAMES,

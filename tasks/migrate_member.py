@@ -15,7 +15,7 @@ from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
 from imapcopy.errors import MemberError, MigrationError, ServerError, Stopped
 from imapcopy.send import Capacity
 from models import lifecycle
-from models.check import Finding, Look, note_check
+from models.check import Finding, note_check
 from models.columns import now
 from models.database import trouble
 from models.ledger import Ledger
@@ -62,10 +62,7 @@ def check_member(member_id: int, email: str) -> str:
 
     def look(kept: Store, member: Member, places: Places) -> MemberState:
         known = address_findings(kept, member)
-        if known:
-            # Told even when there is no password to sign in with yet.
-            note_check(kept.engine, member_id, member.lease_token, Look(findings=known))
-        with places.taken(kept.accounts(member)) as (source, target):
+        with places.taken(kept.accounts_so_far(member)) as (source, target):
             seen = check_mailbox(source, target, copy_options(kept, member, places.spare))
         looked = replace(seen.look, findings=(*seen.look.findings, *known))
         note_check(kept.engine, member_id, member.lease_token, looked)

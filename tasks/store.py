@@ -85,7 +85,15 @@ class Store:
         return DefaultServers(self.settings.source_host, self.settings.target_host)
 
     def accounts(self, member: Member) -> tuple[Account, Account]:
-        """The old and the new mailbox of a member; MemberError when a server or what opens it is missing."""
+        """The old and the new mailbox of a member; MemberError when a server or what opens one is missing."""
+        both = self.accounts_so_far(member)
+        for account in both:
+            if account.lacking:
+                raise account.lacking
+        return both
+
+    def accounts_so_far(self, member: Member) -> tuple[Account, Account]:
+        """The same, and one that nothing opens yet is among them; MemberError when a server is missing."""
         passwords = self.vault.get_sides(member.id or 0)
         heard = _Hearing(self.engine, member.id or 0).hear
         old, new = self.servers(member)
@@ -118,7 +126,16 @@ class Store:
     def _account(
         self, side: Side, server: Server, user: str, admin: str | None, passwords: Mapping[Side, str]
     ) -> Account:
-        """The account at a server, with what opens it: what the row says counts before what the settings say."""
+        """The account at a server with what opens it, or why nothing does."""
+        try:
+            return self._opened(side, server, user, admin, passwords)
+        except MemberError as lacking:
+            return Account(server, user, lacking=lacking)
+
+    def _opened(
+        self, side: Side, server: Server, user: str, admin: str | None, passwords: Mapping[Side, str]
+    ) -> Account:
+        """What the row says counts before what the settings say."""
         asked = self.settings.sign_in.side(side)
         default = self.settings.source_host if side == "source" else self.settings.target_host
         applies = asked.is_for(server.host, default)

@@ -11,8 +11,9 @@ from deployments.demo.imap_server import Action, Fault, Received
 from imapcopy import copy_mailbox, send
 from imapcopy.errors import MemberError, MigrationError
 from models import lifecycle
+from models.check import Look, MemberCheck
 from models.columns import now
-from models.database import writing
+from models.database import reading, writing
 from models.lifecycle import start_wave
 from models.member import Member, take_lease
 from models.states import MemberState
@@ -24,7 +25,7 @@ from tasks.migrate_member import check_member, migrate_member
 from tasks.store import MOST_NOTICES
 from tests.models.counting import counted
 from tests.servers.secrets_scan import find_secrets
-from tests.tasks.office import Enrolled, Office, old_password, written
+from tests.tasks.office import Enrolled, Office, Row, old_password, written
 
 M = MemberState
 
@@ -75,6 +76,33 @@ def test_a_check_writes_to_no_mailbox(li: Enrolled, office: Office) -> None:
     assert_at_rest(li, M.READY)
     assert li.member("li").messages_found == 3
     assert not written(office.old) | written(office.new)
+
+
+@pytest.mark.parametrize(
+    ("blank", "wrong", "told"),
+    [
+        ({"Password": ""}, {}, [("password_missing", "source")]),
+        ({"Password": ""}, {"TargetPassword": "no"}, [("password_missing", "source"), ("bad_credentials", "target")]),
+        ({"TargetPassword": ""}, {"Password": "no"}, [("bad_credentials", "source"), ("password_missing", "target")]),
+        ({"Password": "", "TargetPassword": ""}, {}, [("password_missing", "source"), ("password_missing", "target")]),
+    ],
+)
+def test_a_check_looks_at_the_side_that_has_a_password_where_the_other_has_none(
+    office: Office, home: Path, monkeypatch: pytest.MonkeyPatch, blank: Row, wrong: Row, told: list[tuple[str, str]]
+) -> None:
+    monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[]")
+    office.add("li")
+    li = Enrolled(office, office.row("li", **blank, **wrong))
+    member = li.member("li")
+    with pytest.raises(MigrationError):
+        check_member.fn(member.id or 0, member.email)
+    with reading(li.store.engine) as session:
+        look = Look.read(session.get_one(MemberCheck, member.id).document)
+    assert look is not None
+    assert [(found.name, found.side) for found in look.findings] == told
+    lacks = {side for cause, side in told if cause == "password_missing"}
+    for side, server in (("source", office.old), ("target", office.new)):
+        assert (len(server.commands("AUTHENTICATE")) == 0) == (side in lacks)
 
 
 @pytest.mark.parametrize(("setting", "copies"), [("", 1), ("adopt", 1), ("copy", 2)])
