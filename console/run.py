@@ -60,6 +60,10 @@ _OTHER_WAVES = Text(
 _NO_MEMBER = Text("没有地址为“{email}”的成员。", "There is no member with the address {email!r}.")
 _REPORT = Text("报告：{path}", "Report: {path}")
 _FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
+_VERIFIED = Text(
+    "{present} / {checked} 封，缺少 {missing}，读回 {read_back}，改动：{altered}",
+    "{present} / {checked}, missing {missing}, read back {read_back}, altered: {altered}",
+)
 _OLD_SIDE = Text("旧邮箱：", "Old mailbox:")
 _NEW_SIDE = Text("新邮箱：", "New mailbox:")
 _ARRIVED_AS = Text("“{source}”搬到了“{target}”：{why}", "“{source}” arrived as “{target}”: {why}")
@@ -424,15 +428,17 @@ def verify(wave: str, *, deep: bool, as_json: bool) -> None:
     if as_json:
         say({"wave": wave, "deep": deep, "members": [dataclasses.asdict(r) for r in results]}, as_json=True)
     else:
-        console, names = screen(as_json=False), {k: v.in_language(language()) for k, v in alterations().items()}
+        console, spoken = screen(as_json=False), language()
+        names = {name: text.in_language(spoken) for name, text in alterations().items()}
         for result in results:
+            numbers = {name: f"{getattr(result, name):,}" for name in ("present", "checked", "missing", "read_back")}
             altered = ", ".join(f"{names.get(name, name)} {n}" for name, n in sorted(result.altered.items())) or "-"
-            console.print(
-                plain(result.email),
-                f"{result.present:,} / {result.checked:,}, missing {result.missing:,}, read back {result.read_back:,},",
-                f"altered: {altered}",
-                plain(result.cause or ""),
-            )
+            console.print(plain(f"{result.email} {_VERIFIED.format(**numbers, altered=altered).in_language(spoken)}"))
+            if result.cause:
+                side = _OLD_SIDE if result.side == "source" else _NEW_SIDE
+                why = cause_of(result.cause).title.in_language(spoken)
+                told = " ".join(part for part in (side.in_language(spoken), why, result.server_text) if part)
+                console.print(plain(f"  {told}"), style="yellow")
     if any(result.missing or result.cause or _WORTH_A_LOOK & set(result.altered) for result in results):
         raise typer.Exit(Exit.PARTIAL)
 

@@ -1,7 +1,7 @@
 """Re-reads one member's new mailbox against the ledger, outside of any pass."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imapcopy.errors import MigrationError
 from imapcopy.verify import verify_mailbox
@@ -22,13 +22,15 @@ class Verification:
     read_back: int = 0
     altered: dict[str, int] = field(default_factory=dict)
     cause: str | None = None
+    side: str = ""
+    server_text: str = ""
 
 
 def verify_member(kept: Store, member: Member, *, deep: bool) -> Verification:
     """Compare without writing: to no mailbox, and not to the ledger. A folder that cannot be read gives the cause."""
     checked = missing = read_back = 0
     altered: Counter[str] = Counter()
-    cause: str | None = None
+    failure: MigrationError | None = None
     try:
         with Places(kept, member.id or 0).taken(kept.accounts(member)) as (source, target):
             for verdict in verify_mailbox(source, target, Ledger(kept.engine, member.id or 0, token=0), deep=deep):
@@ -36,8 +38,10 @@ def verify_member(kept: Store, member: Member, *, deep: bool) -> Verification:
                 missing += len(verdict.lost)
                 read_back += verdict.read_back
                 altered += verdict.altered
-                if verdict.failure:
-                    cause = cause or verdict.failure.cause_id
+                failure = failure or verdict.failure
     except MigrationError as error:
-        cause = error.cause_id
-    return Verification(member.email, checked, checked - missing, missing, read_back, dict(altered), cause)
+        failure = error
+    found = Verification(member.email, checked, checked - missing, missing, read_back, dict(altered))
+    if failure is None:
+        return found
+    return replace(found, cause=failure.cause_id, side=failure.side, server_text=failure.server_text)

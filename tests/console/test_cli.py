@@ -323,6 +323,7 @@ def test_verifying_reads_the_new_mailboxes_again(banjia: CommandLine, moved: Enr
     assert (li["present"], li["missing"], li["read_back"]) == (3, 0, 3)
     assert wang["cause"] == "bad_credentials"
     assert "missing 0" in text.stdout
+    assert "Old mailbox: Wrong user name or password NO [AUTHENTICATIONFAILED]" in text.stdout
 
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
