@@ -205,11 +205,11 @@ def _cells(member: CheckedMember, spoken: Language, *, wide: bool) -> list[RichT
     if wide:
         cells.append(RichText(f"{seen.newest:%Y-%m-%d}" if seen and seen.newest else "-"))
     told = RichText()
-    if all(found.severity == Severity.TELLS for found in member.findings):
+    if member.clear:
         told.append(sentence("check_ready").in_language(spoken), style="green")
-    # What changes nothing is told once for all, below; of each member where there is room.
-    shown = [found for found in member.findings if wide or found.severity != Severity.TELLS]
-    for found in shown:
+    for found in member.told:
+        if found.severity == Severity.TELLS and not wide:
+            continue
         words = (sentence_of(found) if wide else found.kind.title).in_language(spoken)
         if found.severity == Severity.BLOCKS and found.side in _SIDES:
             # The same may have happened at both.

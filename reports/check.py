@@ -45,6 +45,16 @@ class CheckedMember:
     def ready(self) -> bool:
         return not any(found.severity == Severity.BLOCKS for found in self.findings)
 
+    @property
+    def clear(self) -> bool:
+        """Nobody has to do anything, and nothing stays behind."""
+        return all(found.severity == Severity.TELLS for found in self.findings)
+
+    @property
+    def told(self) -> list[Finding]:
+        """What is worth a line of its own: what a server does to everybody's mail is told once for all."""
+        return [f for f in self.findings if f.severity != Severity.TELLS or detail(f)]
+
     def beside(self, name: str, side: str) -> list[Finding]:
         """What else blocks the member."""
         return [f for f in self.findings if f.severity == Severity.BLOCKS and (f.name, f.side) != (name, side)]

@@ -1,12 +1,17 @@
 """The table of a check: who stands where, what members have in common, and when a server is away."""
 
+import csv
+import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from models.bilingual import LANGUAGES
 from models.causes import causes
 from models.check import Finding, Look, Severity
 from models.hints import Hint
+from models.providers import provider_named
 from models.receive_range import LimitedRange, Sign
 from models.states import MemberState
 from reports.check import (
@@ -19,6 +24,9 @@ from reports.check import (
     unreachable,
     with_findings,
 )
+from reports.render import render_report
+from tests.reports.pages import read_page
+from tests.reports.sample import sample_summary
 
 M = MemberState
 LOOK = Look(folders=2, messages=5, bytes=1000)
@@ -38,6 +46,9 @@ def test_who_needs_somebody_first_comes_first() -> None:
     members = [member("ready"), member("told", THERE), member("wrong", WRONG, LARGE), member("large", LARGE)]
     assert [m.email for m in in_order(members)] == ["wrong", "large", "told", "ready"]
     assert [m.ready for m in members] == [True, True, False, True]
+    assert [m.clear for m in members] == [True, True, False, False]
+    unmarked = Finding("no_special_use", Severity.TELLS, "target")
+    assert member("told", unmarked, THERE).told == [THERE]
     assert result(members).en == "3 of 4 members can be moved; 1 needs somebody first."
 
 
@@ -111,3 +122,32 @@ def test_the_document_has_every_number_and_both_languages() -> None:
     assert [each["email"] for each in document["members"]] == ["b", "a"]
     assert document["findings"][0]["turn"]["en"]
     assert document["members"][1]["findings"][0]["detail"]["zh-CN"]
+
+
+def test_page_member_page_and_roster_of_failures_have_both_sides_with_their_hints_and_steps(tmp_path: Path) -> None:
+    person = next(each for each in sample_summary().members if each.email.startswith("sun.li"))
+    blank, swapped = Hint("password_blanks_at_ends"), Hint("user_of_other_side")
+    old = Finding("app_password_required", Severity.BLOCKS, "source", {}, "NO ERR.LOGIN.REQCODE", hint=blank)
+    new = replace(WRONG, side="target", hint=swapped, server_text="NO [AUTHENTICATIONFAILED] no")
+    check = replace(
+        member(person.email, old, new),
+        id=person.id,
+        source_provider=person.source_provider,
+        target_provider=person.target_provider,
+    )
+    person = replace(person, hint=blank, server_text=old.server_text)
+    files = render_report(replace(sample_summary(), members=(person,), checks=(check,), events=()), tmp_path)
+    failures = (
+        next(csv.DictReader(io.StringIO(files.failures.read_text(encoding="utf-8-sig")))) if files.failures else {}
+    )
+    said = {side: causes()[found.name].at(side).advice for side, found in (("source", old), ("target", new))}
+    steps = provider_named("feishu").steps_for("client_password")
+    assert steps
+    for language in LANGUAGES:
+        wave = read_page((tmp_path / f"wave.{language}.html").read_text(encoding="utf-8")).text
+        own = read_page((tmp_path / "members" / f"{person.id}.{language}.html").read_text(encoding="utf-8")).text
+        for text in (blank.text, swapped.text, *said.values(), *steps):
+            assert text is not None
+            for place in (wave, own, failures["Fix"]):
+                assert text.in_language(language) in place
+        assert wave.count(said["source"].in_language(language)) == 1, "what the check says is said once"
