@@ -15,6 +15,7 @@ from aiosmtpd.smtp import SMTP as Protocol  # noqa: N811
 from aiosmtpd.smtp import AuthResult, Envelope, Session
 
 from tests.servers.certificates import Certificate
+from tests.servers.dovecot import DEADLINE
 
 USER, PASSWORD = "notices@corp.example", "canary-smtp-password,1"
 
@@ -104,7 +105,8 @@ class _Controller(Controller):
     def __init__(self, sink: MailSink, **options: Any) -> None:
         self._options = options
         self._sink = sink
-        super().__init__(_Handler(sink), hostname="127.0.0.1", port=0, ssl_context=options.pop("implicit", None))
+        tls = options.pop("implicit", None)
+        super().__init__(_Handler(sink), hostname="127.0.0.1", port=0, ssl_context=tls, ready_timeout=DEADLINE)
 
     def factory(self) -> Protocol:
         self._sink.connections += 1
