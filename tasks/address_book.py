@@ -6,7 +6,6 @@ Through the official SDK, as an app of the company with the permission `mail:use
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 
 from imapcopy.errors import redact
@@ -31,6 +30,7 @@ _RATE_LIMITED = 99991400
 _TOKEN = frozenset({99991661, 99991663, 99991668, 99991671, 99991677})
 _SCOPE_MISSING = frozenset({99991672, 99991676, 99991679})
 _CREDENTIALS = frozenset({99991543, 10003, 10014})
+"""The last two, of the endpoint for tokens, are assumed."""
 _NOT_INSTALLED = frozenset({99991662, 99991673})
 _INVALID_ADDRESS = 1230001
 
@@ -51,6 +51,9 @@ _MAILBOXES = {
     5: Mailbox.GROUP,
     6: Mailbox.GROUP_ALIAS,
 }
+
+
+_SILENCE = Text("地址簿没有回答这个地址。", "The address book said nothing of this address.")
 
 
 class AddressBookClosed(Exception):
@@ -76,6 +79,8 @@ class AddressBook:
 
     def __init__(self, settings: Settings, secret: str) -> None:
         self._domain = settings.feishu_domain.rstrip("/")
+        self._service = Text("Lark ", "Lark") if "larksuite" in self._domain else Text("飞书", "Feishu")
+        self._silence = _SILENCE.in_language(settings.spoken_language)
         self._app_id = settings.feishu_app_id
         self._secret = secret
         self._client = self._new_client()
@@ -102,9 +107,12 @@ class AddressBook:
             yield from self._asked(emails[:half])
             yield from self._asked(emails[half:])
             return
-        for email in emails:
-            standing, mailbox = told.get(email.casefold(), (Standing.UNTOLD, Mailbox.NONE))
-            yield AddressStatus(email, standing, mailbox)
+        left_out = [email for email in emails if email.casefold() not in told]
+        if left_out and len(left_out) < len(emails):
+            yield from self._asked(left_out)
+            left_out = []
+        yield from (AddressStatus(email, Standing.UNTOLD, said=self._silence) for email in left_out)
+        yield from (AddressStatus(email, *told[email.casefold()]) for email in emails if email.casefold() in told)
 
     def _patiently(self, emails: Sequence[str]) -> Mapping[str, tuple[Standing, Mailbox]]:
         """Ask, waiting where that helps, with a new token once where ours is not taken."""
@@ -124,31 +132,35 @@ class AddressBook:
 
     def _once(self, emails: Sequence[str]) -> Mapping[str, tuple[Standing, Mailbox]]:
         from lark_oapi.api.mail.v1 import QueryUserRequest, QueryUserRequestBody
-        from lark_oapi.core.exception import ObtainAccessTokenException
+        from lark_oapi.core.exception import ObtainAccessTokenException, UnmarshalException
         from requests import RequestException
 
         body = QueryUserRequestBody.builder().email_list(list(emails)).build()
         try:
             answer: Any = self._client.mail.v1.user.query(QueryUserRequest.builder().request_body(body).build())
+            if answer.code != 0:
+                raise self._refusal(answer.code, answer.msg, answer.raw.headers)
+            users = (answer.data.user_list if answer.data else None) or []
+            return {
+                (user.email or "").casefold(): (
+                    _STANDINGS.get(user.status, Standing.UNTOLD),
+                    _MAILBOXES.get(user.type, Mailbox.NONE),
+                )
+                for user in users
+            }
         except ObtainAccessTokenException as refused:
-            raise _Refused(int(refused.code or 0), self._clean(refused.msg)) from None
+            raise self._refusal(refused.code, refused.msg, {}) from None
         except RequestException as error:
             raise AddressBookClosed(self._away(type(error).__name__)) from None
-        except (JSONDecodeError, UnicodeDecodeError):
-            raise AddressBookClosed(self._away("no JSON")) from None
-        if answer.code != 0:
-            headers = {name.lower(): value for name, value in answer.raw.headers.items()}
-            raise _Refused(
-                int(answer.code or 0), self._clean(answer.msg), _seconds(headers.get("x-ogw-ratelimit-reset"))
-            )
-        users = (answer.data.user_list if answer.data else None) or []
-        return {
-            (user.email or "").casefold(): (
-                _STANDINGS.get(user.status, Standing.UNTOLD),
-                _MAILBOXES.get(user.type, Mailbox.NONE),
-            )
-            for user in users
-        }
+        except (ValueError, TypeError, AttributeError, UnmarshalException):
+            # The SDK reads whatever came without looking at it.
+            raise AddressBookClosed(self._not_understood()) from None
+
+    def _refusal(self, code: object, said: str | None, headers: Mapping[str, str]) -> Exception:
+        if not isinstance(code, int):
+            return AddressBookClosed(self._not_understood())
+        reset = {name.lower(): value for name, value in headers.items()}.get("x-ogw-ratelimit-reset")
+        return _Refused(code, redact(said or "", [self._secret]), _seconds(reset))
 
     def _new_client(self) -> "Client":
         import lark_oapi
@@ -167,47 +179,59 @@ class AddressBook:
             .build()
         )
 
-    def _clean(self, said: str | None) -> str:
-        return redact(said or "", [self._secret])
-
     def _away(self, what: str) -> Text:
-        return Text(f"连不上 {self._domain}（{what}）。", f"{self._domain} cannot be reached ({what}).")
+        return Text(
+            f"连不上 {self._domain}（{what}）。请检查网络、代理和 BANJIA_FEISHU_DOMAIN。",
+            f"{self._domain} cannot be reached ({what}). Check the network, the proxy and BANJIA_FEISHU_DOMAIN.",
+        )
+
+    def _not_understood(self) -> Text:
+        return Text(
+            f"{self._domain} 的回答无法理解。请稍后再试；仍然如此时，请检查代理和 BANJIA_FEISHU_DOMAIN。",
+            f"{self._domain} answers in no known way. Try again later; if that stays, check the proxy and "
+            "BANJIA_FEISHU_DOMAIN.",
+        )
 
     def _meaning(self, refused: _Refused) -> Text:
         """What a refusal means, and the next click."""
+        zh, en = self._service.zh, self._service.en
         app = f"{self._domain}/app/{self._app_id}"
         said = f"{refused.code} {refused.said}".strip()
         if refused.code in _SCOPE_MISSING:
             page = f"{app}/auth?q={SCOPE}&op_from=openapi&token_type=tenant"
             return Text(
-                f"飞书应用缺少权限 {SCOPE}。请打开 {page} 开通，再发布一个新版本（{said}）。",
-                f"The Feishu app lacks the permission {SCOPE}. Open {page}, grant it and publish a new version "
-                f"({said}).",
+                f"{zh}应用缺少权限 {SCOPE}。请打开 {page} 开通，再发布一个新版本（{said}）。",
+                f"The {en} app lacks the permission {SCOPE}. Open {page}, grant it and publish a new version ({said}).",
             )
         if refused.code in _CREDENTIALS:
             return Text(
-                f"飞书应用的 App ID 或 App Secret 不对。请在 {app}/baseinfo 查看，"
+                f"{zh}应用的 App ID 或 App Secret 不对。请在 {app}/baseinfo 查看，"
                 f"再运行 banjia vault set {VAULT_NAME}（{said}）。",
-                f"The Feishu app's App ID or App Secret is wrong. See {app}/baseinfo, then run banjia vault set "
+                f"The {en} app's App ID or App Secret is wrong. See {app}/baseinfo, then run banjia vault set "
                 f"{VAULT_NAME} ({said}).",
             )
         if refused.code in _NOT_INSTALLED:
             return Text(
-                f"飞书应用还没有在企业内启用。请在 {app} 发布版本，并由管理员在飞书管理后台启用（{said}）。",
-                f"The Feishu app is not in use in the company. Publish a version at {app}, and let an administrator "
-                f"enable it in Feishu Admin ({said}).",
+                f"{zh}应用还没有在企业内启用。请在 {app} 发布版本，并由管理员在{zh}管理后台启用（{said}）。",
+                f"The {en} app is not in use in the company. Publish a version at {app}, and let an administrator "
+                f"enable it in {en} Admin ({said}).",
             )
         if refused.code == _RATE_LIMITED:
             return Text(
-                f"飞书限制了查询频率，请过几分钟再试（{said}）。",
-                f"Feishu limits how often it is asked; try again in some minutes ({said}).",
+                f"{zh}限制了查询频率，请过几分钟再试（{said}）。",
+                f"{en} limits how often it is asked; try again in some minutes ({said}).",
             )
         if refused.code in _TOKEN:
             return Text(
-                f"飞书没有接受应用的访问凭证，换新后仍然如此（{said}）。",
-                f"Feishu does not take the app's token, nor a new one ({said}).",
+                f"{zh}没有接受应用的访问凭证，换新后仍然如此。请在 {app}/baseinfo 核对应用，"
+                f"重置 App Secret，再运行 banjia vault set {VAULT_NAME}（{said}）。",
+                f"{en} does not take the app's token, nor a new one. See {app}/baseinfo, reset the App Secret, then "
+                f"run banjia vault set {VAULT_NAME} ({said}).",
             )
-        return Text(f"飞书拒绝了查询（{said}）。", f"Feishu refuses the query ({said}).")
+        return Text(
+            f"{zh}拒绝了查询（{said}）。请在 {self._domain} 的文档中查找这个错误码。",
+            f"{en} refuses the query ({said}). Look that code up in the documentation at {self._domain}.",
+        )
 
 
 def address_book(settings: Settings, stored: Callable[[str], str | None]) -> AddressBook | None:

@@ -9,7 +9,7 @@ import pytest
 from models.addresses import Mailbox, Standing
 from models.check import Severity
 from tasks import policy
-from tasks.address_book import AT_ONCE, AddressBook, AddressBookClosed, address_book
+from tasks.address_book import AT_ONCE, LONGEST_WAIT, TRIES, AddressBook, AddressBookClosed, address_book
 from tasks.settings import Settings
 from tests.servers.feishu import APP_ID, APP_SECRET, OpenPlatform, refusal, running_platform
 
@@ -92,6 +92,68 @@ def test_a_smaller_limit_of_addresses_than_ours_is_found_out(platform: OpenPlatf
     assert {s.standing for s in book(platform).unknown_addresses(emails).values()} == {Standing.ENABLED}
 
 
+def test_addresses_that_an_answer_leaves_out_are_asked_for_again_while_that_helps(platform: OpenPlatform) -> None:
+    emails = [f"u{n}@corp.example" for n in range(5)]
+    platform.known = dict.fromkeys(emails, (4, 1))
+    platform.told = 2
+    assert {s.standing for s in book(platform).unknown_addresses(emails).values()} == {Standing.ENABLED}
+    assert [len(each) for each in platform.queries] == [5, 3, 1]
+    platform.told = 0
+    silent = book(platform).unknown_addresses(emails)
+    assert list(silent) == emails
+    assert {(s.standing, bool(s.said)) for s in silent.values()} == {(Standing.UNTOLD, True)}
+    assert len(platform.queries) == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        None,
+        "x",
+        {},
+        {"code": "x"},
+        {"msg": "bad gateway"},
+        {"code": 0, "data": []},
+        {"code": 0, "data": {"user_list": [None]}},
+        {"code": 0, "data": {"user_list": {}}},
+        {"code": 0, "data": {"user_list": [{"email": 5, "status": "4"}]}},
+    ],
+)
+@pytest.mark.parametrize("step", ["query", "token"])
+def test_an_answer_of_another_shape_closes_the_book_and_says_what_to_check(
+    platform: OpenPlatform, step: str, answer: object
+) -> None:
+    if step == "query":
+        platform.instead.append((502, answer, {}))
+    else:
+        platform.token_reply = (200, answer, {})
+    with pytest.raises(AddressBookClosed, match="BANJIA_FEISHU_DOMAIN") as caught:
+        book(platform).unknown_addresses(["a@corp.example"])
+    assert "BANJIA_FEISHU_DOMAIN" in caught.value.told.zh
+
+
+def test_asked_for_too_often_for_too_long_it_says_so_and_counts_its_tries(
+    platform: OpenPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(policy.STOP, "wait", lambda seconds: waits.append(seconds))
+    platform.instead.extend([refusal(99991400, status=429, x_ogw_ratelimit_reset="3600")] * TRIES)
+    with pytest.raises(AddressBookClosed, match="try again in some minutes"):
+        book(platform).unknown_addresses(["a@corp.example"])
+    assert waits == [LONGEST_WAIT] * (TRIES - 1)
+
+
+def test_too_many_tokens_asked_for_is_waited_for_too(platform: OpenPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(_seconds: float) -> None:
+        platform.token_reply = None
+
+    monkeypatch.setattr(policy.STOP, "wait", wait)
+    platform.token_reply = (400, {"code": 99991400, "msg": "request trigger frequency limit"}, {})
+    platform.known = {"a@corp.example": (4, 1)}
+    assert book(platform).unknown_addresses(["a@corp.example"])["a@corp.example"].standing == Standing.ENABLED
+
+
 def test_asked_to_wait_it_waits_as_long_as_told_and_goes_on(
     platform: OpenPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,15 +187,20 @@ def test_a_token_that_is_not_taken_is_replaced_once(platform: OpenPlatform) -> N
         (99991672, f"/app/{APP_ID}/auth?q=mail:user_mailbox", "缺少权限 mail:user_mailbox"),
         (99991679, "mail:user_mailbox", "缺少权限"),
         (99991543, f"/app/{APP_ID}/baseinfo", "App Secret 不对"),
+        (99991676, "mail:user_mailbox", "缺少权限"),
+        (10003, f"/app/{APP_ID}/baseinfo", "App Secret 不对"),
+        (99991400, "try again in some minutes", "过几分钟再试"),
+        (99991661, "reset the App Secret", "重置 App Secret"),
         (99991662, "Publish a version", "还没有在企业内启用"),
         (99991673, "Publish a version", "还没有在企业内启用"),
-        (1234567, "refuses the query (1234567 refused)", "拒绝了查询（1234567 refused）"),
+        (1234567, "refuses the query (1234567 refused). Look", "拒绝了查询（1234567 refused）。请"),
     ],
 )
 def test_a_refusal_says_what_it_means_and_the_next_click(
-    platform: OpenPlatform, code: int, english: str, chinese: str
+    platform: OpenPlatform, code: int, english: str, chinese: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    platform.instead.append(refusal(code))
+    monkeypatch.setattr(policy.STOP, "wait", lambda _seconds: None)
+    platform.instead.extend([refusal(code)] * TRIES)
     with pytest.raises(AddressBookClosed) as caught:
         book(platform).unknown_addresses(["a@corp.example"])
     assert english in caught.value.told.en
