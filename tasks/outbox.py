@@ -23,6 +23,7 @@ PORTS: dict[Security, int] = {"tls": 465, "starttls": 587, "plain": 25}
 REPLY_SECONDS = 60
 FINAL_REPLY_SECONDS = 600
 """RFC 5321 section 4.5.3.2.6: a server may take ten minutes to say that it has a message."""
+TROUBLE_WAIT = timedelta(minutes=30)
 SIGN_IN_REFUSED_WAIT = timedelta(hours=4)
 """A password that is wrong stays wrong, and each try counts towards locking the account."""
 _SERVICE_CLOSES = 421
@@ -37,7 +38,7 @@ _POLICY = b"5.7."
 class ServerTrouble(Exception):
     """The mail server cannot be reached, or does not let us in: nothing was handed over. Its text holds no secret."""
 
-    def __init__(self, said: str, wait: timedelta = timedelta(minutes=30)) -> None:
+    def __init__(self, said: str, wait: timedelta = TROUBLE_WAIT) -> None:
         super().__init__(said)
         self.wait = wait
 
@@ -72,6 +73,10 @@ def mail_server(settings: Settings, stored: Callable[[str], str | None]) -> Mail
                 "BANJIA_MAIL_FROM is no sender; write one such as: IT <it@corp.example>",
             )
         ) from None
+    return MailServer(_server(settings), settings.mail_from, settings.smtp_user, _password(settings, stored))
+
+
+def _server(settings: Settings) -> Server:
     security = settings.smtp_security
     server = Server(
         settings.smtp_host,
@@ -88,25 +93,29 @@ def mail_server(settings: Settings, stored: Callable[[str], str | None]) -> Mail
                 "BANJIA_PLAIN_HOSTS.",
             )
         )
-    password = ""
-    if settings.smtp_user:
-        file = settings.smtp_password_file
-        password = read_secret(file).strip() if file else stored(SMTP_SECRET) or ""
-        if not password:
-            raise SettingUnusable(
-                Text(
-                    f"没有 {settings.smtp_user} 的密码。请运行：banjia vault set {SMTP_SECRET}",
-                    f"There is no password for {settings.smtp_user}. Run: banjia vault set {SMTP_SECRET}",
-                )
+    return server
+
+
+def _password(settings: Settings, stored: Callable[[str], str | None]) -> str:
+    if not settings.smtp_user:
+        return ""
+    file = settings.smtp_password_file
+    password = read_secret(file).strip() if file else stored(SMTP_SECRET) or ""
+    if not password:
+        raise SettingUnusable(
+            Text(
+                f"没有 {settings.smtp_user} 的密码。请运行：banjia vault set {SMTP_SECRET}",
+                f"There is no password for {settings.smtp_user}. Run: banjia vault set {SMTP_SECRET}",
             )
-        if not (settings.smtp_user + password).isascii():
-            raise SettingUnusable(
-                Text(
-                    "发信服务器的账号和密码只能含 ASCII 字符。",
-                    "Login and password of the mail server can hold ASCII characters only.",
-                )
+        )
+    if not (settings.smtp_user + password).isascii():
+        raise SettingUnusable(
+            Text(
+                "发信服务器的账号和密码只能含 ASCII 字符。",
+                "Login and password of the mail server can hold ASCII characters only.",
             )
-    return MailServer(server, settings.mail_from, settings.smtp_user, password)
+        )
+    return password
 
 
 class Outbox:
@@ -188,11 +197,10 @@ def outbox(of: MailServer) -> Iterator[Outbox]:
     """Connect and sign in, once and in one way: each refusal counts towards locking the account."""
     try:
         smtp = _connected(of)
-    except smtplib.SMTPAuthenticationError as refused:
-        said = of.redacted(f"{refused.smtp_code} {_text(refused.smtp_error)}")
-        raise ServerTrouble(said, SIGN_IN_REFUSED_WAIT) from None
     except smtplib.SMTPResponseException as refused:
-        raise ServerTrouble(of.redacted(f"{refused.smtp_code} {_text(refused.smtp_error)}")) from None
+        said = of.redacted(f"{refused.smtp_code} {_text(refused.smtp_error)}")
+        wrong = isinstance(refused, smtplib.SMTPAuthenticationError) and refused.smtp_code >= 500
+        raise ServerTrouble(said, SIGN_IN_REFUSED_WAIT if wrong else TROUBLE_WAIT) from None
     except (smtplib.SMTPException, OSError) as error:
         raise ServerTrouble(
             of.redacted(f"{of.server.host}:{of.server.port}: {error or type(error).__name__}")

@@ -37,6 +37,8 @@ class MailSink:
     """Messages that were answered with 250, and those that arrived whole before the server hung up."""
     recipients: list[str] = field(default_factory=list)
     sign_ins: list[str] = field(default_factory=list)
+    sign_in_refusal: str = ""
+    """What every sign-in is answered with; "" looks at the password."""
     connections: int = 0
     port: int = 0
 
@@ -133,8 +135,9 @@ def running_smtp(
 
         def look(_server: Any, _session: Any, _envelope: Any, mechanism: str, data: Any) -> AuthResult:
             sink.sign_ins.append(mechanism)
-            good = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
-            return AuthResult(success=good, handled=False) if not good else AuthResult(success=True)
+            good = not sink.sign_in_refusal and (data.login, data.password) == (USER.encode(), PASSWORD.encode())
+            refused = AuthResult(success=False, handled=False, message=sink.sign_in_refusal or None)
+            return AuthResult(success=True) if good else refused
 
         options |= {"authenticator": look, "auth_required": True, "auth_require_tls": False}
     controller = _Controller(sink, **options)

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.handed_over import HandedOver, Outcome
 from tasks.notice_mail import Mail
-from tasks.outbox import SIGN_IN_REFUSED_WAIT, ServerTrouble, mail_server, outbox
+from tasks.outbox import SIGN_IN_REFUSED_WAIT, TROUBLE_WAIT, ServerTrouble, mail_server, outbox
 from tasks.settings import Settings, SettingUnusable
 from tests.servers.certificates import Authority, self_signed
 from tests.servers.smtp import HANG_UP, PASSWORD, USER, Answer, MailSink, running_smtp
@@ -186,6 +186,15 @@ def test_a_refused_sign_in_is_tried_in_one_way_and_once(capfd: pytest.CaptureFix
         assert sink.sign_ins == ["PLAIN"]
         assert caught.value.wait == SIGN_IN_REFUSED_WAIT
         assert "canary" not in f"{server!r}{caught.value!r}{capfd.readouterr()}"
+
+
+def test_a_sign_in_that_the_server_cannot_judge_now_is_tried_sooner_than_a_refused_one() -> None:
+    with running_smtp(sign_in=True) as sink:
+        sink.sign_in_refusal = "454 4.7.0 Temporary authentication failure"
+        with pytest.raises(ServerTrouble, match="454") as caught:
+            hand_over(sink, mail(), smtp_user=USER)
+        assert sink.sign_ins == ["PLAIN"]
+        assert caught.value.wait == TROUBLE_WAIT
 
 
 def test_a_server_that_repeats_the_password_does_not_make_us_show_it(sink: MailSink) -> None:
