@@ -25,8 +25,7 @@ def notify_wave(wave: str | None = None) -> State[Any]:
     for name in [wave] if wave else _waves(kept):
         if policy.STOP.is_set():
             break
-        # One refusal of the sign-in is enough for all waves.
-        told.append(tell_wave(kept, name, by_mail=not any(each.trouble for each in told)))
+        told.append(tell_wave(kept, name))
     failed = any(each.trouble or each.refused or each.unknown for each in told)
     return Completed(name="CompletedWithFailures" if failed else None, message=_sentence(told))
 

@@ -217,6 +217,20 @@ def put_off(engine: Engine, notice_ids: Sequence[int], error: str, next_at: date
                 session.add(notice)
 
 
+def left_alone(engine: Engine, at: datetime) -> str:
+    """Why the mail server is left alone at that moment: what it said when notices were put off; "" when it is not."""
+    query = select(Notice.error).where(
+        Notice.state == NoticeState.WAITING,
+        Notice.channel == Channel.MAIL,
+        col(Notice.next_at) > at,
+        col(Notice.error) != "",
+        # One that was tried waits for a reason of its own.
+        Notice.attempts == 0,
+    )
+    with reading(engine) as session:
+        return session.exec(query).first() or ""
+
+
 def drop_notices(engine: Engine, notice_ids: Sequence[int]) -> None:
     """Take back notices that wait and are wanted no more."""
     with writing(engine) as session:

@@ -4,7 +4,7 @@ May be run at any time, and by several processes: what is not due, or was said b
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -22,6 +22,7 @@ from models.notices import (
     drop_notices,
     file_notices,
     forget_dead_runners,
+    left_alone,
     put_off,
     settle_notice,
     wave_notices,
@@ -95,7 +96,6 @@ def tell_wave(
     *,
     kinds: Collection[NoticeKind] = tuple(NoticeKind),
     in_quiet_hours: bool = False,
-    by_mail: bool = True,
     patient: bool = True,
 ) -> Told:
     """Hand over every notice of these kinds that is due.
@@ -116,31 +116,17 @@ def tell_wave(
     this = _Round(kept, look)
     opens = at if in_quiet_hours else plan.hours.next_open(at)
     waiting = [notice for notice in look.notices if notice.state == NoticeState.WAITING and notice.kind in kinds]
-    if trouble := _recent_trouble(look.notices, at) if patient else "":
-        by_mail, this.told.trouble = False, trouble
+    if patient:
+        this.told.trouble = left_alone(kept.engine, at)
     # What was only put off may be tried by an admin who has mended the server; what the server put off may not.
     waiting = [notice for notice in waiting if notice.next_at <= at or (not patient and not notice.attempts)]
     if opens > at and any(notice.kind in MEMBER_KINDS for notice in waiting):
         this.told.quiet_until = opens
         waiting = [notice for notice in waiting if notice.kind not in MEMBER_KINDS]
     this.tell_in_chats(ways, [notice for notice in waiting if notice.recipient in ways])
-    if server is not None and by_mail:
+    if server is not None and not this.told.trouble:
         this.tell_by_mail(server, [notice for notice in waiting if notice.channel == Channel.MAIL])
     return this.told
-
-
-def _recent_trouble(notices: Sequence[Notice], at: datetime) -> str:
-    """Why the mail server is to be left alone for now; "" when it is not."""
-    put_off_since = (
-        notice.error
-        for notice in notices
-        if notice.state == NoticeState.WAITING
-        and notice.channel == Channel.MAIL
-        and notice.next_at > at
-        and notice.error
-        and not notice.attempts
-    )
-    return next(put_off_since, "")
 
 
 def _due(look: Look, facts: WaveFacts, plan: Plan, at: datetime) -> list[NewNotice]:

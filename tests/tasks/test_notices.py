@@ -15,8 +15,10 @@ from sqlmodel import select
 from models.bilingual import Language
 from models.columns import now
 from models.database import reading, writing
+from models.enrol import enrol
 from models.member import Member
 from models.notices import MEMBER_KINDS, Notice, NoticeKind, NoticeState, open_notices, send_again, wave_notices
+from models.roster import read_roster
 from models.states import MemberState, WaveState
 from models.wave import Wave
 from tasks.migrate_member import migrate_member
@@ -351,15 +353,42 @@ def test_a_server_that_takes_only_so_much_a_while_gets_the_rest_later_and_all_of
     assert sorted(sink.recipients) == ["li@old.example", "wang@old.example", "zhao@old.example"]
 
 
-def test_greylisting_after_a_long_quiet_time_is_waited_for_all_the_same(enrolled: Enrolled, sink: MailSink) -> None:
-    """Time in which nothing was tried is no time in which it was refused."""
-    sink.answer = lambda step, _about: "450 4.2.0 later" if step == "RCPT" else None
-    assert tell(in_quiet_hours=True, by_mail=False).sent == 0
+def test_greylisting_after_a_long_absence_is_waited_for_all_the_same(
+    enrolled: Enrolled, sink: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time in which nothing could be tried is no time in which it was refused."""
+    set_all(monkeypatch, SMTP_PORT="9")
+    forget_everything()
+    assert tell().later == 3
     later(days=3)
+    set_all(monkeypatch, SMTP_PORT=str(sink.port))
+    forget_everything()
+    sink.answer = lambda step, _about: "450 4.2.0 later" if step == "RCPT" else None
     assert tell().later == 3
     sink.answer = lambda _step, _about: None
     later(minutes=16)
     assert tell().sent == 3
+
+
+def test_a_refused_sign_in_is_refused_for_all_waves_and_an_admin_may_try_at_once(
+    office: Office, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_smtp(sign_in=True) as sink:
+        set_all(monkeypatch, SMTP_HOST="127.0.0.1", SMTP_PORT=str(sink.port), SMTP_SECURITY="plain", SMTP_USER=USER)
+        set_all(monkeypatch, MAIL_FROM="it@corp.example", QUIET_HOURS="never")
+        for name in ("li", "wang"):
+            office.add(name)
+        kept = Enrolled(office, office.row("li")).store
+        enrol(kept.engine, kept.vault, "second", read_roster(office.roster(office.row("wang"))), kept.default_servers)
+        kept.vault.put_standing("smtp", PASSWORD)
+        for wave in ("first", "second"):
+            open_notices(kept.engine, wave)
+        sink.sign_in_refusal = "535 5.7.8 wrong"
+        assert [tell_wave(kept, wave).trouble for wave in ("first", "second")] == ["535 5.7.8 wrong"] * 2
+        assert len(sink.sign_ins) == 1
+        sink.sign_in_refusal = ""
+        assert [tell_wave(kept, wave, patient=False).sent for wave in ("first", "second")] == [1, 1]
+        assert sorted(sink.recipients) == ["li@old.example", "wang@old.example"]
 
 
 @pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA", "END"])
