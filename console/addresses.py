@@ -1,6 +1,6 @@
 """`banjia wave addresses`: which new addresses can take mail, and what is wrong with the others."""
 
-from collections import Counter
+from collections import defaultdict
 
 import typer
 
@@ -9,7 +9,7 @@ from console.outcome import Exit
 from console.terminal import fail, language, say, screen
 from models.addresses import AddressStatus
 from models.bilingual import Text
-from models.check import Severity
+from models.check import Severity, kind
 from tasks.addresses import wave_addresses
 from tasks.store import store
 
@@ -19,6 +19,7 @@ _NO_BOOK = Text(
 )
 _ALL_WELL = Text("{n} 个新地址都可以搬入。", "Mail can be moved to all {n} new addresses.")
 _TOLD = Text("{n} 个新地址中 {good} 个可以搬入。", "Mail can be moved to {good} of {n} new addresses.")
+_HEADING = Text("{title}（{n} 个）", "{title} ({n})")
 _CURE = Text("处理方法：{advice}", "What to do: {advice}")
 
 
@@ -38,28 +39,29 @@ def show(wave: str, *, as_json: bool) -> None:
 
 def _print(found: list[AddressStatus], bad: int) -> None:
     console, spoken = screen(as_json=False), language()
-    counted = Counter(status.finding.name for status in found if status.finding)
-    for name, _ in counted.most_common():
-        group = [status for status in found if status.finding and status.finding.name == name]
-        kind = group[0].finding.kind if group[0].finding else None
-        if kind is None:
-            continue
-        console.print(f"{kind.title.in_language(spoken)} ({len(group)})", style="bold")
+    groups = defaultdict(list)
+    for status in found:
+        if status.finding:
+            groups[status.finding.name].append(status)
+    for name, group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        about = kind(name, "target")
+        heading = _HEADING.format(title=about.title.in_language(spoken), n=len(group))
+        console.print(plain(heading.in_language(spoken)), style="bold")
         for status in group:
             console.print(plain(f"  {status.email}  {status.said}".rstrip()))
-        console.print(f"  {_CURE.format(advice=kind.advice.in_language(spoken)).in_language(spoken)}")
+        console.print(plain(f"  {_CURE.format(advice=about.advice.in_language(spoken)).in_language(spoken)}"))
     told = _TOLD.format(n=len(found), good=len(found) - bad) if bad else _ALL_WELL.format(n=len(found))
     console.print(told.in_language(spoken))
 
 
 def _document(status: AddressStatus) -> dict[str, object]:
-    kind = status.finding.kind if status.finding else None
+    about = status.finding.kind if status.finding else None
     return {
         "email": status.email,
         "standing": status.standing,
         "mailbox": status.mailbox,
         "finding": status.finding.name if status.finding else None,
-        "title": kind.title.as_dict() if kind else None,
-        "advice": kind.advice.as_dict() if kind else None,
+        "title": about.title.as_dict() if about else None,
+        "advice": about.advice.as_dict() if about else None,
         "said": status.said,
     }
