@@ -24,19 +24,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# The same examples each time, however long a busy machine takes over one.
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+
 # For `pytest --hypothesis-profile=thorough`: others each time, and many of them.
 settings.register_profile(
     "thorough",
+    derandomize=False,
     max_examples=3000,
     stateful_step_count=50,
-    deadline=None,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
 
 # For `pytest -m fuzz --hypothesis-profile=fuzz`: what takes no time for one takes minutes for so many.
 settings.register_profile(
-    "fuzz", max_examples=100_000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
+    "fuzz", derandomize=False, max_examples=100_000, print_blob=True, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from sqlmodel import col, select
@@ -101,17 +101,14 @@ def by_two_workers(program: Program, **environment: str) -> Iterator[None]:
     scheduling = [program.start("wave", "start", wave, "--at", at, "--json") for wave in "ab"]
     ids = [program.end(process).document["flow_run_id"] for process in scheduling]
 
-    def runs() -> list[dict[str, Any]]:
-        assert [worker.poll() for worker in workers] == [None, None], "\n".join(map(program.said, workers))
-        return [program.flow_run(run_id) for run_id in ids]
-
     yield
-    wait_until(lambda: all(run["end_time"] for run in runs()), "both runs to end", LONGEST_RUN)
-    assert [run["state_name"] for run in runs()] == ["Completed", "Completed"]
-    assert sorted(run["labels"]["prefect.worker.name"] for run in runs()) == names
-    for worker in workers:
-        worker.terminate()
-    assert [program.end(worker).code for worker in workers] == [0, 0]
+    wait_until(lambda: not any(map(is_running, "ab")), "both waves to end", LONGEST_RUN)
+    wait_until(lambda: all(program.flow_run(run_id)["end_time"] for run_id in ids), "both runs to end", LONGEST_RUN)
+    assert [worker.poll() for worker in workers] == [None, None], "\n".join(map(program.said, workers))
+    runs = [program.flow_run(run_id) for run_id in ids]
+    assert [run["state_name"] for run in runs] == ["Completed", "Completed"]
+    assert sorted(run["labels"]["prefect.worker.name"] for run in runs) == names
+    program.close(*workers)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from models.rules import ROLES
 
 EXAMPLES = settings(
     max_examples=int(os.environ.get("FOLDER_NAME_EXAMPLES", "0")) or settings().max_examples,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 SEPARATORS = ["/", ".", "|", "\\", "^", ""]

@@ -51,8 +51,6 @@ __all__ = ["clock"]
 BRIEF = settings(
     max_examples=110,
     stateful_step_count=20,
-    derandomize=True,
-    deadline=None,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )

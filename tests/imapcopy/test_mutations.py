@@ -585,7 +585,7 @@ MEDDLING = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mailbox_content=MAILBOX, meddling=MEDDLING)
 def test_any_mutation_of_any_mailbox_is_found_and_no_other(
     engine: Engine,

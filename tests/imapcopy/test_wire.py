@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imapcopy import wire
@@ -95,7 +95,6 @@ def responses(draw: st.DrawFn) -> Response:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@settings(deadline=None)
 @given(
     told=st.lists(responses(), min_size=1, max_size=4),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5),
