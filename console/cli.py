@@ -343,19 +343,17 @@ def provider_template() -> None:
 @vault_app.command("rotate")
 def vault_rotate(json: AsJson = False) -> None:
     """Seal every stored password with a new key and drop the old one."""
-    from tasks.store import store
+    from console import vault
 
-    say({"rotated": store().vault.rotate()}, as_json=json)
+    vault.rotate(as_json=json)
 
 
 @vault_app.command("purge")
 def vault_purge(wave: WaveName, json: AsJson = False) -> None:
     """Delete every stored password of a wave for good. Reports stay."""
-    from models.lifecycle import purge_credentials
-    from tasks.store import store
+    from console import vault
 
-    kept = store()
-    say({"purged": purge_credentials(kept.engine, kept.vault, wave)}, as_json=json)
+    vault.purge(wave, as_json=json)
 
 
 @probe_app.callback(invoke_without_command=True)

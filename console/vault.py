@@ -1,17 +1,32 @@
-"""Secrets that are no single member's: an administrator's password, an application's secret. Never an argument."""
+"""The vault: secrets that are no single member's (an administrator's, an application's), its key, its end.
+
+A secret is never an argument.
+"""
 
 import sys
 
 import typer
 
+from console.live import plain
 from console.outcome import Exit
-from console.terminal import fail, language, say
+from console.terminal import fail, language, say, screen
 from models.bilingual import Text
+from models.lifecycle import purge_credentials
+from tasks.address_book import VAULT_NAME
+from tasks.outbox import SMTP_SECRET
+from tasks.settings import Settings
 from tasks.store import store
 
 _ASK = Text("{name} 的密码（不显示）", "Password of {name} (not shown)")
 _EMPTY = Text("没有读到密码，什么也没有保存。", "No password was read; nothing is stored.")
 _UNKNOWN = Text("密码库中没有名为“{name}”的密码。", "The vault has no secret called {name!r}.")
+_STORED = Text("已保存 {name}：{use}。", "Stored {name}: {use}.")
+_LISTED = Text("{name}：{use}", "{name}: {use}")
+_FORGOTTEN = Text("已删除 {name}。", "Forgot {name}.")
+_NONE = Text("密码库中没有这样的密码。", "The vault has no such secret.")
+_ROTATED = Text("已用新密钥重新加密 {n} 个密码。", "Sealed with a new key: {n}.")
+_PURGED = Text("已删除批次 {wave} 的 {n} 个密码。", "Passwords of wave {wave} that were deleted: {n}.")
+_UNUSED = Text("没有设置用到它；会用到的是 {names}", "no setting uses it; these would be used: {names}")
 
 
 def keep(name: str, *, as_json: bool) -> None:
@@ -19,20 +34,63 @@ def keep(name: str, *, as_json: bool) -> None:
     secret = _typed(name) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     if not secret:
         raise fail(_EMPTY.in_language(language()), Exit.USAGE)
-    store().vault.put_standing(name, secret)
-    say({"stored": name}, as_json=as_json)
+    kept = store()
+    kept.vault.put_standing(name, secret)
+    _tell({"stored": name}, _STORED.format(name=name, use=_use(name, kept.settings)), as_json=as_json)
 
 
 def forget(name: str, *, as_json: bool) -> None:
     """Delete a secret for good."""
     if not store().vault.forget_standing(name):
         raise fail(_UNKNOWN.in_language(language()).format(name=name), Exit.USAGE)
-    say({"forgotten": name}, as_json=as_json)
+    _tell({"forgotten": name}, _FORGOTTEN.format(name=name), as_json=as_json)
 
 
 def names(*, as_json: bool) -> None:
-    """The names of the secrets, never the secrets."""
-    say({"secrets": store().vault.standing()}, as_json=as_json)
+    """The names of the secrets and what they are for, never the secrets."""
+    kept = store()
+    found = kept.vault.standing()
+    lines = [_LISTED.format(name=name, use=_use(name, kept.settings)) for name in found]
+    _tell({"secrets": found}, *(lines or [_NONE]), as_json=as_json)
+
+
+def rotate(*, as_json: bool) -> None:
+    """Seal all passwords with a new key."""
+    count = store().vault.rotate()
+    _tell({"rotated": count}, _ROTATED.format(n=count), as_json=as_json)
+
+
+def purge(wave: str, *, as_json: bool) -> None:
+    """Delete the passwords of a wave for good."""
+    kept = store()
+    count = purge_credentials(kept.engine, kept.vault, wave)
+    _tell({"purged": count}, _PURGED.format(n=count, wave=wave), as_json=as_json)
+
+
+def _tell(document: dict[str, object], *lines: Text, as_json: bool) -> None:
+    if as_json:
+        say(document, as_json=True)
+        return
+    for line in lines:
+        screen(as_json=False).print(plain(line.in_language(language())))
+
+
+def _use(name: str, settings: Settings) -> str:
+    """What a secret of that name is for."""
+    spoken = language()
+    uses = {
+        settings.sign_in.source.secret or "source": Text(
+            "旧邮箱的管理员或应用", "who signs in for all of the old side"
+        ),
+        settings.sign_in.target.secret or "target": Text(
+            "新邮箱的管理员或应用", "who signs in for all at the new side"
+        ),
+        SMTP_SECRET: Text("发送通知的邮件服务器", "the mail server of notices"),
+        VAULT_NAME: Text("核对新地址的飞书应用", "the Feishu app that looks up addresses"),
+    }
+    if name in uses:
+        return uses[name].in_language(spoken)
+    return _UNUSED.in_language(spoken).format(names=("、" if spoken == "zh-CN" else ", ").join(uses))
 
 
 def _typed(name: str) -> str:

@@ -382,14 +382,14 @@ def test_messages_that_were_not_moved_are_listed_and_saved(
 
 def test_the_vault_is_rotated_and_still_opens(banjia: CommandLine, moved: Enrolled, home: Path) -> None:
     before = (home / "keys" / "vault.key").read_bytes()
-    assert banjia("vault", "rotate").stdout == "rotated: 4\n"
+    assert banjia("vault", "rotate").stdout == "Sealed with a new key: 4.\n"
     assert banjia("vault", "rotate", "--json").document == {"rotated": 4}
     assert (home / "keys" / "vault.key").read_bytes() != before
     assert moved.store.vault.get(moved.member("li").id or 0, "source") == "canary-old,li!"
 
 
 def test_the_vault_is_purged_of_a_wave(banjia: CommandLine, moved: Enrolled) -> None:
-    assert banjia("vault", "purge", "first").stdout == "purged: 4\n"
+    assert banjia("vault", "purge", "first").stdout == "Passwords of wave first that were deleted: 4.\n"
     assert banjia("vault", "purge", "first", "--json").document == {"purged": 0}
     assert moved.store.vault.get(moved.member("li").id or 0, "source") is None
     assert banjia("wave", "report", "first").code == 0, "reports stay"

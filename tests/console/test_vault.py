@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from console.cli import app
@@ -37,3 +38,21 @@ def test_a_secret_that_is_not_there_is_named(banjia: CommandLine) -> None:
     ended = banjia("vault", "forget", "no-such")
     assert ended.code == 2
     assert "no-such" in ended.stderr
+
+
+def test_each_secret_is_told_with_its_use_and_a_name_that_nothing_uses_is_noticed(
+    banjia: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", "zh-CN")
+    monkeypatch.setenv("BANJIA_SIGN_IN__SOURCE__SECRET", "old-master")
+    assert "没有这样的密码" in banjia("vault", "list").stdout
+    for name in ("smtp", "old-master", "fieshu"):
+        CliRunner().invoke(app, ["vault", "set", name], input=f"{SECRET}\n")
+    lines = banjia("vault", "list").stdout.splitlines()
+    assert lines == [
+        "fieshu：没有设置用到它；会用到的是 old-master、target、smtp、feishu",
+        "old-master：旧邮箱的管理员或应用",
+        "smtp：发送通知的邮件服务器",
+    ]
+    assert banjia("vault", "rotate").stdout == "已用新密钥重新加密 3 个密码。\n"
+    assert banjia("vault", "forget", "fieshu").stdout == "已删除 fieshu。\n"
