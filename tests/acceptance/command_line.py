@@ -87,9 +87,9 @@ class Run:
 
 
 class Banjia:
-    """The installed program with a home of its own, below `directory`."""
+    """The installed program with a home of its own; with a `neighbour`, at the Prefect server of that one."""
 
-    def __init__(self, directory: Path, authority: bytes, **environment: str) -> None:
+    def __init__(self, directory: Path, authority: bytes, neighbour: "Banjia | None" = None) -> None:
         if not PROGRAM.exists():
             pytest.fail(f"{PROGRAM} is not installed: run make setup", pytrace=False)
         self.directory = directory
@@ -105,10 +105,18 @@ class Banjia:
             "COLUMNS": "400",  # so that no table folds its words
             "BANJIA_HOME": str(self.home),
             "BANJIA_CA_FILE": str(directory / "authority.pem"),
-            **environment,
         }
+        if neighbour:
+            self._environment["PREFECT_API_URL"] = neighbour.prefect_url
+        self._neighbour = neighbour
         self._secrets: set[str] = set()
         self._runs = 0
+
+    @property
+    def prefect_url(self) -> str:
+        """The server of its own, once it runs."""
+        url: str = json.loads((self.home / "prefect" / "server.json").read_text())["url"]
+        return url
 
     def migrate(self, roster: Path, *, as_json: bool = True) -> Run:
         """Move a roster's members and wait for the end."""
@@ -161,6 +169,8 @@ class Banjia:
         """Search all that the program wrote: home with its databases and logs, reports, output, the user's home."""
         assert self._secrets, "no secret to look for"
         places = [self.home, self.reports, self.directory / "output", self.directory / "user"]
+        if self._neighbour:
+            places.append(self._neighbour.home)
         hits = find_secrets(self._secrets, places)
         assert not hits, "\n".join(f"{hit.needle!r} as {hit.form} in {hit.where}" for hit in hits[:20])
 

@@ -53,6 +53,23 @@ def banjia(tmp_path: Path, authority: Authority) -> Iterator[Banjia]:
     program.close()
 
 
+@pytest.fixture(scope="session")
+def lasting_banjia(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Banjia]:
+    """A Prefect server for all that do not end it: it takes ten seconds to start."""
+    program = Banjia(tmp_path_factory.mktemp("prefect"), authority.root)
+    program.start(["prefect", "start"]).wait()
+    yield program
+    program.close()
+
+
+@pytest.fixture
+def guest(tmp_path: Path, authority: Authority, lasting_banjia: Banjia) -> Iterator[Banjia]:
+    """The program with a home of its own, at the Prefect server of others."""
+    program = Banjia(tmp_path / "banjia", authority.root, lasting_banjia)
+    yield program
+    program.assert_nothing_runs()
+
+
 @pytest.fixture
 def office(
     request: pytest.FixtureRequest, start_dovecot: StartDovecot, banjia: Banjia, tmp_path: Path

@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ import pytest
 from tests.acceptance.command_line import ALL_DONE, LONGEST_RUN, PARTIAL, UNEXPECTED, Banjia, Started, write_roster
 from tests.acceptance.ledger_file import LedgerFile
 from tests.acceptance.office import CRAWL, MEMBERS, MESSAGES, Office, assert_all_done
-from tests.servers.certificates import Authority
 from tests.servers.dovecot import wait_until
 from tests.servers.line import Line
 
@@ -30,19 +28,10 @@ A_PART = 30_000
 NO_WAITING = {"BANJIA_RETRY_DELAYS": "[0.2, 0.2]"}
 
 
-@pytest.fixture(scope="module")
-def prefect_url(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[str]:
-    """A Prefect server for all that do not kill it: it takes ten seconds to start."""
-    program = Banjia(tmp_path_factory.mktemp("prefect"), authority.root)
-    yield program.start(["prefect", "start", "--json"]).wait().result["url"]
-    program.close()
-
-
 @pytest.fixture
-def banjia(tmp_path: Path, authority: Authority, prefect_url: str) -> Iterator[Banjia]:
-    program = Banjia(tmp_path / "banjia", authority.root, PREFECT_API_URL=prefect_url)
-    yield program
-    program.assert_nothing_runs()
+def banjia(guest: Banjia) -> Banjia:
+    """None of these tests kills Prefect's server."""
+    return guest
 
 
 def test_a_database_that_another_program_holds_is_waited_for(office: Office, banjia: Banjia) -> None:

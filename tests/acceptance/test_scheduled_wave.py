@@ -82,9 +82,8 @@ def _flow_run(banjia: Banjia, run_id: str) -> dict[str, Any]:
 
 
 def _ask(banjia: Banjia, path: str, body: dict[str, Any]) -> Any:
-    server = json.loads((banjia.home / "prefect" / "server.json").read_text())
     request = urllib.request.Request(  # noqa: S310  (http, to our own server)
-        f"{server['url']}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{banjia.prefect_url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
         return json.load(answer)

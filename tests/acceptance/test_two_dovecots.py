@@ -118,7 +118,7 @@ def test_a_run_killed_five_times_ends_in_the_same_mailboxes(
 
 
 def test_twelve_faults_in_a_roster_are_named_and_the_good_rows_are_moved(
-    start_dovecot: StartDovecot, banjia: Banjia, tmp_path: Path
+    start_dovecot: StartDovecot, guest: Banjia, tmp_path: Path
 ) -> None:
     """The file is what Excel in Chinese writes: GB18030, semicolons."""
     source, target = start_dovecot(), start_dovecot()
@@ -128,9 +128,9 @@ def test_twelve_faults_in_a_roster_are_named_and_the_good_rows_are_moved(
         source.add_user(email, f"旧邮箱密码第{number}号 {password('old', number)}")
         target.add_user(email, f"新邮箱密码第{number}号 {password('new', number)}")
         seed(source, email, source.users[email].password, mailbox_messages(email, 40))
-    banjia.keep_secret(source, target)
+    guest.keep_secret(source, target)
     template = roster_row(good[0], source, target, Password="Canary-fault-old", TargetPassword="Canary-fault-new")
-    banjia.keep_secret_too("Canary-fault-old", "Canary-fault-new")
+    guest.keep_secret_too("Canary-fault-old", "Canary-fault-new")
 
     faults = [
         {"EmailAddress": ""},
@@ -153,7 +153,7 @@ def test_twelve_faults_in_a_roster_are_named_and_the_good_rows_are_moved(
     rows += [roster_row(email, source, target) for email in good[1:]]
     roster = write_roster(tmp_path / "名单.csv", rows, delimiter=";", encoding="gb18030")
 
-    run = banjia.migrate(roster)
+    run = guest.migrate(roster)
     assert run.code == PARTIAL, run
     # The header is line 1, the first good row line 2.
     expected = {(line, next(iter(fault))) for line, fault in enumerate(faults, 3)}
@@ -166,11 +166,11 @@ def test_twelve_faults_in_a_roster_are_named_and_the_good_rows_are_moved(
     assert moved == set(good)
     for email in good:
         assert_same_mail(mail_of(source, email), mail_of(target, email), email)
-    banjia.assert_no_secret_was_written()
+    guest.assert_no_secret_was_written()
 
 
 def test_four_failures_have_four_causes_and_stop_nobody_else(
-    start_dovecot: StartDovecot, two_dovecots: Company, banjia: Banjia, tmp_path: Path
+    start_dovecot: StartDovecot, two_dovecots: Company, guest: Banjia, tmp_path: Path
 ) -> None:
     company = two_dovecots
     source, target = company.source, company.target
@@ -179,8 +179,8 @@ def test_four_failures_have_four_causes_and_stop_nobody_else(
     stranger.add_user(refused, password("stranger", 1))
     target.set_quota(full, "storage=300K")
     wrong_password = "Canary-wrong-password"
-    banjia.keep_secret(source, target, stranger)
-    banjia.keep_secret_too(wrong_password)
+    guest.keep_secret(source, target, stranger)
+    guest.keep_secret_too(wrong_password)
     over_tls = {"SourcePort": str(source.tls_port), "SourceSecurity": "tls"}
     over_tls |= {"TargetPort": str(target.tls_port), "TargetSecurity": "tls"}
     rows = [
@@ -193,7 +193,7 @@ def test_four_failures_have_four_causes_and_stop_nobody_else(
     ]
     roster = write_roster(tmp_path / "members.csv", rows)
 
-    run = banjia.migrate(roster)
+    run = guest.migrate(roster)
     assert run.code == PARTIAL, run
     assert_all_accounted_for(run, [good, secure])
     company.assert_moved(good, secure)
@@ -204,7 +204,7 @@ def test_four_failures_have_four_causes_and_stop_nobody_else(
     assert not re.search("Login:|auth failed", stranger.log()), "a password went to a server that was refused"
 
     reports = {kind: run.report(kind) for kind in ("html", "csv", "json")}
-    on_terminal = banjia.migrate(roster, as_json=False)
+    on_terminal = guest.migrate(roster, as_json=False)
     assert on_terminal.code == PARTIAL, on_terminal
     places = {"terminal": on_terminal.stdout, **reports, "html": html.unescape(reports["html"])}
     for email in unlucky:
@@ -218,7 +218,7 @@ def test_four_failures_have_four_causes_and_stop_nobody_else(
             assert any(word in text for word in words), f"{member['cause']} is not in the {place}"
     # A full mailbox is not a reason to take away what is in it, nor to send anything twice.
     assert not mail_of(target, full) - company.mail[full]
-    banjia.assert_no_secret_was_written()
+    guest.assert_no_secret_was_written()
 
 
 def test_a_secret_left_behind_would_have_been_found(

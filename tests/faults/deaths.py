@@ -40,7 +40,7 @@ PASSES = 5
 """So many passes that fail and are tried again are enough."""
 BATCH_MESSAGES = 4
 """Small, so that a folder has several batches."""
-HANGS = 90.0
+HANGS = 600.0
 
 
 Thin = Callable[[Scenario, Sequence[str]], Sequence[int]]
