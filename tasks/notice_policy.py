@@ -234,6 +234,7 @@ def due_alarms(
         return []
     hours = timedelta(hours=plan.alarm_hours)
     turn = int(at.timestamp() // hours.total_seconds())
+    began = wave.started_at or datetime.min.replace(tzinfo=UTC)
     said: dict[tuple[str, str], datetime] = {}
     for notice in before:
         if notice.kind == NoticeKind.ALARM:
@@ -243,8 +244,7 @@ def due_alarms(
     for about in troubles:
         for channel, recipient in plan.admins:
             last = said.get((about, recipient))
-            again = wave.goes_on or (wave.started_at is not None and last is not None and last < wave.started_at)
-            if last is None or (again and at >= last + hours):
+            if last is None or (at >= last + hours and (wave.goes_on or last < began)):
                 key = _key(wave.id, 0, NoticeKind.ALARM, about, turn, recipient)
                 found.append(NewNotice(NoticeKind.ALARM, channel, recipient, key, at, about=about))
     return found
