@@ -7,8 +7,6 @@ from imapcopy.folders import Folder
 from imapcopy.source_connection import SourceConnection, Surveyed
 from tests.imapcopy.scripted import Peer, Played, Scripted, done, line, opened
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
 INBOX = Folder(b"INBOX", "INBOX", "/", frozenset())
 
 

@@ -8,9 +8,6 @@ from imapcopy.responses import Selected
 from imapcopy.target_connection import Outgoing, TargetConnection
 from tests.imapcopy.scripted import Peer, Played, done, opened
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
-
 # Many folders in flight
 
 
