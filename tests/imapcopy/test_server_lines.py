@@ -329,7 +329,7 @@ def connected(kind: type[Connection], answers: Iterable[bytes], *, obliging: boo
     connection = kind.__new__(kind)
     connection.account = ACCOUNT
     connection.capabilities = CAPABILITIES
-    connection._compressible = False
+    connection._compressible = connection._left = False
     connection._dialogue = Dialogue(ACCOUNT, connection.side, Memory(answers, obliging=obliging))
     if isinstance(connection, TargetConnection):
         connection.fence = lambda: None
