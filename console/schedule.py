@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tasks.store import store
 ROOT = Path(__file__).resolve().parents[1]
 WORK_POOL = "banjia"
 GRACE_SECONDS = 10
+LOOK_SECONDS = 0.2
 DEPLOYMENT = "migrate-wave/banjia"
 
 _DEPLOYED = Text("已部署到 {url}；启动执行进程：banjia worker", "Deployed to {url}; start a worker with: banjia worker")
@@ -46,27 +48,31 @@ def work(name: str | None, limit: int | None) -> None:
     use_prefect(settings().home)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL]
     options = [*(["--name", name] if name else []), *(["--limit", str(limit)] if limit else [])]
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
     worker = subprocess.Popen([*command, *options], cwd=settings().home)
-
-    asked: list[bool] = []
-
-    def end(*_: object) -> None:
-        # Prefect's worker goes on after one SIGTERM, and kills itself after a second.
-        asked.append(True)
-        worker.terminate()
-        try:
-            worker.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            worker.terminate()
-
-    signal.signal(signal.SIGTERM, end)
     try:
-        code = worker.wait()
+        # In short turns: what a handler does while this thread waits in Popen can learn nothing of the worker's end.
+        while not asked.is_set() and not _ended(worker, LOOK_SECONDS):
+            pass
     except KeyboardInterrupt:
-        end()
-        code = worker.wait()
-    ended = code in (0, -signal.SIGTERM, -signal.SIGINT) or (asked and code == -signal.SIGKILL)
+        asked.set()
+    if asked.is_set():
+        worker.terminate()
+        if not _ended(worker, GRACE_SECONDS):
+            # Prefect's worker may go on after one SIGTERM; it kills itself after a second.
+            worker.terminate()
+    code = worker.wait()
+    ended = code in (0, -signal.SIGTERM, -signal.SIGINT) or (asked.is_set() and code == -signal.SIGKILL)
     raise typer.Exit(Exit.DONE if ended else Exit.UNEXPECTED)
+
+
+def _ended(worker: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    try:
+        worker.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def start_at(wave: str, at: datetime, *, as_json: bool) -> None:
