@@ -29,7 +29,10 @@ def test_the_engine_is_measured_and_drawn(tmp_path: Path) -> None:
     assert "tiny: 2 x 20 messages" in table
     assert "at most 8 connections an account" in table
     (outcome,) = json.loads(first.read_text())
-    assert outcome["first"][0]["wire"]["in_a_row"] > outcome["second"][0]["wire"]["in_a_row"] > 0
+    first_pass, second_pass = (outcome[name][0]["wire"] for name in ("first", "second"))
+    assert first_pass["target"]["up"] > second_pass["target"]["up"] > 0
+    assert first_pass["in_a_row"] > 0  # how many depends on how the two mailboxes overlap
+    assert second_pass["in_a_row"] > 0
     (point,) = json.loads(growth.read_text())
     assert (point["unit"], point["size"], point["messages"]) == ("message", 5, 5)
     assert (tmp_path / "first_pass.svg").exists()

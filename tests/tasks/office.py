@@ -37,12 +37,18 @@ class Office:
     def add(self, name: str, messages: int = 3) -> str:
         """Give somebody a full mailbox here and an empty one there; returns the new address."""
         self.people.append(name)
-        inbox = self.old.add_account(f"{name}@old.example", old_password(name)).folder("INBOX")
-        for number in range(messages):
-            raw = f"Message-ID: <{number}.{name}@old.example>\r\nSubject: {number}\r\n\r\nHello {number}\r\n".encode()
-            inbox.deliver(raw, datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=number), ("\\Seen",))
+        self.old.add_account(f"{name}@old.example", old_password(name))
+        self.deliver(name, messages)
         self.new.add_account(f"{name}@new.example", new_password(name))
         return f"{name}@new.example"
+
+    def deliver(self, name: str, messages: int) -> None:
+        """That many more come in on the old server, each an hour after the one before."""
+        inbox = self.old.account(f"{name}@old.example").folder("INBOX")
+        first = len(inbox.messages)
+        for number in range(first, first + messages):
+            raw = f"Message-ID: <{number}.{name}@old.example>\r\nSubject: {number}\r\n\r\nHello {number}\r\n".encode()
+            inbox.deliver(raw, datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=number), ("\\Seen",))
 
     def row(self, name: str, **instead: str) -> Row:
         return {
