@@ -135,8 +135,15 @@ def time_to_go(left: int, done: int, elapsed: timedelta) -> timedelta | None:
     return elapsed * (left / done)
 
 
-def alarm(wave: str, about: str, members: Sequence[int], names: Mapping[int, str], words: Wording) -> Letter:
-    """A server, or the database, that stops members: `about` is `cause host`."""
+def alarm(
+    wave: str,
+    about: str,
+    members: Sequence[int],
+    names: Mapping[int, str],
+    words: Wording,
+    until: datetime | None = None,
+) -> Letter:
+    """A server, or the database, that stops members: `about` is `cause host`, which is left alone `until` then."""
     say = Saying(words)
     name, _, host = about.partition(" ")
     why = cause(name)
@@ -145,7 +152,16 @@ def alarm(wave: str, about: str, members: Sequence[int], names: Mapping[int, str
     return Letter(
         say("alarm_subject", wave=plain(wave), what=what),
         (say("alarm_lead", n=len(members)), _members(members, names, say)),
-        (Section(say("alarm_how"), (words.of(why.advice), say("alarm_turn", turn=words.of(OWNERS[why.owner])))),),
+        (
+            Section(
+                say("alarm_how"),
+                (
+                    words.of(why.advice),
+                    say("alarm_turn", turn=words.of(OWNERS[why.owner])),
+                    *([say("alarm_until", when=say.moment(until))] if until else []),
+                ),
+            ),
+        ),
         (say("automatic"),),
     )
 

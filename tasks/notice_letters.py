@@ -7,11 +7,12 @@ from functools import cached_property
 
 from sqlmodel import col, select
 
+from imapcopy.errors import MemberError
 from models.bilingual import LANGUAGES, Language
 from models.causes import Side, cause
 from models.database import reading
 from models.detection import provider_of
-from models.hosts import Host
+from models.hosts import Host, host_name
 from models.lifecycle import find_wave
 from models.member import Member
 from models.notices import MEMBER_KINDS, Channel, Notice, NoticeKind, NoticeState, wave_notices
@@ -50,8 +51,9 @@ class Look:
             for member in session.exec(query):
                 self._know(member, stored)
             left_alone = session.exec(select(Host).where(col(Host.paused_until) > at + SHORT_PAUSE))
-            paused = {host.name: host.cause for host in left_alone if host.cause}
-        self.troubles = host_troubles(self.people, paused)
+            paused = {host.name: host for host in left_alone if host.cause}
+        self._left_alone_until = {name: host.paused_until for name, host in paused.items()}
+        self.troubles = host_troubles(self.people, {name: host.cause for name, host in paused.items()})
         self.names = {each: member.email for each, member in self.members.items()}
 
     @property
@@ -79,6 +81,7 @@ class Look:
         self._missing[each] = self._wanted_sides(member) - stored.get(each, frozenset())
 
     def _person(self, member: Member) -> Person:
+        old, new = self._server_names(member)
         return Person(
             id=member.id or 0,
             state=member.state,
@@ -86,11 +89,18 @@ class Look:
             new_address=member.email,
             old_login=member.user_name,
             notify_address=member.notify_address or "",
-            host=self._host(member, "source").lower(),
-            new_host=self._host(member, "target").lower(),
+            host=old,
+            new_host=new,
             cause_side=member.cause_side,
             passwords_missing=bool(self._missing[member.id or 0]),
         )
+
+    def _server_names(self, member: Member) -> tuple[str, str]:
+        try:
+            old, new = self._kept.servers(member)
+        except MemberError:  # the member's own cause says which one is missing
+            return self._host(member, "source").lower(), self._host(member, "target").lower()
+        return host_name(old.host, old.port), host_name(new.host, new.port)
 
     def _host(self, member: Member, side: Side) -> str:
         found = self._kept.settings
@@ -169,7 +179,8 @@ class Look:
             then = Standing.read(before) if before else None
             return daily_summary(self._name, now, then, self.names, words, self._pace())
         if notice.kind == NoticeKind.ALARM:
-            return alarm(self._name, notice.about, self.troubles.get(notice.about, []), self.names, words)
+            until = self._left_alone_until.get(notice.about.partition(" ")[2])
+            return alarm(self._name, notice.about, self.troubles.get(notice.about, []), self.names, words, until)
         member = self.members[notice.member_id or 0]
         told = self._member_notice(member)
         if notice.kind == NoticeKind.COMPLETION:

@@ -105,7 +105,7 @@ class Person:
     old_login: str
     notify_address: str
     host: str
-    """The old server."""
+    """The old server, as `models.hosts.host_name` calls it."""
     new_host: str = ""
     cause_side: str = ""
     passwords_missing: bool = False
@@ -222,7 +222,8 @@ def host_troubles(people: Iterable[Person], paused: Mapping[str, str]) -> dict[s
             found[f"{why} {host}"].append(person.id)
         elif person.cause and cause(person.cause).reach == "host":
             ours = person.cause == "database_unavailable"
-            found[person.cause if ours else f"{person.cause} {person.host}"].append(person.id)
+            host = person.new_host if person.cause_side == "target" else person.host
+            found[person.cause if ours else f"{person.cause} {host}"].append(person.id)
     return dict(found)
 
 

@@ -63,7 +63,7 @@ def letters(words: Wording) -> dict[str, Letter]:
         "reminder": reminder(NOTICE, cause("app_password_required"), words),
         "completion": completion(NOTICE, moved(), words),
         "summary": daily_summary("pilot", NOW, THEN, NAMES, words, (4000, timedelta(hours=2))),
-        "alarm": alarm("pilot", "login_throttled imap.old.example", [1, 2], NAMES, words),
+        "alarm": alarm("pilot", "login_throttled imap.old.example", [1, 2], NAMES, words, NOW.at),
     }
 
 

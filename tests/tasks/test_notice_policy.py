@@ -366,6 +366,12 @@ def test_a_server_that_is_left_alone_counts_for_all_who_wait_for_it() -> None:
     assert host_troubles([person(M.FAILED, "database_unavailable")], {}) == {"database_unavailable": [7]}
 
 
+@pytest.mark.parametrize(("side", "host"), [("source", "imap.old.example"), ("target", "imap.new.example")])
+def test_an_alarm_names_the_server_of_the_side_that_failed(side: str, host: str) -> None:
+    stuck = person(M.FAILED, "connect_failed", new_host="imap.new.example", cause_side=side)
+    assert host_troubles([stuck], {}) == {f"connect_failed {host}": [7]}
+
+
 def test_yesterdays_summary_and_the_alarm_of_a_trouble_that_is_over_are_dropped() -> None:
     summary = kept(due_summaries(OPEN, {"moved": 0}, [], PLAN, START)[0], N.WAITING)
     alarm = kept(due_alarms(OPEN, {"connect_failed h": [1]}, [], PLAN, START)[0], N.WAITING)

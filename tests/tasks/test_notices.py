@@ -16,6 +16,7 @@ from models.bilingual import Language
 from models.columns import now
 from models.database import reading, writing
 from models.enrol import enrol
+from models.hosts import Host
 from models.member import Member
 from models.notices import MEMBER_KINDS, Notice, NoticeKind, NoticeState, open_notices, send_again, wave_notices
 from models.roster import read_roster
@@ -500,6 +501,20 @@ def test_a_server_that_stops_members_is_an_alarm_and_not_every_hour(running: Enr
     assert body is not None
     assert "127.0.0.1" in body.get_content()
     assert "li@new.example, wang@new.example" in body.get_content()
+
+
+def test_an_alarm_says_until_when_a_server_is_left_alone(running: Enrolled, sink: MailSink, office: Office) -> None:
+    """Also one that listens at a port of its own, and the new one."""
+    until = now() + timedelta(hours=2)
+    with writing(store().engine) as session:
+        session.add(Host(name=f"127.0.0.1:{office.new.port}", cause="login_throttled", paused_until=until))
+    assert tell(kinds=[K.ALARM]).sent == 1
+    body = sink.to("admin@corp.example")[0].get_body(("plain",))
+    assert body is not None
+    said = body.get_content()
+    assert f"127.0.0.1:{office.new.port}" in told_to_admin(sink)[0]
+    assert f"{until.astimezone(store().settings.notices_zone):%Y-%m-%d %H:%M}" in said
+    assert "left alone until" in said
 
 
 def test_the_completion_counts_what_was_moved(running: Enrolled, sink: MailSink) -> None:
