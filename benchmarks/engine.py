@@ -14,7 +14,8 @@ from sqlmodel import col, func, select
 from benchmarks.hotspots import profiled
 from benchmarks.job import HOST, PASSWORD, Job, Pass, answer, peak_bytes, read_job, stopwatch
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from models.database import open_database, reading, writing
 from models.ledger import Ledger
 from models.ledger_rows import FolderCopy

@@ -21,7 +21,7 @@ from rich.table import Table
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from imapcopy.copy_mailbox import BATCH_MESSAGES
+from imapcopy.group_pass import BATCH_MESSAGES
 from models.database import open_database, writing
 from models.ledger import Ledger
 from models.ledger_rows import DIGEST_BYTES, Entry, Finished, FolderKey, FolderTally, Intended, Settled

@@ -11,7 +11,8 @@ from datetime import datetime
 
 from imapcopy.account import Account
 from imapcopy.connection import Listing
-from imapcopy.copy_mailbox import CopyOptions, plan_folders
+from imapcopy.copy_mailbox import plan_folders
+from imapcopy.copy_options import CopyOptions
 from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
 from imapcopy.folders import FolderPlan, is_inbox

@@ -1,96 +1,29 @@
-"""Copies one mailbox: pair the folders, then for a group of them scan, recover, plan, copy, verify and count.
+"""Copies one mailbox: pair the folders, then pass over them in groups.
 
-Every step asks for all folders of the group at once, so that distance costs by the step and not by the folder. A
-thread reads batches from the source while this one writes them to the target. Everything that is true afterwards is in
-the ledger; running again does only what is still missing.
+Everything that is true afterwards is in the ledger; running again does only what is still missing.
 """
 
-import contextlib
-import json
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from datetime import date
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from imapcopy import budget
 from imapcopy.account import Account
-from imapcopy.budget import Allowance
 from imapcopy.connection import Listing
+from imapcopy.copy_options import CopyOptions, Watch
 from imapcopy.deliver import Delivery
-from imapcopy.distant import is_large
-from imapcopy.endpoint import TOKENS_IN_VAIN, Endpoint, source_endpoint, target_endpoint
-from imapcopy.errors import (
-    HOST_BUSY,
-    ConnectionLost,
-    FolderError,
-    LeftOff,
-    MemberError,
-    MessageError,
-    MigrationError,
-    Stopped,
-    is_of_the_folder,
-)
-from imapcopy.folder_pass import FolderPass
+from imapcopy.endpoint import Endpoint, ask_both, source_endpoint, target_endpoint
+from imapcopy.errors import FolderError, MemberError, MigrationError, is_of_the_folder
+from imapcopy.folder_pass import settled_as
 from imapcopy.folders import Folder, FolderPair, FolderPlan, Place, map_folders
-from imapcopy.follow import Departed, Following, find_departed
 from imapcopy.grammar import encode_mailbox
-from imapcopy.identity import digest
-from imapcopy.pipe import BytePipe, PipeClosed
-from imapcopy.plan import Envelope, Existing, batches, groups
-from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
+from imapcopy.group_pass import GroupPass, Surroundings
+from imapcopy.plan import groups
 from imapcopy.responses import FolderStatus
-from imapcopy.send import Batch, Capacity, Writer, writer
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
-from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
-from models.ledger_rows import BatchRecord, BatchState, FolderCopy, GivenUp
+from models.ledger_rows import BatchRecord, BatchState, FolderCopy
 from models.places import FolderPlace
-from models.probe import Known
-from models.rules import FolderRules, Repair
-
-BATCH_MESSAGES = 250
-BATCH_BYTES = 3 << 20
-AHEAD_BYTES = 4 << 20
-"""How much one mailbox may have read and not yet handed to the target's connection."""
-TRANSFERS = 2
-"""How often a message that was not there when read back is sent, before it is an issue."""
-
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-@dataclass(frozen=True, slots=True)
-class CopyOptions:
-    """What the roster says about how a mailbox is to be copied."""
-
-    root: str = ""
-    exclude: tuple[str, ...] = ()
-    since: date | None = None
-    deep: bool = False
-    """Read every byte back, not only the risky ones and a sample."""
-    existing: Existing = "adopt"
-    folders: FolderRules = field(default_factory=FolderRules)
-    repair: Repair = "never"
-    capacity: Capacity = field(default_factory=Capacity)
-    known: Known = field(default_factory=Known)
-    """What a probe has found out about the target."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """How the caller follows a copy and ends it."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    found: Callable[[int], None] = lambda messages: None
-    """Called once with the number of messages at the source."""
-
-    def check(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
 
 
 def copy_mailbox(
@@ -99,7 +32,7 @@ def copy_mailbox(
     """Bring the target up to the source; raise what stopped it, after all that could be done."""
     watch = watch or Watch()
     with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
-        old, new = _both(
+        old, new = ask_both(
             lambda: from_source.ask(SourceConnection.listing, statuses=True),
             lambda: to_target.ask(TargetConnection.listing, statuses=True),
         )
@@ -125,11 +58,11 @@ def copy_mailbox(
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
         _recover_elsewhere(pairs, statuses, to_target, ledger, rows)
         listed = {folder.name: folder for folder in (*old.folders, *(pair.source for pair in pairs))}
-        surroundings = _Surroundings(listed, statuses)
+        surroundings = Surroundings(listed, statuses)
         counts = {raw: status.messages for raw, status in statuses.items()}
         for apart in _apart(changed):
             for group in groups(apart, lambda pair: counts.get(pair.source.raw, 0)):
-                for folder in _Group(group, surroundings, from_source, to_target, ledger, options, watch).run():
+                for folder in GroupPass(group, surroundings, from_source, to_target, ledger, options, watch).run():
                     if folder.failed:
                         failures.append(folder.failed)
                     else:
@@ -245,14 +178,6 @@ def _apart(pairs: Iterable[FolderPair]) -> list[list[FolderPair]]:
     return rounds
 
 
-def _both(at_source: Callable[[], A], at_target: Callable[[], B]) -> tuple[A, B]:
-    """Ask both servers at once; a failure at the source is told first."""
-    with ThreadPoolExecutor(1) as other:
-        asking = other.submit(at_target)
-        told = at_source()
-        return told, asking.result()
-
-
 def _unchanged(
     pairs: Sequence[FolderPair],
     statuses: Mapping[bytes, FolderStatus],
@@ -271,7 +196,12 @@ def _unchanged(
         status = statuses.get(pair.source.raw)
         # Without CONDSTORE nothing tells whether flags have changed but the flags.
         tells_flags = status is not None and status.highestmodseq
-        if folder and folder.settled and tells_flags and folder.settled == _settled(status, options, pair.source):
+        if (
+            folder
+            and folder.settled
+            and tells_flags
+            and folder.settled == settled_as(status, options.since, pair.source)
+        ):
             candidates.append((pair, folder))
     names = [encode_mailbox(pair.target_name) for pair, _ in candidates]
     targets = target.ask(TargetConnection.statuses, names) if told is None else told
@@ -323,17 +253,6 @@ def _recovered(
         Delivery(target, ledger, row, landed, recorded, claimed).recover(lambda uids: ())
 
 
-def _settled(status: FolderStatus | None, options: CopyOptions, folder: Folder) -> str:
-    """What must stay equal for a folder to need no second look."""
-    if status is None:
-        return ""
-    told = asdict(status) | {"since": str(options.since)}
-    if folder.elsewhere:
-        # A folder that is not listed any more leaves its messages to the view.
-        told["elsewhere"] = digest(b"\n".join(sorted(folder.elsewhere))).hex()
-    return json.dumps(told, sort_keys=True)
-
-
 def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
     """One error for several folders: one that waiting mends first, and the names of the others."""
     first, *others = sorted(failures, key=lambda error: not error.retryable)
@@ -341,328 +260,3 @@ def _all_of(failures: Sequence[MigrationError]) -> MigrationError:
         return first
     names = ", ".join(repr(error.where) for error in others)
     return first.told_as(type(first), server_text=f"{first.server_text} (also {names})")
-
-
-@dataclass(frozen=True, slots=True)
-class _Surroundings:
-    """The whole mailbox at the source, of which a group is a part."""
-
-    listed: Mapping[str, Folder]
-    """By name."""
-    statuses: Mapping[bytes, FolderStatus]
-
-
-class _Group:
-    """One pass over some folders."""
-
-    def __init__(
-        self,
-        pairs: Sequence[FolderPair],
-        surroundings: _Surroundings,
-        source: Endpoint[SourceConnection],
-        target: Endpoint[TargetConnection],
-        ledger: Ledger,
-        options: CopyOptions,
-        watch: Watch,
-    ) -> None:
-        self._pairs = pairs
-        self._surroundings = surroundings
-        self._source = source
-        self._target = target
-        self._ledger = ledger
-        self._options = options
-        self._watch = watch
-        self._folders: list[FolderPass] = []
-        self._departed: Departed | None = None
-        """Looked for when there is something to copy that may have come from there."""
-
-    def run(self) -> list[FolderPass]:
-        """Recover, plan, copy and verify; once more from the ledger, as long as broken connections let it get on."""
-        arrived = -1
-        tokens_ended = 0
-        while True:
-            self._watch.check()
-            try:
-                return self._run()
-            except ConnectionLost as lost:
-                # Either side may have ended a session that stood idle while the other was busy.
-                done = sum(folder.arrived for folder in self._folders)
-                end: Endpoint[Any] = self._source if lost.side == "source" else self._target
-                tokens_ended = tokens_ended + 1 if end.may_be_the_token(lost) and done <= arrived else 0
-                if lost.cause_id in HOST_BUSY or (done <= arrived and not 0 < tokens_ended <= TOKENS_IN_VAIN):
-                    raise
-                arrived = max(arrived, done)
-            self._watch.check()
-            self._source.reopen()
-            self._target.reopen()
-
-    def _run(self) -> list[FolderPass]:
-        self._folders = self._opened()
-        self._departed = None
-        self._recover()
-        left_off: LeftOff | None = None
-        for transfer in range(1, TRANSFERS + 1):
-            self._watch.check()
-            # Before a second transfer too: what is not under its UID may be there under another.
-            self._each(lambda folder: folder.adopt(self._source, self._target))
-            try:
-                self._copy()
-            except LeftOff as limit:
-                # What has arrived is verified now: a later pass would have to read all of it back.
-                left_off = limit
-            self._follow()
-            self._each(lambda folder: folder.carry_flags(self._target))
-            lost = self._verify()
-            for folder in self._going:
-                if alone := folder.settle_equals():
-                    lost.setdefault(folder.id, set()).update(alone)
-            if not lost or left_off:
-                break
-            if transfer == TRANSFERS:
-                self._give_up(lost)
-        self._each(lambda folder: folder.count_doubles())
-        self._ledger.finish_folders([folder.finished() for folder in self._going])
-        if left_off:
-            raise left_off
-        return self._folders
-
-    @property
-    def _going(self) -> list[FolderPass]:
-        return [folder for folder in self._folders if not folder.failed]
-
-    def _each(self, act: Callable[[FolderPass], object]) -> None:
-        """Do something folder by folder; one that fails does not stop the others."""
-        for folder in self._going:
-            with _of(folder):
-                act(folder)
-
-    def _opened(self) -> list[FolderPass]:
-        """Open all folders on both sides, scan the source's, and find their rows in the ledger."""
-        before = {folder.source.raw: folder for folder in self._folders}
-        pairs = {pair.source.raw: pair for pair in self._pairs}
-        surveyed, landed = _both(
-            lambda: dict(self._source.connection.survey(pair.source for pair in self._pairs)),
-            lambda: dict(self._target.connection.select_each(pair.target_name for pair in self._pairs)),
-        )
-        folders = []
-        for listed, survey in surveyed.items():
-            pair = pairs[listed.raw]
-            found = FolderPass(
-                pair,
-                _settled(self._surroundings.statuses.get(listed.raw), self._options, listed),
-                self._options.since,
-                deep=self._options.deep,
-                existing=self._options.existing,
-                repair=self._options.repair,
-                known=self._options.known,
-            )
-            folders.append(found)
-            with _of(found):
-                found.open(survey, landed[pair.target_name], self._target)
-                if listed.raw in before:
-                    found.recall(before[listed.raw])
-        going = [folder for folder in folders if not folder.failed]
-        rows = self._ledger.open_folders([folder.key for folder in going])
-        recorded = self._ledger.batches_of([row.id or 0 for row in rows])
-        claimed = self._ledger.claimed_target_uids([row.target_name for row in rows])
-        used = {row.target_name for row in self._ledger.folders(superseded=True) if row.superseded}
-        for folder, row in zip(going, rows, strict=True):
-            claims = claimed.get((row.target_name, row.target_uidvalidity), ())
-            first = row.target_name not in used
-            folder.enter(self._target, self._ledger, row, recorded[row.id or 0], claims, first=first)
-        return folders
-
-    def _recover(self) -> None:
-        """Settle what an earlier run left open, among it copies that it was moving."""
-        arrived = [entry for folder in self._going for entry in folder.unverified]
-        self._each(lambda folder: arrived.extend(folder.recover(self._source)))
-        if arrived and self._target.connection.can_move:
-            self._following(self._find_departed()).tidy(arrived)
-
-    def _find_departed(self) -> Departed:
-        surroundings = self._surroundings
-        scanned = {folder.id: folder.left for folder in self._going}
-        return find_departed(
-            self._source.connection,
-            self._target.connection,
-            surroundings.listed,
-            surroundings.statuses,
-            self._ledger,
-            scanned,
-        )
-
-    def _following(self, departed: Departed) -> Following:
-        return Following(self._target.connection, self._ledger, departed, [folder.delivery for folder in self._going])
-
-    def _follow(self) -> None:
-        """Let the copies of messages that were moved at the source follow them."""
-        returned = {folder.id: folder.returned for folder in self._going if folder.returned}
-        if not returned or self._departed is None:
-            return
-        following = self._following(self._departed)
-        stays = following.follow(returned)
-        for folder in self._going:
-            folder.stay_behind(stays.get(folder.id, ()))
-            folder.followed(following.moved[folder.id])
-
-    def _copy(self) -> None:
-        """Read in one thread, write in this one."""
-        todo = {folder.source.raw: folder.sendable() for folder in self._going}
-        if not any(todo.values()):
-            return
-        if self._departed is None:
-            self._departed = self._find_departed()
-        large = [(folder, e) for folder in self._going for e in todo[folder.source.raw] if is_large(e)]
-        todo = {raw: [e for e in envelopes if not is_large(e)] for raw, envelopes in todo.items()}
-        with Allowance(budget.PROCESS) as allowance:
-            self._transfer(todo, allowance)
-        for folder, envelope in large:
-            self._watch.check()
-            with _of(folder):
-                self._copy_large(folder, envelope)
-
-    def _copy_large(self, folder: FolderPass, envelope: Envelope) -> None:
-        """Copy a message that is too large to be held, from piece to piece."""
-        if folder.failed:
-            return
-        loaded = folder.load_large(self._source, envelope)
-        folder.take(loaded, self._departed or Departed())
-        try:
-            if loaded.letters:
-                folder.delivery.send(loaded.letters)
-        except MigrationError as error:
-            if error.side == "source":
-                # The target waits for the rest of the octets, and stores nothing of them when it is left.
-                self._target.forget()
-            if not (error.side == "source" and isinstance(error, MessageError)):
-                raise
-            folder.note_gone(envelope.uid)
-
-    def _transfer(self, todo: Mapping[bytes, Sequence[Envelope]], allowance: Allowance) -> None:
-        capacity = self._options.capacity.within(self._options.known)
-        out = writer(self._target, self._ledger, capacity, BATCH_MESSAGES, allowance.give)
-        wishes = [
-            Wish(folder.source, folder.key.source_uidvalidity, batch)
-            for folder in self._going
-            for batch in batches(todo[folder.source.raw], out.batch_messages, BATCH_BYTES)
-        ]
-        pipe: BytePipe[Loaded] = BytePipe(AHEAD_BYTES)
-        reader = SourceReader(self._source, allowance, lambda: pipe.ended or self._watch.stop.is_set())
-        reading = threading.Thread(target=self._read, args=(reader, wishes, pipe), name="read", daemon=True)
-        reading.start()
-        unfinished = True
-        try:
-            self._write(pipe, out, allowance)
-            unfinished = False
-        finally:
-            # The reader may be waiting for a slow server: nobody wants that answer any more.
-            unfinished = unfinished or not pipe.ended
-            pipe.end()
-            if unfinished:
-                out.abandon()
-                self._source.interrupt()
-            reading.join()
-            if unfinished:
-                self._source.forget()
-        self._watch.check()
-
-    def _read(self, reader: SourceReader, wishes: Iterable[Wish], pipe: BytePipe[Loaded]) -> None:
-        """Fill the pipe until the wishes end, the taker goes, or a stop is asked for. Runs in a thread of its own."""
-
-        def wanted() -> Iterator[Wish]:
-            for wish in wishes:
-                if self._watch.stop.is_set():
-                    return
-                yield wish
-
-        try:
-            with ThreadPoolExecutor(1, "identify") as other:
-                # Identified while the next batch is being read, and handed on as soon as that is done.
-                under_way: deque[Future[None]] = deque()
-                for loaded in reader.read(wanted()):
-                    if len(under_way) > 1:
-                        under_way.popleft().result()
-                    under_way.append(other.submit(_hand_over, loaded, pipe))
-                    if self._watch.stop.is_set():
-                        break
-                for handing_over in under_way:
-                    handing_over.result()
-        except (PipeClosed, NobodyListens):
-            pipe.end()
-        except BaseException as error:  # noqa: BLE001  (handed to the writing thread, which raises it)
-            pipe.end(error)
-        else:
-            pipe.end()
-
-    def _write(self, pipe: BytePipe[Loaded], out: Writer, allowance: Allowance) -> None:
-        by_name = {folder.source.raw: folder for folder in self._folders}
-        departed = self._departed or Departed()
-        try:
-            # What is settled meanwhile makes room for what the reader may be waiting to ask for.
-            for parcel in pipe.together(_fits, while_empty=out.rest):
-                taken = [(by_name[loaded.folder.raw], loaded) for loaded in parcel]
-                for folder, loaded in taken:
-                    folder.take(loaded, departed)
-                allowance.give(sum(loaded.held for _, loaded in taken if not loaded.letters))
-                out.send(
-                    [Batch(folder.delivery, loaded.letters, loaded.held) for folder, loaded in taken if loaded.letters]
-                )
-                self._watch.check()
-        except (MigrationError, Stopped):
-            # What is under way is known best now; a second failure has nothing to add.
-            with contextlib.suppress(MigrationError):
-                out.finish()
-            raise
-        out.finish()
-
-    def _verify(self) -> dict[int, set[int]]:
-        """Re-read what has not been verified yet; what is not there loses its entry. Lost source UIDs by folder id."""
-        dues: list[Due] = []
-        folders: list[FolderPass] = []
-        for folder in self._going:
-            if due := folder.due():
-                dues.append(due)
-                folders.append(folder)
-        lost: dict[int, set[int]] = {}
-        if not dues:
-            return lost
-        source, target = self._source.connection, self._target.connection
-        for folder, (due, verdict) in zip(
-            folders, verify_folders(source, target, dues, deep=self._options.deep), strict=True
-        ):
-            with _of(folder):
-                if isinstance(verdict, MigrationError):
-                    raise verdict
-                if gone := folder.judged(due, verdict):
-                    lost[folder.id] = gone
-                folder.restore_flags(self._target, verdict)
-        return lost
-
-    def _give_up(self, lost: Mapping[int, set[int]]) -> None:
-        for folder in self._going:
-            left_behind = [
-                GivenUp(uid, "lost_at_target", "", folder.scan[uid].size, folder.scan[uid].arrived)
-                for uid in sorted(lost.get(folder.id, ()))
-            ]
-            folder.stay_behind(left_behind)
-
-
-@contextlib.contextmanager
-def _of(folder: FolderPass) -> Iterator[None]:
-    """A failure in here that reaches no further than the folder is noted; the others go on."""
-    try:
-        yield
-    except MigrationError as error:
-        if not is_of_the_folder(error):
-            raise
-        folder.failed = error
-
-
-def _hand_over(loaded: Loaded, pipe: BytePipe[Loaded]) -> None:
-    pipe.put(loaded.identified(), loaded.size)
-
-
-def _fits(batches: Sequence[Loaded], loaded: Loaded) -> bool:
-    """Whether a batch can still be handed over and written down with these: small folders go together."""
-    messages = sum(len(batch.letters) for batch in (*batches, loaded))
-    return messages <= BATCH_MESSAGES and sum(batch.size for batch in (*batches, loaded)) <= BATCH_BYTES

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -14,6 +15,7 @@ from imapcopy.target_connection import TargetConnection
 
 C = TypeVar("C", bound=Connection)
 A = TypeVar("A")
+B = TypeVar("B")
 P = ParamSpec("P")
 
 TOKENS_IN_VAIN = 4
@@ -107,3 +109,11 @@ def source_endpoint(account: Account) -> Endpoint[SourceConnection]:
 
 def target_endpoint(account: Account) -> Endpoint[TargetConnection]:
     return Endpoint(account, TargetConnection)
+
+
+def ask_both(at_source: Callable[[], A], at_target: Callable[[], B]) -> tuple[A, B]:
+    """Ask both servers at once; a failure at the source is told first."""
+    with ThreadPoolExecutor(1) as other:
+        asking = other.submit(at_target)
+        told = at_source()
+        return told, asking.result()

@@ -1,8 +1,9 @@
 """One pass over one folder: what is known of it on both sides and in the ledger, from the scan to the tally."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 
 from imapcopy.budget import Allowance, ByteBudget
@@ -12,12 +13,13 @@ from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes, restore_flags
+from imapcopy.identity import digest
 from imapcopy.letter import Letter
 from imapcopy.look_up import fingerprints, forms, match
 from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.repair import repaired
-from imapcopy.responses import Selected
+from imapcopy.responses import FolderStatus, Selected
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Delivered, Due, Verdict
@@ -427,3 +429,14 @@ class FolderPass:
             outdated,
             afresh=self._deep,
         )
+
+
+def settled_as(status: FolderStatus | None, since: date | None, folder: Folder) -> str:
+    """What must stay equal for a folder to need no second look."""
+    if status is None:
+        return ""
+    told = asdict(status) | {"since": str(since)}
+    if folder.elsewhere:
+        # A folder that is not listed any more leaves its messages to the view.
+        told["elsewhere"] = digest(b"\n".join(sorted(folder.elsewhere))).hex()
+    return json.dumps(told, sort_keys=True)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from imapcopy.account import Account
-from imapcopy.copy_mailbox import CopyOptions, plan_folders
+from imapcopy.copy_mailbox import plan_folders
+from imapcopy.copy_options import CopyOptions
 from imapcopy.endpoint import source_endpoint, target_endpoint
 from imapcopy.folders import Place
 from imapcopy.source_connection import SourceConnection

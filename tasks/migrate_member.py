@@ -11,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.exc import SQLAlchemyError
 
 from imapcopy.check_mailbox import check_mailbox
-from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions, Watch
 from imapcopy.errors import MemberError, MigrationError, ServerError, Stopped
 from imapcopy.send import Capacity
 from models import lifecycle

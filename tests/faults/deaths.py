@@ -20,10 +20,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from imapcopy import copy_mailbox as copy_module
-from imapcopy import look_up, send, sign_in
+from imapcopy import group_pass, look_up, send, sign_in
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import MigrationError
 from imapcopy.send import Capacity
 from models import steps
@@ -350,7 +350,7 @@ class Sweeper:
 
 
 def _configure(scenario: Scenario) -> None:
-    copy_module.BATCH_MESSAGES = BATCH_MESSAGES
+    group_pass.BATCH_MESSAGES = BATCH_MESSAGES
     send.FLEET_BATCH_MESSAGES = 3
     # The servers have stored what they store before the next run begins.
     look_up.SETTLE_SECONDS = 0

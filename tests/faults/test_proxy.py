@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 from sqlalchemy import Engine
 
-from imapcopy import copy_mailbox as copy_module
-from imapcopy import dialogue, look_up, send, sign_in, wire
+from imapcopy import dialogue, group_pass, look_up, send, sign_in, wire
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import MigrationError, ServerError
 from imapcopy.send import Capacity
 from models.ledger import Ledger
@@ -124,7 +124,7 @@ def line(
     request: pytest.FixtureRequest, servers: Servers, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Line]:
     """Before a target with all extensions, where no other is asked for."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 2)
     monkeypatch.setattr(send, "FLEET_BATCH_MESSAGES", 2)
     monkeypatch.setattr(look_up, "SETTLE_SECONDS", 0.2)
     target = servers.targets[getattr(request, "param", "full")]

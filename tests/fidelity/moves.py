@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, Protocol
 from sqlalchemy import Engine
 
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.verify import verify_mailbox
 from models.database import open_database
 from models.ledger import Ledger

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import MemberError
 from imapcopy.folders import Folder
 from imapcopy.source_connection import SourceConnection

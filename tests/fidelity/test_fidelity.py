@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imapcopy.copy_mailbox import CopyOptions
+from imapcopy.copy_options import CopyOptions
 from tests.fidelity.__main__ import KINDS, Cells, from_markdown, moved_cells, run, running, stored_cells
 from tests.fidelity.corpus import corpus
 from tests.fidelity.hazards import NOON, hazards

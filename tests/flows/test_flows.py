@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, Received
-from imapcopy import copy_mailbox, send
+from imapcopy import group_pass, send
 from models.columns import now
 from models.progress import wave_progress
 from models.receive_range import LimitedRange, Sign
@@ -226,7 +226,7 @@ def test_a_cancelled_run_waits_for_its_members_before_it_says_how_the_wave_stand
     from flows import migrate_wave as module
 
     # Little under way at once, so that something is left when the signal comes.
-    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 5)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 5)
     monkeypatch.setattr(send, "UNANSWERED_BATCHES", 2)
     for name in ("li", "wang"):
         office.add(name, messages=250)

@@ -18,10 +18,10 @@ from sqlalchemy import Engine
 from console.outcome import Exit, exit_code
 from deployments.demo import imap_fetch
 from deployments.demo.imap_server import Action, Fault, ImapServer
-from imapcopy import copy_mailbox as copy_module
+from imapcopy import group_pass
 from imapcopy.answers import DEFAULT_CAUSES, Stage, classify
 from imapcopy.check_mailbox import check_mailbox
-from imapcopy.copy_mailbox import CopyOptions
+from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import HOST_BUSY, FolderError, MemberError, MigrationError, ServerError
 from models.causes import cause, causes
 from models.columns import now
@@ -83,7 +83,7 @@ def test_anti_pattern_marked_done_before_the_copy(three: Box) -> None:
 
 
 def test_anti_pattern_map_saved_only_at_the_end_of_a_folder(three: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 1)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 1)
     for number in range(3, 8):
         three.deliver(number)
     three.new.behaviour.faults.append(Fault("APPEND", Action.DROP_BEFORE, nth=3, times=None))

@@ -7,7 +7,7 @@ import pytest
 from deployments.demo.imap_server import Action, Fault, ImapServer
 from imapcopy.account import Account
 from imapcopy.check_mailbox import MailboxCheck, check_mailbox
-from imapcopy.copy_mailbox import CopyOptions
+from imapcopy.copy_options import CopyOptions
 from models.check import Severity
 from models.hints import Hint
 from models.probe import Known

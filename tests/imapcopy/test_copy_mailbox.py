@@ -12,7 +12,7 @@ from sqlmodel import select
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Folder
 from deployments.demo.imap_store import Message
-from imapcopy import copy_mailbox as copy_module
+from imapcopy import group_pass
 from imapcopy import send as send_module
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.dialogue import Dialogue
@@ -313,7 +313,7 @@ def test_a_new_uidvalidity_of_the_target_in_mid_run_doubles_nothing(
     mailbox: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The target loses its index while a batch is on its way; the one in flight is in the folder that comes after."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 2)
     for number in range(6):
         mailbox.deliver(number)
     mailbox.later(mailbox.new, "APPEND", mailbox.target.folder("INBOX").change_uidvalidity, nth=2)
@@ -546,7 +546,7 @@ def test_a_target_that_breaks_every_connection_is_not_taken_for_bad_messages(mai
 def test_appenduid_may_be_absent_or_lie(
     mailbox: Box, capabilities: frozenset[str], lie: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 3)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 3)
     mailbox.new.behaviour.capabilities = capabilities
     mailbox.new.behaviour.appenduid = lie  # type: ignore[assignment]
     for number in range(8):
@@ -576,7 +576,7 @@ def test_mail_that_members_get_meanwhile_is_not_taken_for_ours(
     mailbox: Box, capabilities: frozenset[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New mail comes in at the target before each APPEND, some of it as large as what is on its way."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 3)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 3)
     mailbox.new.behaviour.capabilities = capabilities
     inbox, strangers = mailbox.target.folder("INBOX"), iter(range(50, 90))
 
@@ -661,7 +661,7 @@ def uids_in_ledger(mailbox: Box, folder: str = "INBOX") -> list[int]:
 
 
 def test_a_stop_ends_the_pass_and_the_next_one_completes_it(mailbox: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 2)
     monkeypatch.setattr(send_module, "UNANSWERED_BATCHES", 1)
     for number in range(12):
         mailbox.deliver(number)
@@ -691,7 +691,7 @@ def test_a_runner_that_lost_its_lease_sends_nothing_more(
     mailbox: Box, capabilities: frozenset[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even the rest of its batch: the runner that took over is looking for it."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 4)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 4)
     monkeypatch.setattr(send_module, "UNANSWERED_BATCHES", 1)
     # As if each answer took longer than a lease lasts.
     monkeypatch.setattr(ledger_module, "LEASE_FRESH", 0)
@@ -726,7 +726,7 @@ def test_a_runner_that_lost_its_lease_sends_nothing_more(
 
 def test_a_writer_that_fails_does_not_wait_for_a_silent_source(mailbox: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader is blocked on a server that never answers; its connection is cut and the failure comes out."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 1)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 1)
     # An answer is read when there is something more to send: the first two batches have to get through, while one is
     # being identified and one is being put together.
     monkeypatch.setattr(send_module, "UNANSWERED_BATCHES", 1)
@@ -758,8 +758,8 @@ def test_a_writer_that_fails_does_not_wait_for_a_silent_source(mailbox: Box, mon
 def test_the_next_folder_gets_a_fresh_connection_after_the_reader_was_cut_off(
     mailbox: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 1)
-    monkeypatch.setattr(copy_module, "AHEAD_BYTES", 1)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 1)
+    monkeypatch.setattr(group_pass, "AHEAD_BYTES", 1)
     for number in range(5):
         mailbox.deliver(number, "Work")
         mailbox.deliver(number, "Zeta")

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Received
-from imapcopy import copy_mailbox as copy_module
-from imapcopy import deliver, endpoint, look_up, send
+from imapcopy import deliver, endpoint, group_pass, look_up, send
 from imapcopy.errors import MigrationError
 from imapcopy.identity import digest
 from imapcopy.send import Capacity
@@ -159,7 +158,7 @@ def test_a_session_that_is_still_storing_is_waited_for(
     mailbox: Box, clock: Clock, capabilities: frozenset[str], seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mailbox.new.behaviour.capabilities = capabilities
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 2)
     for number in range(8):
         mailbox.deliver(number)
     fault = breaks_and_stores_late(mailbox)
@@ -188,7 +187,7 @@ def test_what_arrived_twice_because_it_was_stored_too_late_is_said(
 ) -> None:
     """After the pass the old session stores what it had; nothing is deleted at the target, so it is named."""
     mailbox.new.behaviour.capabilities = capabilities
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 2)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 2)
     for number in range(6):
         mailbox.deliver(number)
     breaks_and_stores_late(mailbox)
@@ -239,7 +238,7 @@ def test_after_a_refusal_all_answers_are_read_before_another_connection_looks(
     mailbox: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is under way behind it is being stored until it is answered."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 1)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 1)
     for number in range(12):
         mailbox.deliver(number)
     mailbox.new.behaviour.faults.append(Fault("APPEND", Action.NO, nth=2, text="[SERVERBUG] Internal error"))

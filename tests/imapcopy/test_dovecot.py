@@ -9,7 +9,8 @@ from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.send import Capacity
 from imapcopy.wire import LinkSpeed
 from models.ledger import Ledger
@@ -51,7 +52,7 @@ def test_a_slow_line_is_compressed_in_the_middle_of_a_copy(
     start_dovecot: StartDovecot, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LinkSpeed, "is_slow", property(lambda self: self._octets > 100_000))
-    monkeypatch.setattr("imapcopy.copy_mailbox.BATCH_MESSAGES", 20)
+    monkeypatch.setattr("imapcopy.group_pass.BATCH_MESSAGES", 20)
     source, target = filled(start_dovecot), empty(start_dovecot)
     copy(source, target, engine)
     for server in (source, target):

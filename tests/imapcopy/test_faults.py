@@ -18,10 +18,10 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer, Received
-from imapcopy import connection
-from imapcopy import copy_mailbox as copy_module
+from imapcopy import connection, group_pass
 from imapcopy import send as send_module
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.dialogue import Dialogue
 from imapcopy.errors import ServerError
 from imapcopy.send import Capacity
@@ -185,7 +185,7 @@ def world(
     clock: Callable[[Clock], None],
 ) -> World:
     """Servers of one profile; batches are small, so that a folder has several."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 4)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 4)
     old.behaviour.capabilities = new.behaviour.capabilities = request.param
     return World(old, new, engine, clock)
 
@@ -342,7 +342,7 @@ def test_any_mailbox_arrives_once_whatever_breaks(world: World, part: int, monke
         world.old.behaviour.capabilities = dice.choice(MIXED)
         world.new.behaviour.capabilities = dice.choice(MIXED)
         batch_messages, unanswered = dice.randint(1, 5), dice.randint(1, 4)
-        monkeypatch.setattr(copy_module, "BATCH_MESSAGES", batch_messages)
+        monkeypatch.setattr(group_pass, "BATCH_MESSAGES", batch_messages)
         monkeypatch.setattr(send_module, "UNANSWERED_BATCHES", unanswered)
         box = random_box(world, dice)
         before = everything(world.old, box.source_user)

@@ -9,7 +9,8 @@ from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from models.ledger import Ledger
 from models.member import release_lease, take_lease
 from tests.imapcopy.world import LIN, account_at, mail, moment, new_member

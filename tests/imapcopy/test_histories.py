@@ -37,10 +37,10 @@ from sqlalchemy import Engine
 from deployments.demo.imap_server import CAPABILITIES, Action, ImapServer
 from deployments.demo.imap_server import Account as Mailbox
 from deployments.demo.imap_store import Folder, Message
-from imapcopy import copy_mailbox as copy_module
+from imapcopy import group_pass
 from imapcopy import plan as plan_module
 from imapcopy import send as send_module
-from imapcopy.copy_mailbox import CopyOptions
+from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import ServerError
 from imapcopy.send import Capacity
 from tests.imapcopy.test_faults import Clock, Death, World, clock
@@ -225,7 +225,7 @@ class Histories(RuleBasedStateMachine):
         self.world.new.behaviour.keywords_allowed = keywords
         self.keywords = keywords
         self.can_move = {"MOVE", "UIDPLUS"} <= PROFILES[new]
-        self.change(copy_module, "BATCH_MESSAGES", batch)
+        self.change(group_pass, "BATCH_MESSAGES", batch)
         self.change(plan_module, "GROUP_FOLDERS", group)
         self.change(send_module, "UNANSWERED_BATCHES", unanswered)
         self.box.options = CopyOptions(capacity=Capacity(connections=connections))

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from deployments.demo.imap_server import Action, Behaviour, Fault, ImapServer
 from imapcopy import probe as probing
-from imapcopy.copy_mailbox import CopyOptions
+from imapcopy.copy_options import CopyOptions
 from imapcopy.plan_mailbox import plan_mailbox
 from imapcopy.probe import probe_mailbox
 from imapcopy.send import Capacity

@@ -16,7 +16,7 @@ from deployments.demo.imap_server import Action, Fault, ImapServer
 from deployments.demo.personality import personalities, personality
 from imapcopy import sign_in
 from imapcopy.check_mailbox import check_mailbox
-from imapcopy.copy_mailbox import CopyOptions
+from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import MigrationError, ServerError
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox

@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
 from imapcopy.account import Account
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import FolderError, ServerError
 from imapcopy.grammar import decode_mailbox, encode_mailbox
 from models.ledger import Ledger
@@ -253,7 +254,7 @@ def test_a_run_that_died_at_any_step_leaves_no_folder_and_no_message_twice(
     capabilities: frozenset[str],
 ) -> None:
     """Between CREATE and the ledger, between two folders of one target, everywhere that something is changed."""
-    monkeypatch.setattr("imapcopy.copy_mailbox.BATCH_MESSAGES", 2)
+    monkeypatch.setattr("imapcopy.group_pass.BATCH_MESSAGES", 2)
     old.behaviour.capabilities = new.behaviour.capabilities = capabilities
     world = World(old, new, engine, clock)
     hook = world._hook

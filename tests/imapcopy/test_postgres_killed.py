@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from deployments.demo.imap_server import CAPABILITIES, ImapServer, Received
-from imapcopy import copy_mailbox as copy_module
+from imapcopy import group_pass
 from models.database import open_database, trouble
 from models.ledger import Ledger
 from tests.imapcopy.world import LIN, NEW, Box, contents, new_member
@@ -21,7 +21,7 @@ LESSER = frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"})
 @pytest.fixture
 def box(mortal_postgres: Postgres, old: ImapServer, new: ImapServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     """A mailbox of several batches, some of whose messages look alike; the database is the one that will be killed."""
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 4)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 4)
     engine = open_database(mortal_postgres.url(mortal_postgres.create_database()))
     box = Box(engine, old, new, new_member(engine))
     for number in range(18):

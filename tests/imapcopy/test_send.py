@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Behaviour, Fault, ImapServer, Received
-from imapcopy import copy_mailbox as copy_module
+from imapcopy import group_pass
 from imapcopy import send as send_module
 from imapcopy.account import Account, Server
 from imapcopy.deliver import Delivery
@@ -189,7 +189,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every doubling of the connections is taken to have paid, and batches are small."""
     monkeypatch.setattr(send_module, "FASTER", 0)
     monkeypatch.setattr(send_module, "MESSAGES_TO_TELL", 1)
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 5)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 5)
 
 
 @pytest.fixture
@@ -546,7 +546,7 @@ class Flow:
 
 @pytest.fixture
 def flow(monkeypatch: pytest.MonkeyPatch) -> Flow:
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 3)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 3)
     return Flow(monkeypatch)
 
 
@@ -590,7 +590,7 @@ def test_batches_are_sent_before_the_first_is_answered_and_no_more_than_may_be(
 
 
 def test_no_more_octets_are_under_way_than_may_be(stream: Box, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy_module, "BATCH_MESSAGES", 1)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 1)
     size = len(mail(10, b"x" * 1000))
     monkeypatch.setattr(send_module, "UNANSWERED_BYTES", 5 * size)
     for number in range(10, 40):

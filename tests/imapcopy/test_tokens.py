@@ -12,7 +12,8 @@ from deployments.demo.imap_tokens import TokenBook
 from imapcopy.account import Account, Server, Token
 from imapcopy.admission import Admission
 from imapcopy.check_mailbox import check_mailbox
-from imapcopy.copy_mailbox import CopyOptions, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions
 from imapcopy.endpoint import TOKENS_IN_VAIN
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, ServerError
 from imapcopy.source_connection import SourceConnection

@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 from deployments.demo.imap_server import Account as Mailbox
 from deployments.demo.imap_server import Folder, ImapServer
 from imapcopy.account import Account, Server
-from imapcopy.copy_mailbox import CopyOptions, Watch, copy_mailbox
+from imapcopy.copy_mailbox import copy_mailbox
+from imapcopy.copy_options import CopyOptions, Watch
 from models.database import writing
 from models.ledger import Ledger
 from models.ledger_rows import BatchState, FolderCopy

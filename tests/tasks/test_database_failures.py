@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from deployments.demo.imap_server import Received
-from imapcopy import copy_mailbox
+from imapcopy import group_pass
 from imapcopy.errors import MigrationError, ServerError
 from models import lifecycle
 from models.columns import now
@@ -82,7 +82,7 @@ WORDS = {
 def li(office: Office, home: Path, monkeypatch: pytest.MonkeyPatch) -> Enrolled:
     """Somebody with several batches, of which few are under way at once."""
     monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[]")
-    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 5)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 5)
     office.add("li", messages=40)
     return Enrolled(office)
 
@@ -130,7 +130,7 @@ def test_a_disk_that_fills_up_in_mid_copy_is_said_and_what_is_left_comes_later(
 ) -> None:
     """SQLite goes on until the first page that it would have to add."""
     monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[]")
-    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 50)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 50)
     office.add("li", messages=1000)
     li = Enrolled(office)
     trouble = Trouble(li, "full")
@@ -261,7 +261,7 @@ def test_a_statement_that_is_wrong_is_a_defect_and_no_trouble_of_the_database(
 def on_postgres(mortal_postgres: Postgres, office: Office, home: Path, monkeypatch: pytest.MonkeyPatch) -> Enrolled:
     monkeypatch.setenv("BANJIA_DATABASE_URL", mortal_postgres.url(mortal_postgres.create_database()))
     monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[]")
-    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 5)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 5)
     office.add("li", messages=40)
     return Enrolled(office)
 

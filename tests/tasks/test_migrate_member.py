@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, Received
-from imapcopy import copy_mailbox, send
+from imapcopy import group_pass, send
 from imapcopy.errors import MemberError, MigrationError
 from models import lifecycle
 from models.check import Look, MemberCheck
@@ -299,7 +299,7 @@ def test_a_stop_request_pauses_and_the_next_run_completes_without_a_double(
     office: Office, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Little under way at once, so that something is left when the request comes.
-    monkeypatch.setattr(copy_mailbox, "BATCH_MESSAGES", 10)
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 10)
     monkeypatch.setattr(send, "UNANSWERED_BATCHES", 2)
     office.add("li", messages=350)
     enrolled = Enrolled(office)
