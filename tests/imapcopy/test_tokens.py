@@ -1,5 +1,6 @@
 """Mailboxes that open by access tokens, which end whenever they like: at the sign-in, in the middle of a mailbox."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from imapcopy.copy_options import CopyOptions
 from imapcopy.endpoint import TOKENS_IN_VAIN
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, ServerError
 from imapcopy.source_connection import SourceConnection
+from imapcopy.verify import verify_mailbox
 from models.ledger import Ledger
 from models.member import release_lease
 from tests.imapcopy.scripted import Peer, Played, Scripted
@@ -349,6 +351,37 @@ def test_a_refresh_that_is_refused_at_the_target_loses_nothing_either(
         copy(mailbox, by_token(old, subject(old, LIN)), by_token(new, revoked))
     assert (caught.value.cause_id, caught.value.side) == ("oauth_consent", "target")
     copy(mailbox, by_token(old, subject(old, LIN)), by_token(new, subject(new, NEW)))
+    mailbox.assert_equal()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_verification_goes_on_where_a_token_ends_at_any_of_its_commands(
+    mailbox: Box, old: ImapServer, new: ImapServer, side: str, deep: bool
+) -> None:
+    fill(mailbox)
+    mailbox.copy()
+    for life in itertools.count(1):
+        source = subject(old, LIN, commands=life if side == "source" else None, only_first=True)
+        target = subject(new, NEW, commands=life if side == "target" else None, only_first=True)
+        found = list(verify_mailbox(by_token(old, source), by_token(new, target), mailbox.ledger, deep=deep))
+        assert sum(verdict.checked for verdict in found) == 420
+        assert not any(verdict.lost or verdict.altered or verdict.failure for verdict in found)
+        if len(source.values) + len(target.values) == 2:
+            break
+    assert life > 4
+    mailbox.assert_equal()
+
+
+def test_a_verification_whose_sessions_always_end_is_not_begun_for_ever(
+    mailbox: Box, old: ImapServer, new: ImapServer
+) -> None:
+    fill(mailbox)
+    mailbox.copy()
+    source = subject(old, LIN, commands=2)
+    with pytest.raises(ConnectionLost):
+        list(verify_mailbox(by_token(old, source), by_token(new, subject(new, NEW)), mailbox.ledger, deep=True))
+    assert len(source.values) == TOKENS_IN_VAIN + 1
     mailbox.assert_equal()
 
 
