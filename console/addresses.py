@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import typer
 
-from console.live import plain
+from console.lines import plain
 from console.outcome import Exit
 from console.terminal import fail, language, say, screen
 from models.addresses import AddressStatus

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as RichText
 
-from console.live import plain
+from console.lines import plain, print_indented
 from console.outcome import NAMED, Exit, in_brackets, named, print_cures, print_hints, print_invalid_rows, print_unknown
 from console.terminal import language, say, screen
 from models.bilingual import Language, Text
@@ -131,21 +130,16 @@ def print_check(members: Sequence[CheckedMember], console: Console, spoken: Lang
 
 
 def _print_group(group: FindingGroup, console: Console, spoken: Language) -> None:
-    def indented(text: RichText) -> None:
-        # A Chinese sentence has no blanks to be broken at.
-        text.overflow = "fold"
-        console.print(Padding(text, (0, 0, 0, 4)))
-
     side = [_SIDES[group.side].in_language(spoken)] if group.side in _SIDES else []
     turn = OWNERS[group.kind.owner].in_language(spoken)
     head = " · ".join([group.kind.title.in_language(spoken), *side, f"{len(group.members):,}", turn])
-    console.print(Padding(RichText(head, style=_STYLES[group.severity]), (0, 0, 0, 2)))
-    indented(plain(_whose(group, spoken)))
+    print_indented(RichText(head, style=_STYLES[group.severity]), console, 2)
+    print_indented(plain(_whose(group, spoken)), console, 4)
     if group.server_text:
         said = _SERVER if group.by_a_server else _TOLD
-        indented(plain(said.in_language(spoken) + group.server_text))
+        print_indented(plain(said.in_language(spoken) + group.server_text), console, 4)
     print_hints(group.hints, console, spoken)
-    indented(RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken)))
+    print_indented(RichText(_CURE.in_language(spoken) + group.kind.advice.in_language(spoken)), console, 4)
     print_cures(group.cures, len(group.members), console, spoken)
 
 

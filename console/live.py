@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 from sqlalchemy.exc import SQLAlchemyError
 
+from console.lines import plain
 from models.bilingual import Language, Text
 from models.causes import cause
 from models.columns import now
@@ -154,11 +155,6 @@ def state_text(member: MemberProgress, language: Language) -> RichText:
         today = member.resume_at.date() == now().date()
         text += f" ({member.resume_at:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M'}} UTC)"
     return RichText(text, style=COLOURS[member.short_state])
-
-
-def plain(text: str) -> RichText:
-    """Somebody else's text: no markup, no control characters, no direction tricks."""
-    return RichText("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
 
 
 def _print_changes(

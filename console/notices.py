@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from console.live import plain
+from console.lines import plain
 from console.outcome import Exit
 from console.terminal import fail, language, say, screen
 from models.bilingual import LANGUAGES, Language, Text

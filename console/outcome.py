@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as RichText
 
-from console.live import COLOURS, plain
+from console.lines import plain, print_indented
+from console.live import COLOURS
 from models.bilingual import Language, Text
 from models.causes import OWNERS
 from models.states import MEMBER_STATE_NAMES
@@ -127,9 +127,9 @@ def print_hints(
 ) -> None:
     """What probably lies behind a failure, and of whom that is thought."""
     for hint, some in hints:
-        likely = RichText(_LIKELY.in_language(language), style="bold", overflow="fold")
+        likely = RichText(_LIKELY.in_language(language), style="bold")
         likely.append(plain(hint.in_language(language) + in_brackets(named(some), language)))
-        console.print(Padding(likely, (0, 0, 0, indent)))
+        print_indented(likely, console, indent)
 
 
 def in_brackets(text: str, language: Language) -> str:
@@ -158,9 +158,7 @@ def print_cures(cures: Sequence[Cure[T]], members: int, console: Console, langua
             head.append(f" · {len(cure.members):,} · ").append(plain(named(cure.members)))
         console.print(head)
         for number, step in enumerate(cure.steps, 1):
-            numbered = plain(f"{number}. {step.in_language(language)}")
-            numbered.overflow = "fold"
-            console.print(Padding(numbered, (0, 0, 0, indent + 2), expand=False))
+            print_indented(plain(f"{number}. {step.in_language(language)}"), console, indent + 2)
 
 
 def print_invalid_rows(rows: tuple[InvalidRowSummary, ...], console: Console, language: Language) -> None:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from console.live import plain
+from console.lines import plain
 from console.outcome import Exit
 from console.terminal import language, say, screen
 from models.bilingual import Language, Text

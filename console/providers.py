@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as RichText
 
-from console.live import plain
+from console.lines import plain
 from console.outcome import Exit
 from console.terminal import fail, language, say, screen
 from models.bilingual import LANGUAGES, Language, Text

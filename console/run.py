@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from sqlmodel import col, select
 
-from console.live import following, plain, state_text, totals, wait_text
+from console.check import print_check
+from console.lines import plain
+from console.live import following, state_text, totals, wait_text
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
 from console.terminal import INTERRUPTED, fail, language, say, screen
 from models.bilingual import Text
@@ -377,9 +379,11 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
     if as_json:
         say({"wave": name, **document}, as_json=True)
         return
-    one = dataclasses.replace(summary, members=(member,), invalid_rows=())
     console = screen(as_json=False)
-    print_summary(one, console, language())
+    if checked := [each for each in summary.checks if summary.only_checked and each.id == member.id]:
+        print_check(checked, console, language())
+    else:
+        print_summary(dataclasses.replace(summary, members=(member,), invalid_rows=()), console, language())
     for side, user, host in (
         (_OLD_SIDE, member.source_user, member.source_host),
         (_NEW_SIDE, member.target_user, member.target_host),

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text as RichText
 
-from console.live import plain
+from console.lines import plain
 from console.run import require
 from console.terminal import language, say, screen
 from models.bilingual import Text

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from models.bilingual import LANGUAGES, Language
 from models.check import Finding, Look, Severity
 from models.hints import Hint
 from models.states import MemberState
-from reports.check import CheckedMember
-from tests.console.conftest import Program
+from reports.check import CheckedMember, groups
+from tests.console.conftest import CommandLine, Program
 from tests.tasks.office import Office, written
 
 WRONG = Finding("bad_credentials", Severity.BLOCKS, "source", {}, "NO [AUTHENTICATIONFAILED] no")
@@ -83,8 +84,30 @@ def test_what_the_admin_does_comes_first_with_numbers_servers_and_both_sides_hin
     assert ("ready" if english else "可以开始") in ready
 
 
+@pytest.mark.parametrize("spoken", LANGUAGES)
+@pytest.mark.parametrize("to_a_file", [False, True])
+def test_no_sentence_and_no_step_is_cut(spoken: Language, to_a_file: bool) -> None:
+    """Folded on a terminal, whole on one line in a file, whose width is none."""
+    found = Finding(
+        "app_password_required", Severity.BLOCKS, "source", hint=Hint("password_blanks_at_ends"), server_text="x" * 90
+    )
+    members = [replace(company(1)[0], findings=(found,), source_provider="netease_qiye")]
+    out = io.StringIO()
+    print_check(members, Console(file=out, width=100, highlight=False, soft_wrap=to_a_file), spoken)
+    below = out.getvalue().partition("\n\n")[2]
+    said = below if to_a_file else re.sub(r"\s+", "", below)
+    [group] = groups(members)
+    assert group.cures[0].steps
+    assert found.hint
+    assert found.hint.text
+    for text in (group.kind.advice, found.hint.text, *group.cures[0].steps):
+        whole = text.in_language(spoken)
+        assert (whole if to_a_file else re.sub(r"\s+", "", whole)) in said
+    assert "x" * 90 in said
+
+
 def test_a_check_of_everybody_tells_both_faults_and_ends_with_3_and_then_with_0(
-    program: Program, office: Office, tmp_path: Path
+    program: Program, banjia: CommandLine, office: Office, tmp_path: Path
 ) -> None:
     for name in ("li", "wang"):
         office.add(name)
@@ -110,6 +133,9 @@ def test_a_check_of_everybody_tells_both_faults_and_ends_with_3_and_then_with_0(
     [mend] = csv.DictReader(io.StringIO(Path(document["report"]["failures"]).read_text(encoding="utf-8-sig")))
     assert mend["EmailAddress"] == "wang@new.example"
     assert mend["Cause"].count("Wrong user name or password") == 2, "one for each mailbox"
+    shown = banjia("member", "show", "wang@new.example")
+    assert shown.stdout.count("Wrong user name or password · ") == 2, shown
+    assert "0 of 1 member can be moved" in shown.stdout
 
     office.write_roster(roster)
     assert program.run("wave", "create", roster).code == 0
