@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from tests.servers.certificates import Authority
 from tests.servers.courier import Courier, StartCourier
@@ -27,6 +28,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # The same examples each time, however long a busy machine takes over one.
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+# Hypothesis also draws what stands in our modules, in all that are imported by then: what ran before in the same process
+# would decide which examples a test sees.
+_of_our_modules = providers._get_local_constants
+_none = providers._local_constants
+
+
+def _local_constants() -> providers.Constants:
+    return _none if settings.get_profile("steady") == settings.default else _of_our_modules()
+
+
+providers._get_local_constants = _local_constants
 
 # For `pytest --hypothesis-profile=thorough`: others each time, and many of them.
 settings.register_profile(
