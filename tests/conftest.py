@@ -29,8 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
-# Hypothesis also draws what stands in our modules, in all that are imported by then: what ran before in the same process
-# would decide which examples a test sees.
+# Hypothesis also draws what stands in our modules, in all that are imported by then: what ran before in the same
+# process would decide which examples a test sees.
 _of_our_modules = providers._get_local_constants
 _none = providers._local_constants
 

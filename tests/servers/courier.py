@@ -47,7 +47,7 @@ class Courier(Unpacked):
         self.write("etc/courier/authdaemonrc", modules)
         self.add_users([])
 
-    def _launch(self, port: int) -> None:
+    def _launch(self) -> None:
         socket = self.root / "run/courier/authdaemon/socket"
         socket.unlink(missing_ok=True)
         self.spawn("/usr/lib/courier/courier-authlib/authdaemond")
@@ -57,7 +57,7 @@ class Courier(Unpacked):
         settings = shipped | {"IMAP_CAPABILITY": shipped["IMAP_CAPABILITY"] + " AUTH=PLAIN"} | self._settings
         limits = (f"-maxprocs={settings['MAXDAEMONS']}", f"-maxperip={settings['MAXPERIP']}")
         self.spawn(
-            *("/usr/sbin/couriertcpd", f"-address={self.host}", *limits, *settings["TCPDOPTS"].split(), str(port)),
+            *("/usr/sbin/couriertcpd", f"-address={self.host}", *limits, *settings["TCPDOPTS"].split(), str(self.port)),
             *("/usr/lib/courier/courier/imaplogin", "/usr/bin/imapd", settings["MAILDIRPATH"]),
             environment=settings,
             memory=int(settings["IMAP_ULIMITD"]) * 1024,

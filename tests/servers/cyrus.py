@@ -52,10 +52,10 @@ class Cyrus(Unpacked):
         self.make("srv", "srv/db", "srv/db/db", "srv/db/socket", "srv/mail", "srv/run")
         self._set_password(ADMIN)
 
-    def _launch(self, port: int) -> None:
+    def _launch(self) -> None:
         settings = _SETTINGS | self._settings
         self.write("srv/imapd.conf", "".join(f"{name}: {value}\n" for name, value in settings.items()))
-        self.write("srv/cyrus.conf", _SERVICES.format(host=self.host, port=port))
+        self.write("srv/cyrus.conf", _SERVICES.format(host=self.host, port=self.port))
         master = ("/usr/lib/cyrus/bin/master", "-D", "-C", "/srv/imapd.conf", "-M", "/srv/cyrus.conf")
         self.spawn(*master, "-p", "/srv/run/master.pid")
 

@@ -24,6 +24,7 @@ from types import MappingProxyType
 import pytest
 
 from tests.servers.certificates import Certificate
+from tests.servers.loopback import reserved_port
 
 INSTALL = "run tests/setup/install_servers"
 DEADLINE = 120.0
@@ -54,13 +55,6 @@ def wait_until(done: Callable[[], bool], what: str, deadline: float = DEADLINE) 
         if time.monotonic() > end:
             raise TimeoutError(f"waited {deadline:g} s for {what}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def dovecot_binary(name: str) -> str:
@@ -106,8 +100,8 @@ class Dovecot:
         files: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.directory = directory
-        self.port = 0
-        self.tls_port = 0
+        self.port = reserved_port(self)
+        self.tls_port = reserved_port(self) if certificate else 0
         self.users: dict[str, User] = {}
         self._certificate = certificate
         self._capability = capability
@@ -116,7 +110,6 @@ class Dovecot:
         self._more_settings = settings
         self._files = files
         self._revision = 0
-        self._started_before = False
         self._process: subprocess.Popen[bytes] | None = None
         # Dovecot refuses to open mail as root, and needs a name for the account that it runs under.
         self._account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
@@ -129,25 +122,17 @@ class Dovecot:
             raise RuntimeError("already started")
         installed_version()
         self._lay_out()
-        # A server that comes back must be found where it was; a new one may move when somebody took its port first.
-        for attempts_left in (0,) if self._started_before else (2, 1, 0):
-            if not self._started_before:
-                self.port = free_port()
-                self.tls_port = free_port() if self._certificate else 0
-            self._configuration.write_text(self._settings())
-            self._write_users()
-            self._launch()
-            try:
-                wait_until(self._answers_or_ended, "Dovecot's greeting")
-            except TimeoutError as error:
-                self.stop()
-                raise RuntimeError(f"{error}\n{self.log()}") from error
-            if self._process and self._process.poll() is None:
-                self._started_before = True
-                return
+        self._configuration.write_text(self._settings())
+        self._write_users()
+        self._launch()
+        try:
+            wait_until(self._answers_or_ended, "Dovecot's greeting")
+        except TimeoutError as error:
+            self.stop()
+            raise RuntimeError(f"{error}\n{self.log()}") from error
+        if self._process and self._process.poll() is not None:
             self._process = None
-            if not attempts_left or "Address already in use" not in self.log():
-                raise RuntimeError(f"Dovecot did not start:\n{self.log()}")
+            raise RuntimeError(f"Dovecot did not start:\n{self.log()}")
 
     def stop(self) -> None:
         """End the server and its sessions; a second call does nothing."""

@@ -1,9 +1,27 @@
-"""A web server of the standard library on a loopback port, for as long as a test needs it."""
+"""Ports on loopback, and a web server of the standard library on one of them, for as long as a test needs it."""
 
+import os
+import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def reserved_port(server: object) -> int:
+    """A port that nobody else is given while `server` lives, whether it listens there just then or not.
+
+    A socket that is bound with SO_REUSEADDR and does not listen keeps the port from whoever is given any free one, for
+    listening or for connecting from. A server that names the port and sets that option too, as all do that are started
+    again on their port, may listen there.
+    """
+    with socket.socket() as holding:
+        holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holding.bind(("127.0.0.1", 0))
+        port: int = holding.getsockname()[1]
+        weakref.finalize(server, os.close, holding.detach())
+        return port
 
 
 @contextmanager

@@ -19,7 +19,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.servers.dovecot import DEADLINE, INSTALL, free_port, wait_until
+from tests.servers.dovecot import DEADLINE, INSTALL, wait_until
+from tests.servers.loopback import reserved_port
 
 USER = "banjia"
 PASSWORD = "canary-postgres-pass"
@@ -52,7 +53,7 @@ class Postgres:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = 0
+        self.port = reserved_port(self)
         self._process: subprocess.Popen[bytes] | None = None
         self._account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
         self._names = itertools.count(1)
@@ -63,28 +64,22 @@ class Postgres:
         """Start, or start again on the same port, and return when it takes connections."""
         if self._process:
             raise RuntimeError("already started")
-        fresh = not self._data.exists()
-        if fresh:
+        if not self._data.exists():
             self._make_cluster()
-        # One that comes back must be found where it was; a new one may move when somebody took its port first.
-        for attempts_left in (2, 1, 0) if fresh else (0,):
-            self.port = free_port() if fresh else self.port
-            with self._log.open("ab") as log:
-                command = [postgres_binary("postgres"), "-D", str(self._data), "-p", str(self.port)]
-                self._process = subprocess.Popen(
-                    [*command, *(word for setting in SETTINGS for word in ("-c", setting))],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # so that Ctrl-C reaches the test first
-                    **self._as_its_account(),
-                )
-            wait_until(self._answers_or_ended, "PostgreSQL to take connections")
-            if self._process.poll() is None:
-                return
+        with self._log.open("ab") as log:
+            command = [postgres_binary("postgres"), "-D", str(self._data), "-p", str(self.port)]
+            self._process = subprocess.Popen(
+                [*command, *(word for setting in SETTINGS for word in ("-c", setting))],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # so that Ctrl-C reaches the test first
+                **self._as_its_account(),
+            )
+        wait_until(self._answers_or_ended, "PostgreSQL to take connections")
+        if self._process.poll() is not None:
             self._process = None
-            if not attempts_left or "Address already in use" not in self.log():
-                raise RuntimeError(f"PostgreSQL did not start:\n{self.log()}")
+            raise RuntimeError(f"PostgreSQL did not start:\n{self.log()}")
 
     def stop(self) -> None:
         """End it and its sessions; a second call does nothing."""

@@ -6,6 +6,7 @@ import hashlib
 import html
 import imaplib
 import json
+import socket
 import sqlite3
 import ssl
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from tests.servers.certificates import Authority, self_signed
 from tests.servers.compare import Mail, assert_same_mail, decode_folder, differences_between, mail_of, mailbox_multiset
 from tests.servers.dovecot import PLAIN_CAPABILITY, WRITING_VERBS, Dovecot, StartDovecot, User, verb
+from tests.servers.loopback import reserved_port
 from tests.servers.mail import FOLDERS, Message, folder_octets, mailbox_messages, seed
 from tests.servers.secrets_scan import ArgumentWatch, find_in_process_arguments, find_secrets
 
@@ -314,3 +316,15 @@ def test_a_secret_in_the_arguments_or_environment_of_a_process_is_found() -> Non
 def test_the_verb_of_a_command_is_in_capitals() -> None:
     assert verb('append "INBOX" {3}') == "APPEND"
     assert verb("uid fetch 1:* (FLAGS)") == "UID FETCH"
+
+
+def test_the_port_of_a_server_is_kept_for_it_while_it_is_down() -> None:
+    class Server:
+        pass
+
+    server = Server()
+    port = reserved_port(server)
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)):
+        socket.create_connection(("127.0.0.1", port)).close()

@@ -18,7 +18,8 @@ from typing import Self
 
 import pytest
 
-from tests.servers.dovecot import DEADLINE, INSTALL, User, free_port, wait_until
+from tests.servers.dovecot import DEADLINE, INSTALL, User, wait_until
+from tests.servers.loopback import reserved_port
 
 CACHE = Path(os.environ.get("BANJIA_TEST_CACHE", "/var/cache/banjia-tests"))
 NOBODY = 65534
@@ -35,7 +36,7 @@ class Unpacked(abc.ABC):
     """Names that the server wants to find in /etc/passwd."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = 0
+        self.port = reserved_port(self)
         self.users: dict[str, User] = {}
         self.root = directory / "root"
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -51,20 +52,15 @@ class Unpacked(abc.ABC):
         if not self.root.exists():
             self._lay_out()
         self._listen_to_log()
-        for attempts_left in (2, 1, 0) if not self.port else (0,):
-            port = self.port or free_port()
-            self._launch(port)
-            try:
-                wait_until(lambda port=port: self._answers_or_ended(port), f"the greeting of {self.package}")
-            except TimeoutError as error:
-                self.stop()
-                raise RuntimeError(f"{error}\n{self.log()}") from error
-            if all(process.poll() is None for process in self._processes):
-                self.port = port
-                return
+        self._launch()
+        try:
+            wait_until(self._answers_or_ended, f"the greeting of {self.package}")
+        except TimeoutError as error:
             self.stop()
-            if not attempts_left:
-                raise RuntimeError(f"{self.package} did not start:\n{self.log()}")
+            raise RuntimeError(f"{error}\n{self.log()}") from error
+        if any(process.poll() is not None for process in self._processes):
+            self.stop()
+            raise RuntimeError(f"{self.package} did not start:\n{self.log()}")
 
     def stop(self) -> None:
         """End the server and its sessions; a second call does nothing."""
@@ -122,7 +118,7 @@ class Unpacked(abc.ABC):
     # Inside
 
     @abc.abstractmethod
-    def _launch(self, port: int) -> None: ...
+    def _launch(self) -> None: ...
 
     def _lay_out(self) -> None:
         unpacked = CACHE / self.package
@@ -203,11 +199,11 @@ class Unpacked(abc.ABC):
             while line := syslog.recv(8192):
                 self._log.append(line.decode(errors="replace").rstrip())
 
-    def _answers_or_ended(self, port: int) -> bool:
+    def _answers_or_ended(self) -> bool:
         if any(process.poll() is not None for process in self._processes):
             return True
         try:
-            with socket.create_connection((self.host, port), timeout=5) as connection:
+            with socket.create_connection((self.host, self.port), timeout=5) as connection:
                 return connection.recv(4096).startswith(b"* OK")
         except OSError:
             return False
