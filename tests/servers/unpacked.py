@@ -42,6 +42,7 @@ class Unpacked(abc.ABC):
         self._processes: list[subprocess.Popen[bytes]] = []
         self._log: list[str] = []
         self._syslog: socket.socket | None = None
+        self._log_keeper: threading.Thread | None = None
 
     # Start and stop
 
@@ -71,17 +72,24 @@ class Unpacked(abc.ABC):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(DEADLINE)
         # Sessions may live on when their server has gone.
-        for left in self.living():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(left, signal.SIGKILL)
+        wait_until(self._kill_those_left, f"the processes of {self.package} to end")
         for process in processes:
             process.wait()
-        wait_until(lambda: not self.living(), f"the processes of {self.package} to end")
         syslog, self._syslog = self._syslog, None
         if syslog:
-            # Wakes the thread that reads it, too.
+            # Wakes the thread that reads it. Closed under its hands, the number of the file might be another's by then.
             syslog.shutdown(socket.SHUT_RDWR)
+            if self._log_keeper:
+                self._log_keeper.join()
             syslog.close()
+
+    def _kill_those_left(self) -> bool:
+        """Kill what lives in the root, with what it has started meanwhile; whether nothing does any more."""
+        left = self.living()
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return not left
 
     def __enter__(self) -> Self:
         self.start()
@@ -192,7 +200,8 @@ class Unpacked(abc.ABC):
         self._syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._syslog.bind(str(path))
         path.chmod(0o666)
-        threading.Thread(target=self._keep_log, args=(self._syslog,), daemon=True).start()
+        self._log_keeper = threading.Thread(target=self._keep_log, args=(self._syslog,), daemon=True)
+        self._log_keeper.start()
 
     def _keep_log(self, syslog: socket.socket) -> None:
         with contextlib.suppress(OSError):
