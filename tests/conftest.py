@@ -76,7 +76,7 @@ def _servers(kind: type[S]) -> Iterator[Callable[..., S]]:
             directory.chmod(0o711)
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             server = kind(directory, **options)  # type: ignore[arg-type]
-            stack.callback(server.stop)
+            stack.push(server)
             server.start()
             return server
 

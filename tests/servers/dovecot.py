@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -135,24 +136,36 @@ class Dovecot:
             raise RuntimeError(f"Dovecot did not start:\n{self.log()}")
 
     def stop(self) -> None:
-        """End the server and its sessions; a second call does nothing."""
+        """End the server and its sessions, and return when they have ended; a second call does nothing."""
         process, self._process = self._process, None
         if process is None:
             return
         process.terminate()
         try:
             process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            # The children end by themselves when their master is gone.
-            process.kill()
-            process.wait()
+            # Sessions outlive their master, and what they store would come behind the back of a test.
+            _signal_all(process.pid, signal.SIGTERM)
+            wait_until(lambda: not _living(process.pid), "Dovecot's sessions to end")
+        except (subprocess.TimeoutExpired, TimeoutError):
+            self._kill(process)
+
+    def kill(self) -> None:
+        """End all of it at once, whatever it is doing: for one that is not needed any more."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._kill(process)
+
+    def _kill(self, process: "subprocess.Popen[bytes]") -> None:
+        _signal_all(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not _living(process.pid), "Dovecot's processes to be gone")
 
     def __enter__(self) -> "Dovecot":
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()
 
     def log(self) -> str:
         """The end of what the server wrote to its log."""
@@ -182,8 +195,13 @@ class Dovecot:
         self.add_users([replace(self.users[name], quota=quota)])
 
     def disconnect(self, name: str) -> None:
-        """End the open sessions of a user, as a restarting server does."""
+        """End the open sessions of a user, as a restarting server does, and return when they have ended."""
         self._doveadm("kick", name, accept=(0, 68))  # 68: none was open
+        wait_until(lambda: not self._is_signed_in(name), f"the sessions of {name} to end")
+
+    def _is_signed_in(self, name: str) -> bool:
+        # The first line is that of the column's names.
+        return any(line.split()[:1] == [name] for line in self._doveadm("who", "-1").splitlines()[1:])
 
     def refused_logins(self, name: str) -> int:
         """How often a wrong password was given for a user."""
@@ -204,9 +222,7 @@ class Dovecot:
 
     def sessions(self, name: str) -> list[list[str]]:
         """Command lines of each session of a user, oldest session first; no tags, literals shown as `{n}`."""
-        # Every answer begins with the greeting after the log-in, so its first stamp is the start of the session.
-        logs = sorted((self._rawlog / name).glob("*.in"), key=lambda log: log.with_suffix(".out").read_bytes()[:17])
-        return [session_lines(log) for log in logs]
+        return [session_lines(log) for log in sorted((self._rawlog / name).glob("*.in"), key=_start_of_session)]
 
     def commands(self, name: str) -> list[str]:
         """Verbs that a user's sessions sent, in order and in capitals (`UID FETCH`), beginning after the log-in."""
@@ -404,10 +420,38 @@ service anvil {{
 """
 
 
+def _start_of_session(log: Path) -> bytes:
+    """Every answer begins with the greeting after the log-in, so its first stamp is the start of the session."""
+    with contextlib.suppress(FileNotFoundError):
+        # What was said is written down after it was sent: a session that has only just begun may not have any yet.
+        if greeting := log.with_suffix(".out").read_bytes()[:17]:
+            return greeting
+    return b"~"
+
+
+def _signal_all(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _living(group: int) -> list[int]:
+    """The processes of a group, without those that have only not been buried yet."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        # Processes end while they are looked at.
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal():
+                state, _, its_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                if its_group == str(group) and state not in "ZX":
+                    found.append(int(entry.name))
+    return found
+
+
 def session_lines(log: Path) -> list[str]:
     """Read the command lines of one session from its rawlog pair (`*.in`, and `*.out` beside it)."""
     refusals: dict[bytes, float] = {}
-    for line in _timed_lines(log.with_suffix(".out").read_bytes()):
+    said = log.with_suffix(".out")
+    for line in _timed_lines(said.read_bytes() if said.exists() else b""):
         words = line.text.split(b" ", 2)
         if len(words) > 1 and words[1] in (b"NO", b"BAD"):
             refusals.setdefault(words[0], line.time)
