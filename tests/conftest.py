@@ -129,6 +129,7 @@ def mortal_postgres(_second_postgres: Postgres) -> Postgres:
     """A PostgreSQL that a test may kill; it lives when the test begins."""
     if not _second_postgres.is_running:
         _second_postgres.restart()
+    _second_postgres.wait_until_it_answers()
     return _second_postgres
 
 

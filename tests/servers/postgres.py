@@ -4,6 +4,7 @@ Needs no root; started by root it becomes `nobody`, because PostgreSQL refuses t
 (`fsync=off`): a process that is killed loses nothing by that, only a machine that loses its power.
 """
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -93,11 +94,14 @@ class Postgres:
         process, self._process = self._process, None
         if process is None:
             raise RuntimeError("not started")
-        # The children are looked for before they lose their parent. The parent goes first: it would start new ones.
+        # The children are looked for before they lose their parent, and when it starts no more. It goes first: some of
+        # the others end by themselves then, before they are killed.
         process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: _stat(process.pid)[:1] == ["T"], "PostgreSQL to stand still")
         family = [process.pid, *_children(process.pid)]
         for pid in family:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait(DEADLINE)
         # One that still lives would keep the next start from the shared memory.
         wait_until(lambda: not any(_lives(pid) for pid in family), "PostgreSQL's processes to be gone")
@@ -115,13 +119,23 @@ class Postgres:
         wait_until(self._answers, "PostgreSQL to take connections")
 
     def kill_session(self, database: str) -> None:
-        """Kill the newest session of a database; PostgreSQL then ends all others and recovers."""
+        """Kill the newest session of a database; PostgreSQL has noticed then, ends all others and recovers."""
         with self.connection() as connection:
             row = connection.execute(
                 "SELECT pid FROM pg_stat_activity WHERE datname = %s ORDER BY backend_start DESC LIMIT 1", [database]
             ).fetchone()
         assert row, f"nobody is connected to {database}"
         os.kill(row[0], signal.SIGKILL)
+        # Until it has buried its child it takes connections, and breaks them right afterwards.
+        wait_until(lambda: not _stat(row[0]), "PostgreSQL to notice")
+
+    def end_sessions(self, database: str) -> int:
+        """End the sessions of a database, as a restart does, and return how many there were when they have ended."""
+        statement = "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE datname = %s"
+        with self.connection() as connection:
+            ended = connection.execute(statement, [int(DEADLINE * 1000), database]).fetchall()
+        assert all(each for (each,) in ended)
+        return len(ended)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
@@ -135,13 +149,24 @@ class Postgres:
         """Make a database, a copy of the template, and return its name."""
         name = f"test{next(self._names)}"
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
-        with self.connection() as connection:
-            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        self._when_nobody_uses_it(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return name
 
     def drop_database(self, name: str) -> None:
+        self._when_nobody_uses_it(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _when_nobody_uses_it(self, statement: sql.Composed) -> None:
+        """Carry out what PostgreSQL refuses as long as a session that was closed has not ended there."""
+
+        def carried_out() -> bool:
+            try:
+                connection.execute(statement)
+            except psycopg.errors.ObjectInUse:
+                return False
+            return True
+
         with self.connection() as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            wait_until(carried_out, "the sessions of a database to end")
 
     def connection(self, database: str = "postgres") -> psycopg.Connection:
         """A connection of the administrator, outside of transactions."""
