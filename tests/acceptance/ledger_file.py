@@ -1,6 +1,5 @@
 """The program's database as it lies on the disk, read without the program."""
 
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers.dovecot import DEADLINE
+from tests.servers.sqlite_copy import copy_database
 
 
 class LedgerFile:
@@ -18,10 +18,8 @@ class LedgerFile:
     def __init__(self, home: Path) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("member", "foldercopy", "batch")}
         with tempfile.TemporaryDirectory() as directory:
-            copy = Path(directory) / "copy.sqlite"
-            for suffix in ("", "-wal"):
-                if (file := Path(f"{home / 'banjia.sqlite'}{suffix}")).exists():
-                    shutil.copy(file, f"{copy}{suffix}")
+            file = home / "banjia.sqlite"
+            copy = copy_database(file, Path(directory)) if file.exists() else Path(directory) / "none.sqlite"
             with closing(sqlite3.connect(copy)) as connection:
                 connection.row_factory = sqlite3.Row
                 tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}

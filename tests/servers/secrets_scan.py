@@ -12,7 +12,6 @@ import json
 import lzma
 import os
 import re
-import shutil
 import sqlite3
 import tempfile
 import threading
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote, quote_plus
+
+from tests.servers.sqlite_copy import copy_database
 
 SHORTEST = 8
 _PART = 10
@@ -212,24 +213,21 @@ def _unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _search_database(file: Path, patterns: Patterns) -> Iterator[Hit]:
     """Read all columns of all tables, from a copy: long values lie scattered over pages in the file itself."""
-    with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory, "copy.db")
-        shutil.copyfile(file, copy)
-        log = file.with_name(file.name + "-wal")
-        if log.exists():
-            shutil.copyfile(log, copy.with_name(copy.name + "-wal"))
-        with contextlib.closing(sqlite3.connect(copy)) as database:
-            database.text_factory = bytes
-            # Virtual tables of extensions that are not loaded cannot be read; the tables behind them can.
-            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
-            for (name,) in tables:
-                table = name.decode()
-                rows = database.execute('SELECT * FROM "{}"'.format(table.replace('"', '""')))
-                columns = [column[0] for column in rows.description]
-                for row in rows:
-                    for column, value in zip(columns, row, strict=True):
-                        if isinstance(value, bytes):
-                            yield from _search_data(value, patterns, f"{file}!{table}.{column}")
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        contextlib.closing(sqlite3.connect(copy_database(file, Path(directory)))) as database,
+    ):
+        database.text_factory = bytes
+        # Virtual tables of extensions that are not loaded cannot be read; the tables behind them can.
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
+        for (name,) in tables:
+            table = name.decode()
+            rows = database.execute('SELECT * FROM "{}"'.format(table.replace('"', '""')))
+            columns = [column[0] for column in rows.description]
+            for row in rows:
+                for column, value in zip(columns, row, strict=True):
+                    if isinstance(value, bytes):
+                        yield from _search_data(value, patterns, f"{file}!{table}.{column}")
 
 
 def _search_processes(patterns: Patterns, known: set[bytes]) -> Iterator[Hit]:
