@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.prefect_server import running_server
+from tasks.prefect_server import ensure_server
 from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Office, opened_office
 from tests.tasks.prefect_home import end_prefect, prefect_home
@@ -17,8 +17,8 @@ def prefect_database() -> Iterator[Path]:
     from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
     home = prefect_home()
-    server = running_server(home)
-    assert server is not None
+    # Not only looked at: a busy machine may keep it from answering at once.
+    server = ensure_server(home)
     with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
         yield home / "prefect"
     end_prefect()

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from reports.read import read_wave
 from reports.summary import Grade
 from tasks import policy
 from tasks.prefect_server import settle
-from tests.servers.dovecot import wait_until
+from tests.servers.dovecot import DEADLINE, wait_until
 from tests.servers.secrets_scan import find_secrets
 from tests.tasks.office import Enrolled, Office, written
 
@@ -232,24 +233,32 @@ def test_a_cancelled_run_waits_for_its_members_before_it_says_how_the_wave_stand
         office.add(name, messages=250)
     enrolled = Enrolled(office)
     run_each = module.run_each
+    sending = Barrier(3)
 
     class Terminated(BaseException):
         """As Prefect's TerminationSignal."""
+
+    def stay_there(command: Received) -> None:
+        """Both are in the middle when the exception comes, and stay there until it has stopped them."""
+        if command.verb == "APPEND" and not policy.STOP.is_set():
+            sending.wait(DEADLINE)
+            assert policy.STOP.wait(DEADLINE)
 
     def interrupted(submit: Any, items: list[Any], *rest: Any) -> None:
         def submit_then_raise(item: Any) -> Any:
             future = submit(item)
             if item is items[-1]:
-                wait_until(lambda: bool(office.new.commands("APPEND")), "the first message to be sent")
+                sending.wait(DEADLINE)
                 raise Terminated
             return future
 
         run_each(submit_then_raise, items, *rest)
 
+    office.new.behaviour.before_command = stay_there
     monkeypatch.setattr(module, "run_each", interrupted)
     with pytest.raises(Terminated):
         migrate()
-    assert enrolled.member("li").state in (M.PAUSED, M.SYNCED)
+    assert enrolled.member("li").state == M.PAUSED
     assert wave_state(enrolled) in (WaveState.PAUSED, WaveState.RUNNING)
     assert policy.STOP.is_set()
 
