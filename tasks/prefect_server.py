@@ -23,6 +23,9 @@ from pathlib import Path
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 SETTLE_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
+BUSY_SECONDS = 30.0
+"""So long a server of the admin's may take to answer: the others that use it may keep it busy."""
 
 # For every process of ours that speaks to Prefect: no telemetry, no temporary server, a quiet terminal.
 CLIENT_ENVIRONMENT = {
@@ -68,7 +71,7 @@ def use_prefect(home: Path) -> str:
     for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if url := os.environ.get("PREFECT_API_URL"):
-        if not _answers(url):
+        if not _answers(url, BUSY_SECONDS):
             raise PrefectUnreachable(f"the Prefect server at {url} (PREFECT_API_URL) does not answer")
         return url
     os.environ.setdefault("PREFECT_HOME", str(_directory(home)))
@@ -234,9 +237,9 @@ def _free_port(wished: int) -> int:
     raise PrefectUnreachable("no free port on 127.0.0.1")
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, seconds: float = ANSWER_SECONDS) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310  (http, ours or the admin's)
+        with urllib.request.urlopen(f"{url}/health", timeout=seconds) as answer:  # noqa: S310  (http, ours or the admin's)
             return bool(answer.status == 200)
     except (urllib.error.HTTPError, urllib.error.URLError, OSError, ValueError) as error:
         # 401 is an answer too: Prefect asks for PREFECT_API_AUTH_STRING itself.

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tasks.prefect_server import (
     stop_server,
     use_prefect,
 )
+from tests.servers.dovecot import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,8 @@ def test_a_server_is_used_again_replaced_after_a_crash_and_ended(
     """One test, because a start costs seconds."""
     try:
         first = ensure_server(tmp_path)
-        assert running_server(tmp_path) == first
+        # It may be slow to answer while it goes about its first work.
+        wait_until(lambda: running_server(tmp_path) == first, "the server to answer")
         assert ensure_server(tmp_path) == first
         assert use_prefect(tmp_path) == first.url == os.environ["PREFECT_API_URL"]
 
@@ -60,6 +63,22 @@ def test_a_server_of_the_admin_s_that_does_not_answer_is_named(tmp_path: Path, m
     with pytest.raises(PrefectUnreachable, match=r"127\.0\.0\.1:1/api \(PREFECT_API_URL\) does not answer"):
         use_prefect(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_of_the_admin_s_that_is_busy_is_waited_for_longer_than_one_of_ours_that_may_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def answer_late(_url: str, timeout: float) -> object:
+        waited.append(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer_late)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    with pytest.raises(PrefectUnreachable):
+        use_prefect(tmp_path)
+    assert waited == [prefect_server.BUSY_SECONDS]
 
 
 def test_a_server_that_does_not_start_points_to_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
