@@ -153,10 +153,13 @@ class Banjia:
         assert run.code == 0, f"banjia prefect stop: {run}"
 
     def assert_nothing_runs(self) -> None:
-        """No process works for this home any more: none of the runs has left one."""
-        left = self._left_running()
-        self.kill_everything()
-        assert not left, left
+        """No process works for this home any more: none of the runs has left one that goes on."""
+        try:
+            wait_until(lambda: not self._left_running(), "the runs' processes to be gone")
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; still there: {self._left_running()}") from error
+        finally:
+            self.kill_everything()
 
     def kill_everything(self) -> None:
         """`kill -9` every process that works for this home, Prefect's server among them."""

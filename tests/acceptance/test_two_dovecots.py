@@ -236,6 +236,9 @@ def test_a_secret_left_behind_would_have_been_found(
     assert run.code == ALL_DONE, run
     banjia.assert_no_secret_was_written()
 
+    # Prefect's server would write, and take files away, while they are copied.
+    stopped = banjia.start(["prefect", "stop"]).wait()
+    assert stopped.code == 0, stopped
     home = tmp_path / "planted"
     shutil.copytree(banjia.home, home, ignore=shutil.ignore_patterns("*.sock"))
     databases = [file for file in home.rglob("*") if file.is_file() and _is_database(file)]
