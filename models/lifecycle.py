@@ -374,8 +374,10 @@ def schedule_wave(engine: Engine, name: str, at: datetime, flow_run_id: str) -> 
     with writing(engine) as session:
         wave = find_wave(session, name)
         members = session.exec(select(Member).where(Member.wave_id == wave.id)).all()
+        # A worker may have begun, or ended, this very run before it is noted here.
+        begun = wave.flow_run_id == flow_run_id and wave.start_at != at
         wave.start_at = at
-        if not any(has_runner(member) for member in members):
+        if not begun and not any(has_runner(member) for member in members):
             wave.state = WaveState.SCHEDULED
             wave.flow_run_id = flow_run_id
         session.add(wave)

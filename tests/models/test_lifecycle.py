@@ -335,6 +335,20 @@ def test_a_wave_that_runs_while_its_next_run_is_scheduled_stays_running(engine: 
     assert (wave.state, wave.start_at, wave.flow_run_id) == (WaveState.RUNNING, at, "run-6")
 
 
+def test_a_run_that_began_and_ended_before_it_was_noted_as_scheduled_stays_ended(
+    engine: Engine, company: Company
+) -> None:
+    company.add("a@new.example", M.SYNCED)
+    start_wave(engine, "first", flow_run_id="run-7")
+    finish_wave(engine, "first")
+    ended = company.wave_row().state
+    at = now()
+    lifecycle.schedule_wave(engine, "first", at, "run-7")
+    wave = company.wave_row()
+    assert (wave.state, wave.start_at, wave.flow_run_id) == (ended, at, "run-7")
+    assert ended != WaveState.SCHEDULED
+
+
 def test_purging_a_wave_deletes_its_passwords_and_says_when(engine: Engine, company: Company, vault: Vault) -> None:
     mine, other = company.add("a@new.example"), company.add("b@new.example", wave="second")
     vault.put_many([(mine, "source", "one"), (mine, "target", "two"), (other, "source", "three")])
