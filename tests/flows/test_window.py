@@ -169,16 +169,19 @@ def test_one_that_takes_long_holds_nobody_back() -> None:
 
 def test_never_more_than_the_lanes_are_under_way() -> None:
     under_way = most = 0
+    counting = threading.Lock()
 
     def submit(member: Due) -> Any:
         nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        with counting:
+            under_way += 1
+            most = max(most, under_way)
         run = Run(member)
 
         def end() -> None:
             nonlocal under_way
-            under_way -= 1
+            with counting:
+                under_way -= 1
             run.end()
 
         threading.Timer(0.0, end).start()
