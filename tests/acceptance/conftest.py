@@ -9,9 +9,9 @@ import pytest
 
 from tests.acceptance.command_line import Banjia, write_roster
 from tests.acceptance.company import MEMBERS, MESSAGES, Company, password
+from tests.acceptance.office import A_PART, Office
 from tests.acceptance.office import MEMBERS as FEW_MEMBERS
 from tests.acceptance.office import MESSAGES as FEW_MESSAGES
-from tests.acceptance.office import SLOW, Office
 from tests.servers.certificates import Authority
 from tests.servers.compare import Mail, mail_of
 from tests.servers.dovecot import PLAIN_CAPABILITY, Dovecot, StartDovecot, User
@@ -74,7 +74,10 @@ def guest(tmp_path: Path, authority: Authority, lasting_banjia: Banjia) -> Itera
 def office(
     request: pytest.FixtureRequest, start_dovecot: StartDovecot, banjia: Banjia, tmp_path: Path
 ) -> Iterator[Office]:
-    """Three members with mail; the target offers UIDPLUS alone, unless a test names other capabilities."""
+    """Three members with mail; the target offers UIDPLUS alone, unless a test names other capabilities.
+
+    The line to it takes a part of the mail, and then nothing until it is told to go on.
+    """
     capability = getattr(request, "param", PLAIN_CAPABILITY)
     source, target = start_dovecot(), start_dovecot(capability=capability)
     for number in range(FEW_MEMBERS):
@@ -83,7 +86,8 @@ def office(
         target.add_user(email, f"Canary-new-{number}")
         seed(source, email, source.users[email].password, mailbox_messages(email, FEW_MESSAGES))
     banjia.keep_secret(source, target)
-    with Line(target.port, octets_per_second=SLOW) as line:
+    with Line(target.port) as line:
+        line.hold(after=A_PART)
         mail = {email: mail_of(source, email) for email in source.users}
         office = Office(source, target, line, mail, tmp_path / "members.csv")
         write_roster(office.roster, [office.row(email) for email in mail])

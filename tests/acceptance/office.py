@@ -1,4 +1,4 @@
-"""A few members between two servers, over a line that can be slowed, for what happens in the middle of a run."""
+"""A few members between two servers, over a line that can be held, for what happens in the middle of a run."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,15 +12,13 @@ from tests.servers.line import Line
 
 MEMBERS = 3
 MESSAGES = 80
-SLOW = 100_000
-"""Octets a second: the mail of all takes six seconds."""
-CRAWL = 10_000
-"""So slow that another run begins and ends meanwhile."""
+A_PART = 100_000
+"""Octets that the line carries before it is held: a part of the mail of each, and of all an eighth."""
 
 
 @dataclass(frozen=True)
 class Office:
-    """A few members between two servers; the new one takes one message a command, over the line."""
+    """A few members between two servers; the new one takes one message a command, over a line that a test holds."""
 
     source: Dovecot
     target: Dovecot
@@ -31,11 +29,11 @@ class Office:
     def row(self, email: str, **instead: str) -> Row:
         return roster_row(email, self.source, self.target, TargetPort=str(self.line.port), **instead)
 
-    def wait_for_mail(self, started: Started, messages: int = 20) -> None:
-        """Wait until the run is in the middle of its work, and from then on let it get on slowly."""
-        goal = self.target.message_count() + messages
-        wait_until(lambda: self.target.message_count() >= goal or not started.running, "mail", LONGEST_RUN)
-        self.line.slow_down(CRAWL)
+    def wait_for_mail(self, started: Started) -> None:
+        """Wait until the run is in the middle of its work, where it stays until the line is told to go on."""
+        wait_until(lambda: self.line.held or not started.running, "mail on its way", LONGEST_RUN)
+        # What the line has carried may not have been stored yet.
+        wait_until(lambda: self.target.message_count() > 0 or not started.running, "mail", LONGEST_RUN)
         assert started.running, started.wait()
         assert self.target.message_count() < MEMBERS * MESSAGES, "too late: all has arrived"
 

@@ -52,8 +52,8 @@ class Line:
         self.port: int = self._listener.getsockname()[1]
         self._last = time.monotonic()
         self._lock = threading.Lock()
-        self._left = math.inf
-        """So many octets may go to the server yet."""
+        self._left = {"up": math.inf, "down": math.inf}
+        """So many octets may go to the server, and to the client, yet."""
         self._passing = threading.Event()
         self._passing.set()
         self._open: set[socket.socket] = set()
@@ -77,17 +77,21 @@ class Line:
     def hurry(self) -> None:
         """From now on be as fast as can be."""
         self._up_pace.seconds_an_octet = self._down_pace.seconds_an_octet = 0.0
-        with self._lock:
-            self._left = math.inf
-            self._passing.set()
+        self._let_all_through()
 
     def slow_down(self, octets_per_second: float) -> None:
         """From now on carry no more than this to the server."""
         self._up_pace.seconds_an_octet = 1 / octets_per_second
+        self._let_all_through()
 
-    def hold(self, after: float = 0) -> None:
-        """Carry so many octets more to the server, and then nothing either way until told to hurry."""
-        self._let_through(0, after)
+    def hold(self, after: float = 0, *, after_answers: float = math.inf) -> None:
+        """Carry so many octets more to the server, or to the client; then nothing either way until told to go on."""
+        with self._lock:
+            self._left = {"up": after, "down": after_answers}
+            if min(self._left.values()) <= 0:
+                self._passing.clear()
+            else:
+                self._passing.set()
 
     @property
     def held(self) -> bool:
@@ -102,7 +106,7 @@ class Line:
                 end.shutdown(socket.SHUT_RDWR)
 
     def quiet(self, seconds: float = 1.0) -> bool:
-        """Whether nothing has gone to the server for so long."""
+        """Whether nothing has gone to the server for so long since it may."""
         return time.monotonic() - self._last > seconds
 
     def _serve(self) -> None:
@@ -127,7 +131,7 @@ class Line:
         try:
             while data := client.recv(PIECE):
                 self._up_pace.wait_for_turn(len(data))
-                self._let_through(len(data))
+                self._let_through("up", len(data))
                 self._passing.wait()
                 server.sendall(data)
                 self.octets[number] += len(data)
@@ -137,20 +141,31 @@ class Line:
             # What a reset takes along on a real line it takes along here.
             _reset(server)
 
-    def _let_through(self, octets: int, of: float | None = None) -> None:
+    def _let_through(self, way: str, octets: int) -> None:
         with self._lock:
-            self._left = (self._left if of is None else of) - octets
-            if self._left <= 0:
+            self._left[way] -= octets
+            if self._left[way] <= 0:
                 self._passing.clear()
+
+    @property
+    def _counts_answers(self) -> bool:
+        return self._down_pace.seconds_an_octet > 0 or self._left["down"] < math.inf
+
+    def _let_all_through(self) -> None:
+        with self._lock:
+            self._left = {"up": math.inf, "down": math.inf}
+            self._last = time.monotonic()
+            self._passing.set()
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         rest = b""
         try:
-            while data := _received(server, self._down_pace):
+            while data := _received(server, PIECE if self._counts_answers else 1 << 16):
                 # Whole lines, so that nothing that is to be left out is cut in two.
                 lines, end, rest = (rest + data).rpartition(b"\n")
                 lines += end
                 self._down_pace.wait_for_turn(len(lines))
+                self._let_through("down", len(lines))
                 self._passing.wait()
                 client.sendall(self._leave_out.sub(b"", lines) if self._leave_out else lines)
             client.sendall(rest)
@@ -164,11 +179,11 @@ class Line:
                 one.close()
 
 
-def _received(server: socket.socket, pace: _Pace) -> bytes:
+def _received(server: socket.socket, octets: int) -> bytes:
     # In short turns: a socket that the other thread closes is closed only when nobody waits at it any more.
     while not select.select([server], [], [], 0.05)[0]:
         pass
-    return server.recv(PIECE if pace.seconds_an_octet else 1 << 16)
+    return server.recv(octets)
 
 
 def _reset(end: socket.socket) -> None:
