@@ -55,19 +55,18 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Names]:
         thread.join()
 
 
-def test_the_records_of_a_domain_are_read_once_in_half_an_hour(names: _Names) -> None:
+def test_the_records_of_a_domain_are_read_once_in_half_an_hour(names: _Names, monkeypatch: pytest.MonkeyPatch) -> None:
     at = [0.0]
     look_up = DomainRecords("127.0.0.1", names.server_address[1], lambda: at[0])
     found = look_up("Corp.Example")
     assert found == Records(("mxbiz1.qq.com", "mxbiz2.qq.com"), "imaphz.qiye.163.com")
     assert set(names.asked) == {("corp.example.", "MX"), ("imap.corp.example.", "CNAME")}
-    names.asked.clear()
+    # What is asked cannot be counted: a question that is answered late is put twice.
+    monkeypatch.setitem(ZONE, ("corp.example.", "MX"), ["10 mx.elsewhere.example."])
     at[0] = KEPT_SECONDS - 1
     assert look_up("corp.example") is found
-    assert names.asked == []
     at[0] = KEPT_SECONDS
-    assert look_up("corp.example") == found
-    assert names.asked
+    assert look_up("corp.example") == Records(("mx.elsewhere.example",), "imaphz.qiye.163.com")
 
 
 @pytest.mark.parametrize("domain", ["nowhere.example", "bad..name", "x" * 300, ""])
