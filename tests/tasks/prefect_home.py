@@ -5,7 +5,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tasks.prefect_server import ensure_server, running_server, settle, stop_server
+from tasks.prefect_server import ensure_server, settle, stop_server
 
 
 @cache
@@ -19,7 +19,7 @@ def prefect_home() -> Path:
 def end_prefect() -> None:
     """Stop the server; the first to call does it for all."""
     home = prefect_home()
-    if running_server(home) is None:
+    if not (home / "prefect" / "server.json").exists():
         return
     settle()
     assert stop_server(home)
