@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +93,12 @@ def _end_at(handler: Callable[[int, FrameType | None], object] | signal.Handlers
             signal.signal(number, handler)
 
 
+def _stay() -> None:
+    """Wait to be asked to end; in short turns: what another thread was given is heard when this one wakes."""
+    while True:
+        time.sleep(0.5)
+
+
 @contextlib.contextmanager
 def _servers() -> Iterator[tuple[Any, Any]]:
     # Imported here: the demo's servers belong to the deployment, not to the program.
@@ -158,7 +163,7 @@ class _Story:
         if keep:
             with contextlib.suppress(KeyboardInterrupt):
                 self._say(_KEPT.format(home=self._home))
-                threading.Event().wait()
+                _stay()
         return Exit.DONE
 
     def _start_prefect(self) -> float:
