@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlmodel import select
 
+from console import run
 from deployments.demo.imap_server import Action, Fault, Received
 from models.database import reading
 from models.member import Member
@@ -88,25 +90,23 @@ def assert_saved(ended: Ended, home: Path) -> None:
 def test_interrupted_runs_save_their_state_and_the_last_one_completes_it(
     program: Program, office: Office, roster: Path, home: Path
 ) -> None:
-    """Ctrl-C first; then `timeout banjia migrate`, which sends SIGTERM to the process and to its group as well."""
+    """Ctrl-C first; then `timeout banjia migrate`, which sends SIGTERM to the group."""
 
     def interrupted(interrupt: Callable[[subprocess.Popen[str]], None]) -> Ended:
         with held_in_the_middle(office) as held:
             process = program.start("migrate", roster, "--json")
-            wait_until(lambda: held() or process.poll() is not None, "a message to be sent")
+            wait_until(lambda: held() or process.poll() is not None, "a message to be sent", LONGEST_RUN)
             interrupt(process)
-            wait_until(lambda: "Stopping" in program.said(process) or process.poll() is not None, "it to be heard")
+            wait_until(
+                lambda: "Stopping" in program.said(process) or process.poll() is not None, "it to be heard", LONGEST_RUN
+            )
         return program.end(process)
-
-    def end_all_of_it(process: subprocess.Popen[str]) -> None:
-        process.send_signal(signal.SIGTERM)
-        os.killpg(process.pid, signal.SIGTERM)
 
     assert_saved(interrupted(lambda process: process.send_signal(signal.SIGINT)), home)
     first = arrived(office)
     assert 0 < first <= MESSAGES * 2
     office.deliver("li", MESSAGES)  # all of the first may have arrived by now, and this one is to be in the middle too
-    assert_saved(interrupted(end_all_of_it), home)
+    assert_saved(interrupted(lambda process: os.killpg(process.pid, signal.SIGTERM)), home)
     assert first < arrived(office) <= MESSAGES * 3
 
     last = program.run("migrate", roster, "--json")
@@ -114,6 +114,27 @@ def test_interrupted_runs_save_their_state_and_the_last_one_completes_it(
     assert {m["state"] for m in last.document["members"]} == {"synced"}
     assert last.document["counts"]["copied"] == MESSAGES * 4
     office.assert_moved()
+
+
+def test_signals_that_come_together_are_one_request_and_a_later_one_ends_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`timeout banjia migrate` sends SIGTERM to the process, and then to its group with the process in it."""
+    clock, exits = [100.0], list[int]()
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(run, "os", SimpleNamespace(_exit=exits.append))
+    monkeypatch.setattr(run.policy, "STOP", stop := threading.Event())
+    stopper = run._Stopper()
+    assert not stop.is_set()
+    stopper()
+    clock[0] += run.ONE_REQUEST_SECONDS
+    stopper()
+    assert stop.is_set()
+    assert exits == []
+    assert capsys.readouterr().err.count("Stopping") == 1
+    clock[0] += 0.1
+    stopper()
+    assert exits == [130]
 
 
 def test_a_wait_for_another_try_does_not_hold_the_end_up(
@@ -130,6 +151,7 @@ def test_a_wait_for_another_try_does_not_hold_the_end_up(
             or ((home / "banjia.sqlite").exists() and all_in_state(home, MemberState.THROTTLED))
         ),
         "everybody to wait",
+        LONGEST_RUN,
     )
     process.send_signal(signal.SIGTERM)
     ended = program.end(process)
@@ -223,7 +245,7 @@ def test_a_run_whose_postgresql_is_killed_ends_in_one_sentence_and_the_next_one_
     }
     with held_in_the_middle(office):
         running = program.start("migrate", roster, **database)
-        wait_until(lambda: arrived(office) > 0 or running.poll() is not None, "the first messages", 120)
+        wait_until(lambda: arrived(office) > 0 or running.poll() is not None, "the first messages", LONGEST_RUN)
         mortal_postgres.kill()
     ended = program.end(running)
     assert ended.code == 5, ended
