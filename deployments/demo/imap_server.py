@@ -21,6 +21,9 @@ from deployments.demo.imap_store import Account, Folder, Message
 
 __all__ = ["CAPABILITIES", "Account", "Action", "Behaviour", "Fault", "Folder", "ImapServer", "Message", "Received"]
 
+PATIENCE = 120.0
+"""Seconds after which a session that its client has left is taken not to come to its end."""
+
 COMMANDS = {**ACCESS_COMMANDS, **FOLDER_COMMANDS, **MESSAGE_COMMANDS}
 
 
@@ -41,6 +44,7 @@ class ImapServer:
         self.lock = threading.Lock()
         self.log: list[Received] = []
         self.sessions: set[Session] = set()
+        self.taken = 0  # connections so far
         self.connections = self.most_connections = 0  # open now, and at once at most, as the server counts them
         self.late: list[Session] = []  # whose clients are gone, and whose commands are not carried out yet
         self.failures: list[Exception] = []  # what went wrong in the server itself
@@ -101,6 +105,22 @@ class ImapServer:
         for session in sessions:
             session.ended.wait()
 
+    def settle(self, before: Session | None = None) -> None:
+        """Wait until all is carried out that came over connections which their clients have left.
+
+        Every sign-in waits so for those before it of the same user: what a client left behind is there when it comes
+        again, unless it is to be late.
+        """
+        with self.lock:
+            left = [
+                session
+                for session in self.sessions
+                if before is None or (session.user == before.user and session.number < before.number)
+            ]
+        for session in left:
+            if session.is_left and not session.settled.wait(PATIENCE):
+                raise RuntimeError(f"a session of {self.name} does not end that its client has left")
+
     def store_late(self) -> None:
         """Carry out what came over connections that were lost with STORE_LATE."""
         with self.lock:
@@ -151,8 +171,9 @@ class _Listener(socketserver.TCPServer):
         except OSError:  # the client has gone already
             connection.close()
             return
-        session = Session(server, connection, COMMANDS)
+        session = Session(server, connection, COMMANDS, server.taken)
         with server.lock:
+            server.taken += 1
             server.sessions.add(session)
             server.connections += 1
             server.most_connections = max(server.most_connections, server.connections)

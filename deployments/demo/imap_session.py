@@ -5,6 +5,7 @@ What the commands do is in imap_access, imap_folders and imap_messages, as funct
 
 import io
 import re
+import select
 import socket
 import ssl
 import threading
@@ -26,6 +27,7 @@ _LONGEST_STRING = 65_536  # of a literal that is no message
 _UNCONNECTED = ("CAPABILITY", "ID", "NOOP", "LOGOUT", "LOGIN", "AUTHENTICATE")
 _HEAD = re.compile(rb'([^\x00-\x20\x7f-\xff(){%*"\\+]+) (?:([Uu][Ii][Dd]) )?([A-Za-z]+)')
 _LITERAL = re.compile(rb"\{(\d{1,10})(\+?)\}$")
+_GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
 class Hangup(Exception):
@@ -105,11 +107,16 @@ class Usage(NamedTuple):
 class Session:
     """A client's connection, from the greeting to the end."""
 
-    def __init__(self, server: "ImapServer", connection: socket.socket, commands: Mapping[str, Usage]) -> None:
+    def __init__(
+        self, server: "ImapServer", connection: socket.socket, commands: Mapping[str, Usage], number: int
+    ) -> None:
         self.server = server
+        self.number = number  # of those that the server has taken, from the first on
         self.account: Account | None = None
+        self.user = ""  # who has asked to be let in
         self.token = ""  # by which it was opened
         self.ended = threading.Event()
+        self.settled = threading.Event()  # nothing more is carried out, unless it is to be late
         self._dropped = threading.Event()
         self._connection = connection
         self._commands = commands
@@ -151,19 +158,30 @@ class Session:
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the client has closed the connection; what it sent before may still be unread."""
+        poll = select.poll()
+        try:
+            poll.register(self._connection, getattr(select, "POLLRDHUP", 0))
+        except ValueError:  # closed here too
+            return True
+        return any(events & _GONE for _, events in poll.poll(0))
+
     def _close(self) -> None:
+        # Before the client can see the end, which may be a BYE: another connection may come at once.
+        self.leave()
+        with self.server.lock:
+            self.server.connections -= 1
         with suppress(OSError):
             self.out.close()
-        with self.server.lock:
-            # Before the client can see the end: another connection may come at once.
-            self.server.connections -= 1
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._in.close()
         self._connection.close()
-        self.leave()
         with self.server.lock:
             self.server.sessions.discard(self)
+        self.settled.set()
         self.ended.set()
 
     def leave(self) -> None:
@@ -299,6 +317,9 @@ class Session:
 
     def begin(self, entry: Received) -> None:
         """Record a command, and let happen what is to happen before it is carried out."""
+        if entry.verb in ("LOGIN", "AUTHENTICATE"):
+            self.user = entry.account
+            self.server.settle(before=self)
         if self.token and not self.behaviour.tokens.spend(self.token):
             self.bye(self.behaviour.token_ended)
         with self.server.lock:
@@ -341,6 +362,7 @@ class Session:
         assert self._serving
         self._late = [self._serving]
         self.out.flush()
+        self.settled.set()
         self._connection.shutdown(socket.SHUT_WR)
         self.out = io.BufferedWriter(_Nowhere())
         with suppress(OSError, Hangup):

@@ -850,6 +850,28 @@ def test_a_lost_session_may_store_what_came_when_it_is_told_to(server: ImapServe
         assert raws(inbox) == [MAIL]
 
 
+def test_what_a_client_left_behind_is_carried_out_before_it_is_let_in_again(server: ImapServer, inbox: Folder) -> None:
+    """Others are let in meanwhile."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(entry: Received) -> None:
+        if entry.verb == "APPEND":
+            held.set()
+            assert go_on.wait(DEADLINE)
+
+    server.behaviour.before_command = hold
+    with wire(server) as client:
+        client.send(b"t APPEND INBOX" + literals([MAIL]) + b"\r\nu APPEND INBOX" + literals([MAIL]) + b"\r\n")
+        assert held.wait(DEADLINE)
+    with wire(server, "chen@old.example"), wire(server, user="") as client:
+        client.send(b"t LOGIN %b right\r\n" % LIN.encode())
+        go_on.set()
+        assert client.line().startswith(b"t OK")
+        assert raws(inbox) == [MAIL] * 2
+    server.settle()
+    assert not server.sessions
+
+
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return the server's and the client's context for a new certificate of localhost."""
     key = ec.generate_private_key(ec.SECP256R1())

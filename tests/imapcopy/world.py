@@ -87,7 +87,7 @@ class Box:
         return Ledger(self.engine, self.member_id, 0)
 
     def copy(self, stop: threading.Event | None = None, source: Account | None = None, **options: Any) -> None:
-        """Run one pass under a lease of its own, from the old server or another."""
+        """Run one pass under a lease of its own, from the old server or another; what it sent has been carried out."""
         token = self.lease()
         try:
             copy_mailbox(
@@ -100,6 +100,8 @@ class Box:
         finally:
             release_lease(self.engine, self.member_id, token)
 
+            for server in (self.old, self.new):
+                server.settle()
     def deliver(self, number: int, folder: str = "INBOX", raw: bytes = b"", **more: Any) -> None:
         """Put a message into a folder of the source."""
         given: dict[str, Any] = {"internal_date": moment(1 + number % 28), **more}
