@@ -1,9 +1,10 @@
 """How batches go out: many at once, over one connection or several, and what is there at the end is there once."""
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, cast
 
 import pytest
@@ -384,19 +385,16 @@ def test_a_full_mailbox_stops_several_connections_and_the_ledger_has_what_arrive
 def test_a_folder_that_is_deleted_fails_alone_while_several_connections_write(fleet: Box) -> None:
     for name in ("A", "B", "C"):
         fill(fleet, 15, name)
-    met = 0
+    met = count(1)
 
     def hook(entry: Received) -> None:
-        nonlocal met
-        if entry.verb == "APPEND" and entry.rest.startswith(("B ", '"B" ')):
-            met += 1
-            if met == 7:
-                fleet.target.delete(fleet.target.folder("B"))
+        if entry.verb == "APPEND" and entry.rest.startswith(("B ", '"B" ')) and next(met) == 7:
+            fleet.target.delete(fleet.target.folder("B"))
 
     fleet.new.behaviour.before_command = hook
     with pytest.raises(FolderError) as caught:
         fleet.copy(capacity=Capacity(connections=4))
-    assert met >= 7
+    assert next(met) > 7
     assert caught.value.where == "B"
     for name in ("A", "C"):
         assert sorted(fleet.arrived(name)) == sorted(map(mail, range(15)))
@@ -409,13 +407,12 @@ class LyingOnSome(Behaviour):
     """Tells wrong UIDs in some of its sessions, as one of several machines behind a name might."""
 
     def lie_in(self, liars: Callable[[int], bool]) -> None:
-        self._numbers: dict[int, int] = {}
+        self._numbers: dict[int, int] = defaultdict(count().__next__)
         self._liars = liars
 
     def __getattribute__(self, name: str) -> Any:
         if name == "appenduid" and "_liars" in self.__dict__:
-            number = self._numbers.setdefault(threading.get_ident(), len(self._numbers))
-            return "lying" if self._liars(number) else "right"
+            return "lying" if self._liars(self._numbers[threading.get_ident()]) else "right"
         return super().__getattribute__(name)
 
 
@@ -658,19 +655,16 @@ def test_mail_that_comes_in_between_does_not_mix_up_what_is_under_way(stream: Bo
 def test_a_folder_that_is_deleted_in_mid_stream_fails_alone(stream: Box, flow: Flow, doomed: str) -> None:
     for name in ("A", "B", "C"):
         fill(stream, 12, name)
-    met = 0
+    met = count(1)
 
     def hook(entry: Received) -> None:
-        nonlocal met
-        if entry.verb == "APPEND" and entry.rest.strip('"').startswith(doomed):
-            met += 1
-            if met == 2:
-                stream.target.delete(stream.target.folder(doomed))
+        if entry.verb == "APPEND" and entry.rest.strip('"').startswith(doomed) and next(met) == 2:
+            stream.target.delete(stream.target.folder(doomed))
 
     stream.new.behaviour.before_command = hook
     with pytest.raises(FolderError) as caught:
         stream.copy()
-    assert met >= 2
+    assert next(met) > 2
     assert caught.value.where == doomed
     for name in {"A", "B", "C"} - {doomed}:
         assert Counter(stream.arrived(name)) == Counter(map(mail, range(12)))

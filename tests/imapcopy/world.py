@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from sqlalchemy import Engine
@@ -99,9 +100,9 @@ class Box:
             )
         finally:
             release_lease(self.engine, self.member_id, token)
-
             for server in (self.old, self.new):
                 server.settle()
+
     def deliver(self, number: int, folder: str = "INBOX", raw: bytes = b"", **more: Any) -> None:
         """Put a message into a folder of the source."""
         given: dict[str, Any] = {"internal_date": moment(1 + number % 28), **more}
@@ -148,14 +149,11 @@ class Box:
 
     def later(self, server: ImapServer, verb: str, act: Callable[[], object], nth: int = 1) -> None:
         """Do something before a server carries out the nth command of a verb."""
-        met = 0
+        met = count(1)  # never the same number twice, in however many sessions
 
         def hook(entry: Any) -> None:
-            nonlocal met
-            if entry.verb.removeprefix("UID ") == verb:
-                met += 1
-                if met == nth:
-                    act()
+            if entry.verb.removeprefix("UID ") == verb and next(met) == nth:
+                act()
 
         server.behaviour.before_command = hook
 
