@@ -104,7 +104,9 @@ class Known:
 
 @dataclass
 class Fate(Clock):
-    """Strikes at the nth command of a verb (any: ""), or write of the ledger."""
+    """Strikes at the nth command of a verb (any: ""), or write of the ledger; never at the goodbye, which nobody waits
+    for.
+    """
 
     place: str = ""
     verb: str = ""
@@ -114,7 +116,7 @@ class Fate(Clock):
 
     def tick(self, place: str, step: str) -> bool:
         with self.lock:
-            fits = place == self.place and self.verb in ("", step.removeprefix("UID "))
+            fits = place == self.place and self.verb in ("", step.removeprefix("UID ")) and step != "LOGOUT"
             self.met += fits
             struck = fits and self.met == self.nth
             self.struck = self.struck or struck
