@@ -1,12 +1,15 @@
 """What the target holds is looked up before anything is sent again, also when it comes late or in a strange order."""
 
 import json
+import threading
 from collections.abc import Callable
+from itertools import count
+from typing import Any
 
 import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Received
-from imapcopy import deliver, endpoint, group_pass, look_up, send
+from imapcopy import deliver, endpoint, group_pass, look_up, pipe, send
 from imapcopy.errors import MigrationError
 from imapcopy.identity import digest
 from imapcopy.send import Capacity
@@ -14,6 +17,7 @@ from imapcopy.target_connection import TargetConnection
 from models.ledger import Ledger
 from models.ledger_rows import Intended
 from tests.imapcopy.world import Box, mail
+from tests.servers.dovecot import DEADLINE
 
 UIDPLUS = frozenset({"IMAP4rev1", "UIDPLUS", "AUTH=PLAIN"})
 POOR = frozenset({"IMAP4rev1"})
@@ -242,6 +246,23 @@ def test_after_a_refusal_all_answers_are_read_before_another_connection_looks(
     for number in range(12):
         mailbox.deliver(number)
     mailbox.new.behaviour.faults.append(Fault("APPEND", Action.NO, nth=2, text="[SERVERBUG] Internal error"))
+    everything_sent = threading.Event()
+    start, started = TargetConnection.start_append, count(1)
+
+    def starts(*args: Any, **more: Any) -> bytes:
+        tag = start(*args, **more)
+        if next(started) == 12:
+            everything_sent.set()
+        return tag
+
+    monkeypatch.setattr(TargetConnection, "start_append", starts)
+    # However long the reader takes, no answer is waited for before all is sent.
+    monkeypatch.setattr(pipe, "EMPTY_SECONDS", DEADLINE)
+
+    def wait_for_all() -> None:
+        assert everything_sent.wait(DEADLINE)
+
+    mailbox.later(mailbox.new, "APPEND", wait_for_all)
     mailbox.new.behaviour.latency = 0.02  # a server slower than we are
     seen: list[int] = []
     forget = endpoint.Endpoint.forget

@@ -11,6 +11,7 @@ import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Behaviour, Fault, ImapServer, Received
 from imapcopy import group_pass
+from imapcopy import pipe as pipe_module
 from imapcopy import send as send_module
 from imapcopy.account import Account, Server
 from imapcopy.deliver import Delivery
@@ -544,6 +545,8 @@ class Flow:
 @pytest.fixture
 def flow(monkeypatch: pytest.MonkeyPatch) -> Flow:
     monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 3)
+    # However long the reader takes, no answer is waited for before all is sent that may be.
+    monkeypatch.setattr(pipe_module, "EMPTY_SECONDS", PATIENCE)
     return Flow(monkeypatch)
 
 
