@@ -36,28 +36,38 @@ def test_a_failure_comes_after_what_was_put_before_it() -> None:
 
 
 def test_no_more_than_the_limit_waits_and_a_larger_item_goes_alone() -> None:
+    """What is in the pipe is compared while the producer stands still because it has to wait."""
+    waits = threading.Semaphore(0)
+
+    class Watched(threading.Condition):
+        def wait_for(self, predicate: Callable[[], object], timeout: float | None = None) -> object:
+            if threading.current_thread() is producer and not predicate():
+                waits.release()
+            return super().wait_for(predicate, timeout)
+
     pipe: BytePipe[int] = BytePipe(10)
-    most = waiting = 0
-    lock = threading.Lock()
+    pipe._changed = Watched()
+    put: list[int] = []
 
     def produce() -> None:
-        nonlocal waiting, most
         for size in [4, 4, 4, 50, 10, 1, 1]:
             pipe.put(size, size)
-            with lock:
-                waiting += size
-                most = max(most, waiting) if size <= 10 else most
+            put.append(size)
         pipe.end()
 
-    producer = in_thread(produce)
-    taken = []
-    for size in pipe:
-        with lock:
-            waiting -= size
-        taken.append(size)
+    producer = threading.Thread(target=produce, daemon=True)
+    producer.start()
+    items, taken = iter(pipe), 0
+    for held in ([4, 4], [4, 4], [50], [10]):
+        assert waits.acquire(timeout=DEADLINE)
+        assert put[taken:] == held
+        # After the first of them one more fits; the others leave room only when all are taken.
+        for size in held if taken else held[:1]:
+            assert next(items) == size
+            taken += 1
+    assert list(items) == [1, 1]
     producer.join(DEADLINE)
-    assert taken == [4, 4, 4, 50, 10, 1, 1]
-    assert most <= 10 + 4, "what has just been taken may still be counted"
+    assert not producer.is_alive()
 
 
 def test_a_producer_that_waits_is_woken_when_nobody_takes_any_more() -> None:
