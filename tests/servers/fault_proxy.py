@@ -9,10 +9,13 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
+
+from tests.servers.dovecot import DEADLINE
+from tests.servers.loopback import reserved_port
 
 HOST = "127.0.0.1"
 CHUNK = 65536
@@ -32,7 +35,7 @@ class Rule:
     - reset, fin: both sides end, by RST or by FIN.
     - down: reset, and who connects is refused until `accept()`.
     - hang: nothing more goes through in either direction, and nothing is closed.
-    - drip: from here on `step` octets a tick.
+    - drip: from here on `step` octets at a time, and before each of them `tick`.
     - swallow: the next line is lost; then `then` happens.
     - repeat: the next line goes through twice.
     - insert: `octets` go before the next line.
@@ -46,6 +49,7 @@ class Rule:
     then: Act | None = None
     octets: bytes = b""
     step: int = 100
+    tick: Callable[[], object] = lambda: None
     times: int = 1
     """So many connections are struck."""
     struck: int = field(default=0, init=False)
@@ -56,13 +60,13 @@ class FaultProxy:
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
-        self.port = 0
+        self.port = reserved_port(self)
         self.connections = 0
         self.passed: dict[Direction, int] = {"c2s": 0, "s2c": 0}
         """Octets of the last connection."""
         self._rules: list[Rule] = []
         self._listener: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.BaseTransport] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
 
@@ -92,36 +96,42 @@ class FaultProxy:
         self._run(self._listen())
 
     def _run(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(DEADLINE)
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, HOST, self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self._listener = await asyncio.start_server(self._serve, HOST, self.port, reuse_address=True)
 
     async def close(self) -> None:
-        if self._listener:
-            self._listener.close()
-            self._listener = None
+        listener, self._listener = self._listener, None
+        if listener:
+            for each in listener.sockets:
+                self._loop.remove_reader(each.fileno())
+            # A connection that has only just come gets a task of its own first: asyncio leaves it open otherwise.
+            for _ in range(5):
+                await asyncio.sleep(0)
+            listener.close()
 
     async def _end(self) -> None:
         await self.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while tasks := asyncio.all_tasks() - {cast("asyncio.Task[None]", asyncio.current_task())}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        # One that is closed stays open until the other side has taken all: nobody waits for that now.
+        for end in self._ends:
+            cast("asyncio.Transport", end).abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._tasks.add(task)
+        self._ends.add(writer.transport)
         self.connections += 1
         self.passed = {"c2s": 0, "s2c": 0}
         try:
             there = await asyncio.open_connection(HOST, self._server_port)
+            self._ends.add(there[1].transport)
             line = _Line(self, list(self._rules), (reader, writer), there)
             await line.carry()
         except (OSError, asyncio.CancelledError):
             writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
 
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -231,8 +241,8 @@ class _Line:
         reader, writer = self._ends[direction]
         while data:
             for start in range(0, len(data), rule.step):
+                rule.tick()
                 await self._pass(direction, writer, data[start : start + rule.step])
-                await asyncio.sleep(0.001)
             data = await reader.read(CHUNK)
 
 

@@ -1,6 +1,7 @@
 """The test servers and the instruments of the acceptance tests, tried on themselves."""
 
 import base64
+import gc
 import gzip
 import hashlib
 import html
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import urllib.parse
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 from tests.servers.certificates import Authority, self_signed
 from tests.servers.compare import Mail, assert_same_mail, decode_folder, differences_between, mail_of, mailbox_multiset
 from tests.servers.dovecot import PLAIN_CAPABILITY, WRITING_VERBS, Dovecot, StartDovecot, User, verb
+from tests.servers.fault_proxy import FaultProxy
 from tests.servers.loopback import reserved_port
 from tests.servers.mail import FOLDERS, Message, folder_octets, mailbox_messages, seed
 from tests.servers.secrets_scan import ArgumentWatch, find_in_process_arguments, find_secrets
@@ -328,3 +330,19 @@ def test_the_port_of_a_server_is_kept_for_it_while_it_is_down() -> None:
         stranger.bind(("127.0.0.1", port))
     with socket.create_server(("127.0.0.1", port)):
         socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_a_proxy_leaves_nothing_open_whatever_has_not_been_taken_yet() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, closing(socket.socket()) as client:
+        with FaultProxy(server.getsockname()[1]) as proxy:
+            client.connect(("127.0.0.1", proxy.port))
+            there, _ = server.accept()
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                while client.send(b"x" * 65536):
+                    pass
+            late = socket.create_connection(("127.0.0.1", proxy.port))
+        late.close()
+        there.close()
+    # What is still open then says so while it is collected, and pytest takes that for a failure.
+    gc.collect()
