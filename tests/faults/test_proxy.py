@@ -4,10 +4,12 @@ Whatever it does, the next run converges: nothing is lost, nothing is there twic
 """
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -22,7 +24,7 @@ from models.ledger import Ledger
 from models.member import release_lease, take_lease
 from tests.imapcopy.world import new_member
 from tests.servers.compare import Mail, mail_of
-from tests.servers.dovecot import PLAIN_CAPABILITY, Dovecot, StartDovecot, User
+from tests.servers.dovecot import PLAIN_CAPABILITY, Dovecot, StartDovecot, User, wait_until
 from tests.servers.fault_proxy import FaultProxy, Rule
 from tests.servers.mail import mailbox_messages, seed
 
@@ -126,13 +128,37 @@ def line(
     """Before a target with all extensions, where no other is asked for."""
     monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 2)
     monkeypatch.setattr(send, "FLEET_BATCH_MESSAGES", 2)
-    monkeypatch.setattr(look_up, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(look_up, "SETTLE_SECONDS", 0)
     target = servers.targets[getattr(request, "param", "full")]
     before = mail_of(servers.source, SOURCE)
     with FaultProxy(servers.source.port) as source_side, FaultProxy(target.port) as target_side:
         proxies = {"source": source_side, "target": target_side}
+        look = look_up.LookUp.settled_candidates
+
+        def look_when_it_is_through(*arguments: Any) -> Any:
+            """How long a server may store what a lost session has sent is no matter of seconds here."""
+            wait_until(lambda: target.has_no_lost_session(target_side.port), "the lost sessions to end")
+            return look(*arguments)
+
+        monkeypatch.setattr(look_up.LookUp, "settled_candidates", look_when_it_is_through)
         yield Line(servers.source, target, engine, proxies, servers.users, servers.wanted)
     assert mail_of(servers.source, SOURCE) == before
+
+
+LONGEST_AHEAD = 2 * sign_in.SILENCE_SECONDS
+
+
+class Clock:
+    """In place of the module `time`: goes ahead of it by half a second a tick, until two silences have passed."""
+
+    ahead = 0.0
+    process_time = staticmethod(time.process_time)
+
+    def tick(self) -> None:
+        self.ahead = min(self.ahead + 0.5, LONGEST_AHEAD)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
 
 
 both_targets = pytest.mark.parametrize("line", ["full", "only UIDPLUS"], indirect=True)
@@ -198,12 +224,14 @@ def test_a_target_that_is_silent_and_stays_open(line: Line, rule: Rule) -> None:
 def test_a_slow_line_that_lives_is_not_given_up(
     line: Line, side: Side, rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transfer takes longer than a server may be silent."""
-    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 1.5)
+    """The transfer of one message takes longer than a server may be silent, by the clock that limits a command."""
+    clock = Clock()
+    monkeypatch.setattr(wire, "time", clock)
     line.begin()
-    line.proxies[side].arm(rule := replace(rule))
+    line.proxies[side].arm(rule := replace(rule, tick=clock.tick))
     line.copy()
     assert rule.struck == 1
+    assert clock.ahead == LONGEST_AHEAD
     # A Fleet has a second one from the beginning.
     assert line.proxies[side].connections <= (1 if side == "source" else 2)
     line.converges()

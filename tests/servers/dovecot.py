@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import pytest
 
@@ -207,6 +208,20 @@ class Dovecot:
         """How often a wrong password was given for a user."""
         pattern = rf"auth failed.*user=<{re.escape(name)}>"
         return len(re.findall(pattern, self._log.read_text(errors="replace")))
+
+    def has_no_lost_session(self, proxy_port: int) -> bool:
+        """Whether each session has a client at the other end, behind the proxy through which they come.
+
+        What a session of a client that has gone was sent it may still be storing.
+        """
+        connections = _tcp_connections()
+        clients = sum(c.remote == proxy_port for c in connections)
+        carried = {c.inode for c in connections if c.local == self.port}
+        if clients != len(carried) or any(c.waits_for_close and c.local == proxy_port for c in connections):
+            return False  # the proxy has not noticed yet that somebody came or left
+        return self._process is not None and all(
+            carried & _sockets(process) for process in _living(self._process.pid) if _name(process) == "imap"
+        )
 
     # What arrived, and what was said
 
@@ -418,6 +433,42 @@ service anvil {{
   }}
 }}
 """
+
+
+class _Connection(NamedTuple):
+    """One end of a TCP connection on loopback, by its ports."""
+
+    local: int
+    remote: int
+    waits_for_close: bool
+    """The other end has closed it."""
+    inode: str
+
+
+def _tcp_connections() -> list[_Connection]:
+    """Those that are open at this end (proc_net_tcp(5)), or that only this end has not closed."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [
+        _Connection(int(row[1].partition(":")[2], 16), int(row[2].partition(":")[2], 16), row[3] == "08", row[9])
+        for row in rows
+        if row[3] in ("01", "08")
+    ]
+
+
+def _sockets(process: int) -> set[str]:
+    found = set()
+    # Processes end, and close files, while they are looked at.
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
+def _name(process: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    return ""
 
 
 def _start_of_session(log: Path) -> bytes:
