@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from deployments.demo.imap_server import Received
-from imapcopy import group_pass
+from imapcopy import group_pass, send
 from imapcopy.errors import MigrationError, ServerError
 from models import lifecycle
 from models.columns import now
@@ -26,6 +26,7 @@ from models.states import MemberState
 from models.uid_sets import parse_uids
 from tasks.leases import claimed
 from tasks.migrate_member import migrate_member
+from tests.servers.dovecot import DEADLINE
 from tests.servers.postgres import PASSWORD, Postgres
 from tests.servers.secrets_scan import find_secrets
 from tests.tasks.office import Enrolled, Office
@@ -52,7 +53,7 @@ class Trouble:
         if self.kind == "locked" and not self.holder:
             file = self.enrolled.store.engine.url.database
             assert file
-            connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(file, timeout=DEADLINE, isolation_level=None, check_same_thread=False)
             connection.execute("BEGIN IMMEDIATE")
             self.holder.append(connection)
 
@@ -100,6 +101,8 @@ def move(enrolled: Enrolled) -> str:
 def failure(enrolled: Enrolled) -> MigrationError:
     with pytest.raises(MigrationError) as caught:
         move(enrolled)
+    # What the server has read it carries out, also of a client that is gone; from here on nothing comes any more.
+    enrolled.office.new.drop_connections()
     assert "Traceback" not in str(caught.value)
     assert not any("sqlite3" in line for line in traceback.format_exception(caught.value))
     return caught.value
@@ -131,6 +134,8 @@ def test_a_disk_that_fills_up_in_mid_copy_is_said_and_what_is_left_comes_later(
     """SQLite goes on until the first page that it would have to add."""
     monkeypatch.setenv("BANJIA_RETRY_DELAYS", "[]")
     monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 50)
+    # Little under way at once, so that something is left when the disk is full.
+    monkeypatch.setattr(send, "UNANSWERED_BATCHES", 2)
     office.add("li", messages=1000)
     li = Enrolled(office)
     trouble = Trouble(li, "full")
