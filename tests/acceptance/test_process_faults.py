@@ -27,6 +27,8 @@ EVERYTHING = None
 """All capabilities of the server: batches go out without waiting for answers."""
 CRAWL = 10_000
 """Octets a second, for a killed run's octets to come late if they come."""
+TRICKLE = 3_000
+"""Octets a second: minutes for what is left, and no connection is silent for so long that it is given up."""
 MORE_THAN_COMMANDS = 10_000
 """Octets on one connection, before any mail is through."""
 NO_WAITING = {"BANJIA_RETRY_DELAYS": "[0.2, 0.2]"}
@@ -135,8 +137,10 @@ def test_a_clock_that_is_wrong_takes_no_member_from_a_run_that_lives(
 ) -> None:
     one = banjia.start_migrate(office.roster, **clock(first))
     office.wait_for_mail(one)
+    office.line.slow_down(TRICKLE)
     before = LedgerFile(banjia.home).copies[:MEMBERS]
     other = banjia.start_migrate(office.roster, **clock(second)).wait()
+    assert one.running, "or it proves nothing"
     assert other.code == PARTIAL, other
     assert LedgerFile(banjia.home).copies[:MEMBERS] == before, "a lease was taken"
     office.line.hurry()
