@@ -330,6 +330,17 @@ def test_a_connection_that_breaks_while_stopping_is_no_failure(li: Enrolled, off
     assert_at_rest(li, M.PAUSED)
 
 
+def test_who_waits_for_a_host_is_in_line_at_once_for_an_admin_may_end_its_pause(li: Enrolled, office: Office) -> None:
+    text = "Request is throttled. Suggested Backoff Time: 3600000 milliseconds"
+    office.old.behaviour.faults = [Fault("FETCH", Action.NO, text=text)]
+    before = now()
+    assert move(li) == M.THROTTLED
+    member = li.member("li")
+    assert member.resume_at is not None
+    assert member.resume_at >= before + timedelta(hours=1)
+    assert li.store.again[member.id or 0] <= now()
+
+
 def test_a_new_run_waits_for_no_time_of_an_earlier_one(li: Enrolled, office: Office) -> None:
     with writing(li.store.engine) as session:
         member = session.get_one(Member, li.member("li").id)
