@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from imapcopy import unconnected
 from imapcopy.account import Account, Security, Server
 from imapcopy.errors import MigrationError
 from imapcopy.source_connection import SourceConnection
@@ -19,10 +20,14 @@ from tests.servers.dovecot import DEADLINE
 
 
 @pytest.fixture(autouse=True)
-def _unseen() -> Iterator[None]:
-    """Ports are used again, by other servers."""
+def _unseen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ports are used again, by other servers; and what is told in a test is waited for, however long that takes."""
+    monkeypatch.setattr(unconnected, "LOOK_SECONDS", DEADLINE)
+    looks = banner, certificate_names, old_versions
+    for looked in looks:
+        looked.cache_clear()
     yield
-    for looked in (banner, certificate_names, old_versions):
+    for looked in looks:
         looked.cache_clear()
 
 
@@ -113,8 +118,14 @@ def test_who_answers_in_clear_text_where_tls_was_expected_is_told(words: bytes, 
 
 @pytest.mark.parametrize(("words", "protocol"), [(b"+OK ready\r\n", "POP3"), (b"220 mx ESMTP\r\n", "SMTP")])
 def test_who_answers_inside_tls_is_told_by_its_greeting(
-    serve_tls: Callable[[Certificate], ssl.SSLContext], tmp_path: Path, words: bytes, protocol: str
+    serve_tls: Callable[[Certificate], ssl.SSLContext],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: bytes,
+    protocol: str,
 ) -> None:
+    # In clear text it says nothing.
+    monkeypatch.setattr(unconnected, "LOOK_SECONDS", 0.1)
     authority, heard = Authority(), list[bytes]()
     (tmp_path / "ca.pem").write_bytes(authority.root)
     with saying(words, heard, serve_tls(authority.issue())) as port:
