@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -225,7 +226,7 @@ def test_a_literal_of_twenty_digits_needs_no_memory() -> None:
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterable[bytes]], Iterator[bytes]]:
     """Portions that come one a second, by a clock of their own."""
     now = 0.0
-    monkeypatch.setattr("imapcopy.wire.time.monotonic", lambda: now)
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: now))
 
     def slowly(portions: Iterable[bytes]) -> Iterator[bytes]:
         nonlocal now
