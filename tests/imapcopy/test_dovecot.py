@@ -1,17 +1,24 @@
 """The engine between two Dovecots: what only a real server does."""
 
 import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import count
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from deployments.demo.imap_server import ImapServer
+from imapcopy import wire
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.copy_options import CopyOptions
 from imapcopy.send import Capacity
+from imapcopy.target_connection import TargetConnection
 from imapcopy.wire import LinkSpeed
 from models.ledger import Ledger
 from models.member import take_lease
@@ -19,7 +26,7 @@ from models.rules import Repair
 from tests.imapcopy.world import LIN, mail, moment, new_member
 from tests.imapcopy.world import PASSWORD as OLD_PASSWORD
 from tests.servers.compare import mail_of
-from tests.servers.dovecot import PLAIN_CAPABILITY, Dovecot, StartDovecot, User
+from tests.servers.dovecot import DEADLINE, PLAIN_CAPABILITY, Dovecot, StartDovecot, User
 from tests.servers.mail import mailbox_messages, seed
 
 NAME, PASSWORD = "lin@old.example", "invented-1"
@@ -59,7 +66,11 @@ def test_a_slow_line_is_compressed_in_the_middle_of_a_copy(
         assert server.commands(NAME).count("COMPRESS") == 1
 
 
-def test_a_fast_line_is_not_compressed(start_dovecot: StartDovecot, engine: Engine) -> None:
+def test_a_fast_line_is_not_compressed(
+    start_dovecot: StartDovecot, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long this machine takes over it.
+    monkeypatch.setattr(wire, "SLOW_BYTES_PER_SECOND", 0)
     source, target = filled(start_dovecot), empty(start_dovecot)
     copy(source, target, engine)
     assert "COMPRESS" not in source.commands(NAME) + target.commands(NAME)
@@ -67,8 +78,18 @@ def test_a_fast_line_is_not_compressed(start_dovecot: StartDovecot, engine: Engi
 
 @pytest.mark.parametrize("connections", [1, 4])
 def test_a_target_that_takes_one_message_a_command_is_filled_over_several_connections(
-    start_dovecot: StartDovecot, engine: Engine, connections: int
+    start_dovecot: StartDovecot, engine: Engine, monkeypatch: pytest.MonkeyPatch, connections: int
 ) -> None:
+    """None of the first two sends anything before the other is there: one that is quick enough would need no help."""
+    append_each, met, together = TargetConnection.append_each, count(), threading.Barrier(min(connections, 2))
+    numbers: dict[TargetConnection, int] = defaultdict(met.__next__)
+
+    def appending(self: TargetConnection, *args: Any) -> Iterator[Any]:
+        if self not in numbers and numbers[self] < 2:
+            together.wait(DEADLINE)
+        return append_each(self, *args)
+
+    monkeypatch.setattr(TargetConnection, "append_each", appending)
     source, target = filled(start_dovecot), empty(start_dovecot, PLAIN_CAPABILITY)
     copy(source, target, engine, CopyOptions(capacity=Capacity(connections)))
     used = [session for session in target.sessions(NAME) if any(line.startswith("APPEND ") for line in session)]
