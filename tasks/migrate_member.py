@@ -169,7 +169,7 @@ def _recorded(kept: Store, member: Member, work: Work) -> MemberState:
     if resume_at is not None:
         # No failure: the flow takes the member up again. Who waits for nothing but a host is in line for it at once,
         # because an admin may end its pause before its time.
-        waits_in_line = host_until is not None and not spent_until and failure.cause_id not in OF_THE_ACCOUNT
+        waits_in_line = host_until is not None and resume_at <= host_until + policy.SPREAD
         kept.again[member_id] = now() if waits_in_line else resume_at
         return MemberState.THROTTLED
     raise failure from None

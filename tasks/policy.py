@@ -21,6 +21,9 @@ LONGER = 0.1
 PATIENCE = 50
 """So often in one run a member waits for its host without an attempt being counted."""
 
+SPREAD = timedelta(seconds=1)
+"""Within so much after the pause of their host members return."""
+
 LOGINS_ONLY = frozenset({"login_throttled", "too_many_connections", "ambiguous_login"})
 """Causes that stop new connections; those that are open go on."""
 UNREACHABLE = frozenset({"timeout", "connection_dropped", "connect_failed", "dns_error"})
@@ -102,7 +105,7 @@ def next_try(
     if spent_until is not None:
         return _later(spent_until, host_until)
     if host_until is not None and host_until > at and attempts.waits <= PATIENCE:
-        return host_until + timedelta(seconds=random.uniform(0, 1))  # noqa: S311  (no secret)
+        return host_until + random.random() * SPREAD  # noqa: S311  (no secret)
     if failed.retry is None or attempts.tries >= _tries(failed.retry, delays):
         return None
     return at + timedelta(seconds=_pause(failed.retry, attempts.tries - 1, delays, told))

@@ -25,6 +25,7 @@ from tasks.migrate_member import check_member, migrate_member
 from tasks.store import MOST_NOTICES
 from tests.models.counting import counted
 from tests.servers.secrets_scan import find_secrets
+from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Enrolled, Office, Row, old_password, written
 
 M = MemberState
@@ -330,7 +331,11 @@ def test_a_connection_that_breaks_while_stopping_is_no_failure(li: Enrolled, off
     assert_at_rest(li, M.PAUSED)
 
 
-def test_who_waits_for_a_host_is_in_line_at_once_for_an_admin_may_end_its_pause(li: Enrolled, office: Office) -> None:
+def test_who_waits_for_a_host_is_in_line_at_once_for_an_admin_may_end_its_pause(
+    li: Enrolled, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BANJIA_RETRY_DELAYS")
+    forget_everything()
     text = "Request is throttled. Suggested Backoff Time: 3600000 milliseconds"
     office.old.behaviour.faults = [Fault("FETCH", Action.NO, text=text)]
     before = now()
