@@ -7,6 +7,7 @@ import pytest
 from benchmarks.bench import MEMORY
 from benchmarks.job import PASSWORD
 from benchmarks.servers import LeanDovecot, two_servers
+from tests.servers.dovecot import DEADLINE
 
 
 @pytest.mark.dovecot
@@ -21,7 +22,7 @@ def test_an_account_has_no_more_connections_than_the_cap() -> None:
 
 
 def _sign_in(server: LeanDovecot) -> imaplib.IMAP4:
-    connection = imaplib.IMAP4(server.host, server.port, timeout=20)
+    connection = imaplib.IMAP4(server.host, server.port, timeout=DEADLINE)
     try:
         connection.login("one", PASSWORD)
     except BaseException:

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from imapcopy import group_pass, look_up, send, sign_in
+from imapcopy import group_pass, look_up, send
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.copy_options import CopyOptions
@@ -290,7 +290,7 @@ class Sweeper:
             if next(count) == number:
                 os._exit(DIED)
 
-        _configure(scenario)
+        _configure()
         steps.passed = passed
         with suppress(MigrationError):
             self._copy(scenario)
@@ -307,7 +307,7 @@ class Sweeper:
 
     def _go_on(self, scenario: Scenario, counting: bool, last: bool) -> Told:
         """Passes as somebody would start them again, until the work must be done; `last`, one more."""
-        _configure(scenario)
+        _configure()
         told = Told()
         if counting:
             steps.passed = told.steps.append
@@ -349,12 +349,11 @@ class Sweeper:
         return ""
 
 
-def _configure(scenario: Scenario) -> None:
+def _configure() -> None:
     group_pass.BATCH_MESSAGES = BATCH_MESSAGES
     send.FLEET_BATCH_MESSAGES = 3
     # The servers have stored what they store before the next run begins.
     look_up.SETTLE_SECONDS = 0
-    sign_in.SILENCE_SECONDS = scenario.silence
 
 
 def _live(sending: Connection, act: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

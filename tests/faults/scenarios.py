@@ -74,7 +74,6 @@ class Scenario:
     """Whether what the ledger had confirmed may go out once more."""
     twice_if_said: bool = False
     """Whether a message may be there twice where the ledger says of how many that is so."""
-    silence: float = 20.0
     repair: Repair = "never"
 
     every_step: bool = False

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, NamedTuple, Protocol
 
+from tests.servers.loopback import DEADLINE
+
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LIST = re.compile(rb'\((?P<attributes>[^)]*)\) (?:"(?P<separator>\\?.)"|NIL) ?(?P<name>.*)', re.DOTALL)
 _DATE = re.compile(r'INTERNALDATE "([ \d]\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)"')
@@ -97,9 +99,9 @@ def numbering_of(server: Account, user: str) -> dict[str, Numbering]:
 @contextmanager
 def _connected(host: str, port: int, tls: ssl.SSLContext | None) -> Iterator[imaplib.IMAP4]:
     if tls:
-        connection: imaplib.IMAP4 = imaplib.IMAP4_SSL(host, port, ssl_context=tls, timeout=60)
+        connection: imaplib.IMAP4 = imaplib.IMAP4_SSL(host, port, ssl_context=tls, timeout=DEADLINE)
     else:
-        connection = imaplib.IMAP4(host, port, timeout=60)
+        connection = imaplib.IMAP4(host, port, timeout=DEADLINE)
     try:
         yield connection
         connection.logout()

@@ -4,7 +4,7 @@ import imaplib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.servers.dovecot import User
+from tests.servers.dovecot import DEADLINE, User
 from tests.servers.unpacked import Unpacked
 
 ADMIN = User("admin", "cyrus admin 7")
@@ -33,7 +33,7 @@ class Cyrus(Unpacked):
             if "@" in user.name:
                 raise ValueError(f"Cyrus cannot serve {user.name!r} here")
             self._set_password(user)
-        with imaplib.IMAP4(self.host, self.port, timeout=20) as connection:
+        with imaplib.IMAP4(self.host, self.port, timeout=DEADLINE) as connection:
             connection.authenticate("PLAIN", lambda _: f"\0{ADMIN.name}\0{ADMIN.password}".encode())
             for user in users:
                 # How Cyrus writes a dot that separates no folders.

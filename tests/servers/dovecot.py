@@ -26,11 +26,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.servers.certificates import Certificate
-from tests.servers.loopback import reserved_port
+from tests.servers.loopback import DEADLINE, reserved_port
 
 INSTALL = "run tests/setup/install_servers"
-DEADLINE = 120.0
-"""Seconds after which something will not come any more: far longer than it takes a busy machine."""
 PLAIN_CAPABILITY = "IMAP4rev1 UIDPLUS"
 SPECIAL_USE = ("Sent", "Drafts", "Trash", "Junk")
 # Verbs that change a mailbox. SELECT is here because it takes \Recent from the messages.

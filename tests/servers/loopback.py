@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+DEADLINE = 120.0
+"""Seconds after which something will not come any more: far longer than it takes a busy machine."""
+
 
 def reserved_port(server: object) -> int:
     """A port that nobody else is given while `server` lives, whether it listens there just then or not.

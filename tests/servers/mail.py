@@ -15,6 +15,8 @@ from itertools import groupby
 from typing import Protocol
 from urllib.parse import quote
 
+from tests.servers.loopback import DEADLINE
+
 FOLDERS = ("INBOX", "Sent", "Drafts", "Trash", "Archive", "Archive/2023", "项目", "项目/华东区")
 _WEIGHTS = (36, 22, 4, 6, 12, 8, 7, 5)
 _KEYWORDS = ("$Forwarded", "$Label1", "Work")
@@ -203,7 +205,7 @@ def seed(server: Server, user: str, password: str, messages: Iterable[Message]) 
     by_folder: dict[str, list[Message]] = {}
     for message in messages:
         by_folder.setdefault(message.folder, []).append(message)
-    with socket.create_connection((server.host, server.port), timeout=60) as connection:
+    with socket.create_connection((server.host, server.port), timeout=DEADLINE) as connection:
         session = _Session(connection)
         session.command(b"AUTHENTICATE PLAIN " + base64.b64encode(f"\0{user}\0{password}".encode()))
         for folder, members in by_folder.items():
@@ -218,7 +220,7 @@ def seed(server: Server, user: str, password: str, messages: Iterable[Message]) 
 def store_each(server: Server, user: str, password: str, messages: Iterable[Message]) -> list[int | str]:
     """Store messages one by one in folders that exist: the UID of each, or the words in which it was refused."""
     outcomes: list[int | str] = []
-    with socket.create_connection((server.host, server.port), timeout=60) as connection:
+    with socket.create_connection((server.host, server.port), timeout=DEADLINE) as connection:
         # Otherwise the last octets of a message wait 40 ms for the server's delayed ACK.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session = _Session(connection)

@@ -23,7 +23,7 @@ import pytest
 
 from tests.servers.certificates import Authority, self_signed
 from tests.servers.compare import Mail, assert_same_mail, decode_folder, differences_between, mail_of, mailbox_multiset
-from tests.servers.dovecot import PLAIN_CAPABILITY, WRITING_VERBS, Dovecot, StartDovecot, User, verb
+from tests.servers.dovecot import DEADLINE, PLAIN_CAPABILITY, WRITING_VERBS, Dovecot, StartDovecot, User, verb
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.loopback import reserved_port
 from tests.servers.mail import FOLDERS, Message, folder_octets, mailbox_messages, seed
@@ -48,7 +48,7 @@ def _as_mail(message: Message) -> Mail:
 
 
 def _connect(server: Dovecot, user: str, password: str = PASSWORD) -> imaplib.IMAP4:
-    connection = imaplib.IMAP4(server.host, server.port, timeout=20)
+    connection = imaplib.IMAP4(server.host, server.port, timeout=DEADLINE)
     connection.authenticate("PLAIN", lambda _: f"\0{user}\0{password}".encode())
     return connection
 
@@ -174,7 +174,7 @@ def test_a_self_signed_certificate_is_refused_and_a_private_authority_is_believe
 ) -> None:
     stranger = start_dovecot(certificate=self_signed())
     with pytest.raises(ssl.SSLCertVerificationError):
-        imaplib.IMAP4_SSL(stranger.host, stranger.tls_port, ssl_context=ssl.create_default_context(), timeout=20)
+        imaplib.IMAP4_SSL(stranger.host, stranger.tls_port, ssl_context=ssl.create_default_context(), timeout=DEADLINE)
 
     known = start_dovecot(certificate=authority.issue())
     known.add_user("li", PASSWORD)
@@ -182,7 +182,7 @@ def test_a_self_signed_certificate_is_refused_and_a_private_authority_is_believe
     trust.verify_flags |= ssl.VERIFY_X509_STRICT
     for host in ("127.0.0.1", "localhost"):
         assert mailbox_multiset(host, known.tls_port, "li", PASSWORD, tls=trust) == Counter()
-    with imaplib.IMAP4(known.host, known.port, timeout=20) as session:
+    with imaplib.IMAP4(known.host, known.port, timeout=DEADLINE) as session:
         assert session.starttls(trust)[0] == "OK"
 
 
@@ -205,7 +205,7 @@ def test_a_server_can_offer_little_and_come_back_on_the_same_port(start_dovecot:
     server.stop()
     server.stop()
     with pytest.raises(OSError, match="refused"):
-        imaplib.IMAP4(server.host, port, timeout=20)
+        imaplib.IMAP4(server.host, port, timeout=DEADLINE)
     server.start()
     assert server.port == port
     assert mail_of(server, "li") == Counter()

@@ -9,7 +9,7 @@ import pytest
 from tests.servers.compare import mail_of
 from tests.servers.courier import Courier, StartCourier
 from tests.servers.cyrus import Cyrus, StartCyrus
-from tests.servers.dovecot import User
+from tests.servers.dovecot import DEADLINE, User
 from tests.servers.unpacked import Unpacked
 
 PASSWORD = 'Zürich "密码"\\ 7;%+'
@@ -24,7 +24,7 @@ def start_server(request: pytest.FixtureRequest) -> Start:
 
 
 def _connected(server: Unpacked, user: str) -> imaplib.IMAP4:
-    connection = imaplib.IMAP4(server.host, server.port, timeout=20)
+    connection = imaplib.IMAP4(server.host, server.port, timeout=DEADLINE)
     connection.authenticate("PLAIN", lambda _: f"\0{user}\0{PASSWORD}".encode())
     return connection
 
@@ -54,7 +54,7 @@ def test_a_session_that_is_open_ends_with_its_server(start_server: Start) -> Non
 def test_a_wrong_password_is_refused(start_cyrus: StartCyrus) -> None:
     server = start_cyrus()
     server.add_user("ming", PASSWORD)
-    with imaplib.IMAP4(server.host, server.port, timeout=20) as connection, pytest.raises(imaplib.IMAP4.error):
+    with imaplib.IMAP4(server.host, server.port, timeout=DEADLINE) as connection, pytest.raises(imaplib.IMAP4.error):
         connection.login("ming", "something else")
 
 
