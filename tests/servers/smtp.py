@@ -1,5 +1,6 @@
 """A mail server on loopback that keeps what it takes, and can be told to refuse or to hang up at a step."""
 
+import asyncio
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
@@ -107,12 +108,33 @@ class _Controller(Controller):
     def __init__(self, sink: MailSink, **options: Any) -> None:
         self._options = options
         self._sink = sink
+        self._servers: list[_Server] = []
         tls = options.pop("implicit", None)
         super().__init__(_Handler(sink), hostname="127.0.0.1", port=0, ssl_context=tls, ready_timeout=DEADLINE)
 
     def factory(self) -> Protocol:
         self._sink.connections += 1
-        return _Server(self.handler, hostname="mail.corp.example", **self._options)
+        self._servers.append(_Server(self.handler, hostname="mail.corp.example", **self._options))
+        return self._servers[-1]
+
+    def stop(self, no_assert: bool = False) -> None:
+        asyncio.run_coroutine_threadsafe(self._end_connections(), self.loop).result(DEADLINE)
+        super().stop(no_assert)
+
+    async def _end_connections(self) -> None:
+        """What is open when the loop ends says so when it is collected, and another test fails for it."""
+        for each in self.server.sockets if self.server else ():
+            self.loop.remove_reader(each.fileno())
+        # One that has only just come gets as far as to be known here.
+        for _ in range(5):
+            await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for server in self._servers:
+            if server.transport:
+                server.transport.abort()
 
     def _trigger_server(self) -> None:
         # Port 0: aiosmtpd would try to connect to it.

@@ -28,6 +28,7 @@ from tests.servers.fault_proxy import FaultProxy
 from tests.servers.loopback import reserved_port
 from tests.servers.mail import FOLDERS, Message, folder_octets, mailbox_messages, seed
 from tests.servers.secrets_scan import ArgumentWatch, find_in_process_arguments, find_secrets
+from tests.servers.smtp import running_smtp
 
 PASSWORD = 'Zürich "密码"\\ 7;%+'
 
@@ -345,4 +346,14 @@ def test_a_proxy_leaves_nothing_open_whatever_has_not_been_taken_yet() -> None:
         late.close()
         there.close()
     # What is still open then says so while it is collected, and pytest takes that for a failure.
+    gc.collect()
+
+
+def test_a_mail_sink_leaves_nothing_open_of_a_client_that_goes_or_stays() -> None:
+    with closing(socket.socket()) as staying:
+        for _ in range(10):
+            with running_smtp() as sink:
+                socket.create_connection(("127.0.0.1", sink.port)).close()
+        with running_smtp() as sink:
+            staying.connect(("127.0.0.1", sink.port))
     gc.collect()
