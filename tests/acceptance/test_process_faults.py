@@ -135,11 +135,11 @@ def put_to_sleep(started: Started, home: Path) -> None:
 def test_a_clock_that_is_wrong_takes_no_member_from_a_run_that_lives(
     office: Office, banjia: Banjia, first: str, second: str
 ) -> None:
-    one = banjia.start_migrate(office.roster, **clock(first))
+    one = banjia.start_migrate(office.roster, **clock(banjia, first))
     office.wait_for_mail(one)
     office.line.slow_down(TRICKLE)
     before = LedgerFile(banjia.home).copies[:MEMBERS]
-    other = banjia.start_migrate(office.roster, **clock(second)).wait()
+    other = banjia.start_migrate(office.roster, **clock(banjia, second)).wait()
     assert one.running, "or it proves nothing"
     assert other.code == PARTIAL, other
     assert LedgerFile(banjia.home).copies[:MEMBERS] == before, "a lease was taken"
@@ -152,7 +152,7 @@ def test_a_clock_that_is_wrong_takes_no_member_from_a_run_that_lives(
 def test_a_clock_that_is_set_in_mid_run_changes_no_result(office: Office, banjia: Banjia, tmp_path: Path) -> None:
     now = tmp_path / "clock"
     now.write_text("+0")
-    set_by_file = clock("") | {"FAKETIME_TIMESTAMP_FILE": str(now), "FAKETIME_CACHE_DURATION": "1"}
+    set_by_file = clock(banjia, "") | {"FAKETIME_TIMESTAMP_FILE": str(now), "FAKETIME_CACHE_DURATION": "1"}
     del set_by_file["FAKETIME"]
     started = banjia.start_migrate(office.roster, **set_by_file)
     for jump in ("-1h", "+1d"):
@@ -168,12 +168,25 @@ def test_a_clock_that_is_set_in_mid_run_changes_no_result(office: Office, banjia
     office.assert_moved(banjia)
 
 
-def clock(offset: str) -> dict[str, str]:
+SLEEP_THAT_WORKS = """
+import threading, time
+time.sleep = lambda seconds: (threading.Event().wait(seconds), None)[1]
+"""
+"""Python sleeps until a moment of the monotonic clock, which libfaketime takes for one of the clock that it fakes."""
+
+
+def clock(banjia: Banjia, offset: str) -> dict[str, str]:
     """What makes a process see another time of day (libfaketime), and no other durations."""
+    if offset == "+0":
+        return {}
     found = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
     if not found or not shutil.which("faketime"):
         pytest.fail("faketime is not installed: run tests/setup/install_servers", pytrace=False)
-    return {"LD_PRELOAD": str(found[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    start = banjia.directory / "start"
+    start.mkdir(exist_ok=True)
+    (start / "sitecustomize.py").write_text(SLEEP_THAT_WORKS)
+    faked = {"LD_PRELOAD": str(found[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return faked | {"PYTHONPATH": str(start)}
 
 
 def test_two_runs_at_once_move_every_member_once(office: Office, banjia: Banjia) -> None:
