@@ -86,10 +86,10 @@ class Pauses:
         """ConnectionLost when the host is to be left alone now; a short pause is waited for."""
         pool = self._slots.pool(name)
         if (rung := _rung(self._bell)) != self._heard:
-            # Another process of this machine has learned something: this one must not speak before it knows it.
-            self._heard = rung
+            # Another process of this machine has learned something: no thread here must speak before it is known.
             with contextlib.suppress(SQLAlchemyError):
                 self._slots.look()
+            self._heard = rung
         until = pool.host.paused_until
         if until is None:
             return

@@ -43,6 +43,27 @@ def test_a_server_that_asks_for_rest_gets_no_command_and_no_member_from_any_proc
         assert each.slots.room("new.example").free > 0
 
 
+def test_no_thread_speaks_while_another_still_looks_what_the_bell_means(
+    governed: Callable[..., Governor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = governed("elsewhere/boot/1/1"), governed("elsewhere/boot/2/1")
+    look, looks = second.slots.look, []
+    with first.places(1, *accounts()) as (told, _), second.places(2, *accounts()) as (elsewhere, _):
+
+        def ask_again_before_it_is_known() -> None:
+            looks.append("")
+            if len(looks) == 1:
+                with pytest.raises(ConnectionLost):
+                    elsewhere.check()
+            look()
+
+        monkeypatch.setattr(second.slots, "look", ask_again_before_it_is_known)
+        told.failed(ServerError("throttled", "source", TIRED))
+        with pytest.raises(ConnectionLost):
+            elsewhere.check()
+    assert len(looks) == 2
+
+
 def test_a_server_with_too_many_logins_lets_those_go_on_who_are_in(governed: Callable[..., Governor]) -> None:
     governor = governed()
     with governor.places(1, *accounts()) as (source, _):
