@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,17 +27,21 @@ from tests.servers.postgres import Postgres
 from tests.tasks.office import Office
 
 pytestmark = pytest.mark.prefect
-PAUSE = 3600
-"""Seconds that the busy server asks for: it is not over before the test ends it."""
+LONG_PAUSE = 3600
+"""Seconds that the busy server asks for first: they are not over before the test ends them."""
+PAUSE = 10
+"""Seconds that it asks for next: they end by themselves."""
 ESTABLISHED = 1
 """The first octet of TCP_INFO of a connection that neither side has ended (linux/tcp.h, TCP_ESTABLISHED)."""
 
 
 class Throttle:
-    """Has a server ask once to be left alone: when both waves ask it for mail, which each does not do alone."""
+    """Has a server ask to be left alone: first when both waves ask it for mail, which each does not do alone."""
 
     def __init__(self, server: ImapServer) -> None:
         self.most_connections = 0
+        self.heard: list[datetime] = []
+        """When each command came."""
         self._told = threading.Event()
         self._server = server
         self._waves: set[str] = set()
@@ -45,6 +50,7 @@ class Throttle:
     def tell(self, command: Received) -> None:
         """Keep each wave's first FETCH until the other's is there, and answer that one NO."""
         with self._lock:
+            self.heard.append(now())
             self.most_connections = max(self.most_connections, open_connections(self._server))
         if not command.verb.endswith("FETCH"):
             return
@@ -53,10 +59,14 @@ class Throttle:
                 return
             self._waves.add(command.account[:1])
             if len(self._waves) == 2:
-                text = f"Request is throttled. Suggested Backoff Time: {PAUSE * 1000} milliseconds"
-                self._server.behaviour.faults = [Fault("FETCH", Action.NO, account=command.account, text=text)]
+                self.ask_for(LONG_PAUSE, command.account)
                 self._told.set()
         assert self._told.wait(LONGEST_RUN), "one of the waves was not begun"
+
+    def ask_for(self, seconds: int, account: str | None = None) -> None:
+        """Answer the next FETCH, of this account or of any, with a request to be left alone for so long."""
+        text = f"Request is throttled. Suggested Backoff Time: {seconds * 1000} milliseconds"
+        self._server.behaviour.faults = [Fault("FETCH", Action.NO, account=account, text=text)]
 
 
 def open_connections(server: ImapServer) -> int:
@@ -165,7 +175,17 @@ def test_a_server_that_asks_to_be_left_alone_hears_from_nobody_and_nobody_else_w
         assert office.old.log[heard:] == []
         assert not office.old.connections
         assert states("a") + states("b") != {MemberState.SYNCED: 40}, "or nobody was left to wait"
+        throttle.ask_for(PAUSE)
+        asked = now()
         assert banjia("host", "resume", busy).code == 0
+        wait_until(lambda: paused_until(busy) is not None, "it to be heard again", LONGEST_RUN)
+        over = paused_until(busy)
+        assert over is not None
+        assert over >= asked + timedelta(seconds=PAUSE)
+        wait_until(lambda: (is_left(busy) and not office.old.connections) or now() > over, "both to leave it again")
+        left = now()
+    assert not [at for at in throttle.heard if left < at < over], "all of it is waited for"
+    assert max(throttle.heard) >= over, "and it ends by itself"
     assert 0 < throttle.most_connections <= 10
     assert states() == {MemberState.SYNCED: 60}
     office.assert_moved(*(name for name in office.people))
@@ -179,6 +199,11 @@ def is_left(name: str) -> bool:
         return False
     assert (host.cause, host.pauses) == ("throttled", 1)
     return True
+
+
+def paused_until(name: str) -> datetime | None:
+    [until] = [host.paused_until for host, _ in hosts.all_hosts(store().engine) if host.name == name]
+    return until
 
 
 def states(beginning: str = "") -> Counter[MemberState]:
