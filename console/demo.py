@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -94,9 +95,16 @@ def _end_at(handler: Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 def _stay() -> None:
-    """Wait to be asked to end; in short turns: what another thread was given is heard when this one wakes."""
-    while True:
-        time.sleep(0.5)
+    """Wait to be asked to end. A signal that another thread was given wakes nobody here, but Python writes it down."""
+    noted, notes = socket.socketpair()
+    with noted, notes:
+        notes.setblocking(False)
+        before = signal.set_wakeup_fd(notes.fileno())
+        try:
+            while noted.recv(1):
+                pass  # the handlers run before the next line, and raise
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 @contextlib.contextmanager
