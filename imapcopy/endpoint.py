@@ -111,6 +111,24 @@ def target_endpoint(account: Account) -> Endpoint[TargetConnection]:
     return Endpoint(account, TargetConnection)
 
 
+def ask_over_both(
+    source: Endpoint[SourceConnection],
+    target: Endpoint[TargetConnection],
+    question: Callable[[SourceConnection, TargetConnection], A],
+) -> A:
+    """The same as `Endpoint.ask` for a question to both sides together."""
+    for _ in range(TOKENS_IN_VAIN):
+        try:
+            return question(source.connection, target.connection)
+        except ConnectionLost as lost:
+            if not (source if lost.side == "source" else target).may_be_the_token(lost):
+                raise
+            # Answers to the other side's commands may still be under way.
+            source.forget()
+            target.forget()
+    return question(source.connection, target.connection)
+
+
 def ask_both(at_source: Callable[[], A], at_target: Callable[[], B]) -> tuple[A, B]:
     """Ask both servers at once; a failure at the source is told first."""
     with ThreadPoolExecutor(1) as other:

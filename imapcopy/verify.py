@@ -11,13 +11,14 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from imapcopy import distant
 from imapcopy.account import Account
 from imapcopy.arrival import Arrival, is_kept_everywhere
 from imapcopy.distant import is_large
-from imapcopy.endpoint import TOKENS_IN_VAIN, Endpoint, source_endpoint, target_endpoint
+from imapcopy.endpoint import ask_over_both, source_endpoint, target_endpoint
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
@@ -105,52 +106,31 @@ def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bo
     with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
         known = {folder.name: folder for folder in from_source.ask(SourceConnection.listing).folders}
         for group in groups(ledger.folders(), lambda row: row.copied + row.already_there):
-            yield from _verdicts(group, ledger, from_source, to_target, known, deep=deep)
+            yield from ask_over_both(from_source, to_target, partial(_verdicts, group, ledger, known, deep=deep))
 
 
 def _verdicts(
     group: Sequence[FolderCopy],
     ledger: Ledger,
-    source: Endpoint[SourceConnection],
-    target: Endpoint[TargetConnection],
     known: Mapping[str, Folder],
+    source: SourceConnection,
+    target: TargetConnection,
     *,
     deep: bool,
 ) -> list[Verdict]:
-    """What re-reading these folders finds; from the first of them again where a session ends with its token."""
-    for _ in range(TOKENS_IN_VAIN):
-        try:
-            return list(_judged(group, ledger, source.connection, target.connection, known, deep=deep))
-        except ConnectionLost as lost:
-            end: Endpoint[Any] = source if lost.side == "source" else target
-            if not end.may_be_the_token(lost):
-                raise
-            # Answers to the other side's commands may still be under way.
-            source.forget()
-            target.forget()
-    return list(_judged(group, ledger, source.connection, target.connection, known, deep=deep))
-
-
-def _judged(
-    group: Sequence[FolderCopy],
-    ledger: Ledger,
-    source: SourceConnection,
-    target: TargetConnection,
-    known: Mapping[str, Folder],
-    *,
-    deep: bool,
-) -> Iterator[Verdict]:
+    found = []
     for due, verdict in verify_folders(source, target, _dues(group, ledger, source, known), deep=deep, flags=False):
         if not isinstance(verdict, MigrationError):
-            yield verdict
+            found.append(verdict)
         elif verdict.cause_id == "folder_missing":
             # Gone, or another folder under the same name: none of the recorded UIDs means anything in it.
             lost = {entry.source_uid for _, entry in due.entries}
-            yield Verdict(lost=lost, checked=len(due.entries))
+            found.append(Verdict(lost=lost, checked=len(due.entries)))
         elif is_of_the_folder(verdict):
-            yield Verdict(failure=verdict)
+            found.append(Verdict(failure=verdict))
         else:
             raise verdict
+    return found
 
 
 def _dues(
