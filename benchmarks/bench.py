@@ -22,12 +22,19 @@ class Bench:
     """Two filled servers and what is left of the fresh target accounts."""
 
     def __init__(
-        self, source: LeanDovecot, target: LeanDovecot, holds: Mapping[str, Seeded], fresh: Sequence[str]
+        self,
+        source: LeanDovecot,
+        target: LeanDovecot,
+        holds: Mapping[str, Seeded],
+        fresh: Sequence[str],
+        earlier: Mapping[str, Path] | None = None,
     ) -> None:
         self._source = source
         self._target = target
         self._holds = holds
         self._fresh = list(fresh)
+        self._earlier = dict(earlier or {})
+        """Where other commits of ours lie, by the names under which they run as tools."""
         self._distance: Distance | None = None
 
     @contextmanager
@@ -44,9 +51,14 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
             pairs = list(zip(self._holds, users, strict=True))
             job = Job(tool, from_port, to_port, pairs, min(at_once or len(pairs), len(pairs)), scratch, profile)
-            module = "benchmarks.engine" if tool == OURS else "benchmarks.peers"
+            module = "benchmarks.engine" if tool == OURS or tool in self._earlier else "benchmarks.peers"
+            # Python looks into its working directory first: another commit runs its own code in our environment.
             with subprocess.Popen(
-                [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-m", module],
+                cwd=self._earlier.get(tool),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             ) as process:
                 try:
                     found = [

@@ -11,7 +11,8 @@ import shutil
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bench import MEMORY, OURS, Bench
+from benchmarks.earlier import checked_out
 from benchmarks.job import Pass, Wire
 from benchmarks.peers import MBSYNC_MISSING, PEERS
 from benchmarks.servers import CAPABILITIES, NO_CAP, two_servers
@@ -62,6 +64,7 @@ def main(
     mailboxes: Annotated[int, typer.Option(help="Mailboxes copied at once, each of the whole shape.")] = 1,
     runs: Annotated[int, typer.Option(help="Runs of each tool.")] = 5,
     peers: Annotated[str, typer.Option(help="Comma separated, or nothing: " + ", ".join(PEERS))] = "mbsync",
+    against: Annotated[str, typer.Option(help="A commit of ours that takes turns with what lies here.")] = "",
     scale: Annotated[float, typer.Option(help="Below 1: fewer messages or folders.")] = 1.0,
     messages: Annotated[int | None, typer.Option(help="In each mailbox, instead of --scale.")] = None,
     second: Annotated[bool, typer.Option(help="Also a second pass, with nothing to do.")] = True,
@@ -80,12 +83,18 @@ def main(
     console = Console(width=WIDTH)
     console.print(f"{platform.python_version()} on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     outcomes: list[Outcome] = []
-    for name in _words(shape):
-        part = messages / SHAPES[name].messages if messages else scale
-        cases = [Case(name, float(ms), target, cap, mailboxes, part) for ms in _words(latency)]
-        for found in _measure(cases, tools, mail, runs, second, profile):
-            outcomes += found
-            console.print(_table(found))
+    with checked_out(against) if against else nullcontext() as other:
+        # Next to each other, because a machine is never the same for long.
+        earlier = dict([other] if other else [])
+        tools[1:1] = earlier
+        for name in _words(shape):
+            part = messages / SHAPES[name].messages if messages else scale
+            cases = [Case(name, float(ms), target, cap, mailboxes, part) for ms in _words(latency)]
+            for found in _measure(cases, tools, earlier, mail, runs, second, profile):
+                outcomes += found
+                console.print(_table(found))
+                for line in _compared(found, earlier):
+                    console.print(line)
     if json_file:
         json_file.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
 
@@ -95,7 +104,13 @@ def _words(text: str) -> list[str]:
 
 
 def _measure(
-    cases: list[Case], tools: list[str], mail: Path, runs: int, second: bool, profile: bool
+    cases: list[Case],
+    tools: list[str],
+    earlier: Mapping[str, Path],
+    mail: Path,
+    runs: int,
+    second: bool,
+    profile: bool,
 ) -> Iterator[list[Outcome]]:
     """Seed one source, then run case after case on it."""
     one = cases[0]
@@ -105,7 +120,7 @@ def _measure(
         holds = {user: fill(source.maildir(user), user, SHAPES[one.shape], one.scale) for user in sources}
         source.index()
         total = Seeded(sum(each.messages for each in holds.values()), sum(each.octets for each in holds.values()))
-        bench = Bench(source, target, holds, fresh)
+        bench = Bench(source, target, holds, fresh, earlier)
         for case in cases:
             first: dict[str, list[Pass]] = {tool: [] for tool in tools}
             again: dict[str, list[Pass]] = {tool: [] for tool in tools}
@@ -123,6 +138,22 @@ def _measure(
 def median_ratio(ours: list[Pass], theirs: list[Pass]) -> float:
     """How many times as long the peer takes, run by run; above 1 the engine is faster."""
     return statistics.median(b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True))
+
+
+def _compared(outcomes: list[Outcome], earlier: Collection[str]) -> Iterator[str]:
+    """One sentence for each pass and each other commit of ours: what part of its time we take, run by run."""
+    ours = outcomes[0]
+    for each in outcomes:
+        if each.tool in earlier:
+            for name, now, then in (("first", ours.first, each.first), ("second", ours.second, each.second)):
+                if now:
+                    wall = _parts([a.seconds / b.seconds for a, b in zip(now, then, strict=True)])
+                    cpu = _parts([a.cpu_seconds / b.cpu_seconds for a, b in zip(now, then, strict=True)])
+                    yield f"{name} pass: {wall} of the time of {each.tool}, {cpu} of its processor time"
+
+
+def _parts(found: list[float]) -> str:
+    return f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
 def _table(outcomes: list[Outcome]) -> Table:

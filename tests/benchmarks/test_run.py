@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.earlier import checked_out
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,3 +39,31 @@ def test_the_engine_is_measured_and_drawn(tmp_path: Path) -> None:
     assert (point["unit"], point["size"], point["messages"]) == ("message", 5, 5)
     assert (tmp_path / "first_pass.svg").exists()
     assert (tmp_path / "growth.svg").exists()
+
+
+@pytest.mark.dovecot
+def test_another_commit_takes_turns_with_what_lies_here(tmp_path: Path) -> None:
+    """What lies at HEAD without what is not committed: enough to see whose code has run."""
+    numbers = tmp_path / "numbers.json"
+
+    table = _benchmark(
+        *("run", "--shape", "tiny", "--messages", "5", "--latency", "0", "--runs", "1", "--peers", ""),
+        *("--against", "HEAD", "--json", numbers),
+    )
+
+    ours, earlier = json.loads(numbers.read_text())
+    assert earlier["tool"].startswith("banjia@")
+    assert earlier["first"][0]["messages"] == ours["first"][0]["messages"] == 5
+    assert f"of the time of {earlier['tool']}" in table
+
+
+def test_another_commit_is_unpacked_beside_ours_and_one_that_is_none_is_refused() -> None:
+    with checked_out("HEAD") as (name, directory):
+        command = [sys.executable, "-c", "import imapcopy, models; print(imapcopy.__file__); print(models.__file__)"]
+        used = subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True).stdout.split()
+
+    assert name.startswith("banjia@")
+    assert [Path(file).parents[1] for file in used] == [directory, directory]
+    assert not directory.exists()
+    with pytest.raises(SystemExit, match="git rev-parse"), checked_out("no-such-commit"):
+        pass
