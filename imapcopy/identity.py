@@ -6,7 +6,7 @@ touch, and a difference gets a name.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from blake3 import blake3
 
@@ -15,7 +15,12 @@ from models.ledger_rows import DIGEST_BYTES
 
 PIECE_BYTES = 1 << 17
 PAIRED_BYTES = 65536
+EVEN_BYTES = 16384
+"""From so many octets on it pays to look whether all lines are of one length."""
+LINE_BYTES = 32, 1000
+"""Lines shorter than these are no attachment's, and none that is longer is legal mail (RFC 5322 section 2.1.1)."""
 
+SEARCHED_BYTES = 16384
 CUT_PARTS = 250
 """Courier gives no more than 300 parts of a message as BODY[], and takes the size of that for the message's own."""
 
@@ -48,9 +53,21 @@ def digest_and_hazard(raw: bytes) -> tuple[bytes, bool]:
 
 def may_be_cut(raw: bytes) -> bool:
     """Whether there are so many parts, or messages within messages, that a server may have left out the rest."""
-    # Lines that begin so are rare enough that none has to be told from a boundary.
-    parts = raw.count(b"\n--")
-    return parts >= CUT_PARTS or parts + raw.count(b"/rfc822") + raw.count(b"/RFC822") >= CUT_PARTS
+    header = _header(raw).lower()
+    if b"multipart" not in header and b"rfc822" not in header:
+        return False
+    parts = 0
+    # Base64 has no hyphen, and one octet is looked for many times as fast as several.
+    for start in range(0, len(raw), SEARCHED_BYTES):
+        end = start + SEARCHED_BYTES
+        if raw.find(b"-", start, end + 2) >= 0:
+            # Lines that begin so are rare enough that none has to be told from a boundary. A message within stands
+            # behind the hyphen of its Content-Type.
+            parts += raw.count(b"\n--", start, end + 2)
+            parts += raw.count(b"/rfc822", start, end + 6) + raw.count(b"/RFC822", start, end + 6)
+            if parts >= CUT_PARTS:
+                return True
+    return False
 
 
 def _digest(raw: bytes) -> tuple[bytes, int]:
@@ -58,13 +75,49 @@ def _digest(raw: bytes) -> tuple[bytes, int]:
     # As strong as SHA-256 and five times as fast, where most of a copy's processor time goes into this.
     found = blake3()
     octets = 0
-    # In pieces, because what is left without the line ends is a copy.
-    for start in range(0, len(raw), PIECE_BYTES):
-        piece = raw if len(raw) <= PIECE_BYTES else raw[start : start + PIECE_BYTES]
-        text = piece.translate(None, b"\r\n")
+    for text in _without_line_ends(raw):
         found.update(text)
         octets += len(text)
     return found.digest(DIGEST_BYTES), octets
+
+
+def _without_line_ends(raw: bytes) -> Iterator[bytes | bytearray]:
+    """What is left of a message without CR and LF, in pieces, because it is a copy.
+
+    Most octets of a mailbox are attachments, whose lines are all of one length: there the ends are cut out where they
+    are known to be, in a fifth of the time that it takes to look at every octet.
+    """
+    at, step = 0, EVEN_BYTES
+    while at < len(raw):
+        first, width, lines = _even_lines(raw, at)
+        if lines * width < EVEN_BYTES:
+            yield raw[at : at + step].translate(None, b"\r\n")
+            at += step
+            # Where nothing is even, it is not looked for ever again.
+            step = min(2 * step, PIECE_BYTES)
+            continue
+        yield raw[at:first].translate(None, b"\r\n")
+        at, step = first + lines * width, EVEN_BYTES
+        text = bytearray(memoryview(raw)[first:at])
+        del text[width - 1 :: width]
+        del text[width - 2 :: width - 1]
+        # Shorter lines may lie within one that is as long as the others.
+        yield text if b"\n" not in text and b"\r" not in text else text.translate(None, b"\r\n")
+
+
+def _even_lines(raw: bytes, at: int) -> tuple[int, int, int]:
+    """Where lines of one length begin behind that octet, their octets with CRLF, and how many there are in a row."""
+    shortest, longest = LINE_BYTES
+    if len(raw) - at < EVEN_BYTES:
+        return at, 0, 0
+    first = raw.find(b"\n", at, at + longest) + 1
+    width = raw.find(b"\n", first, first + longest) + 1 - first if first else 0
+    if width < shortest or not all(raw.startswith(b"\r\n", first + n * width - 2) for n in (1, 2)):
+        return at, 0, 0
+    ends = raw[first + width - 1 : at + PIECE_BYTES : width]
+    lines = len(ends) - len(ends.lstrip(b"\n"))
+    returns = raw[first + width - 2 : first + lines * width : width]
+    return first, width, len(returns) - len(returns.lstrip(b"\r"))
 
 
 def tolerant_digest(raw: bytes) -> bytes:
@@ -100,7 +153,8 @@ class Identification:
 
     def update(self, piece: bytes) -> None:
         self.size += len(piece)
-        self._exact.update(piece.translate(None, b"\r\n"))
+        for text in _without_line_ends(piece):
+            self._exact.update(text)
         if self._in_body:
             self._update_body(piece)
             return

@@ -20,7 +20,7 @@ INBOX = Folder(b"INBOX", "INBOX", "/", frozenset())
 # Content that a server cuts
 
 
-WHOLE = b"Subject: many parts\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 310
+WHOLE = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 310
 CUT = WHOLE[: WHOLE.index(b"--b", len(WHOLE) * 300 // 310)]
 _OPENED = b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 4] x\r\n"
 

@@ -1,12 +1,22 @@
 """What makes two messages one, and how a change is named."""
 
 import re
+from itertools import product
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy.identity import alteration, core_digest, digest, digest_and_hazard, may_be_cut, tolerant_digest
+from imapcopy.identity import (
+    Identification,
+    alteration,
+    core_digest,
+    digest,
+    digest_and_hazard,
+    may_be_cut,
+    tolerant_digest,
+)
 from imapcopy.look_up import Fingerprint, forms, match
 from models.ledger_rows import Entry
 
@@ -42,18 +52,42 @@ def test_the_digest_forgives_line_ends_and_the_tolerant_one_every_known_server(n
     assert (tolerant_digest(sent) == tolerant_digest(stored)) == (name != "content")
 
 
+MULTIPART = b'Content-type: MultiPart/Mixed;\r\n boundary="b"\r\n' + MAIL
+ATTACHED = b"Content-Transfer-Encoding: base64\r\n\r\n" + (b"QUJD" * 19 + b"\r\n") * 400
+
+
 @pytest.mark.parametrize(
     ("raw", "may_be"),
     [
-        (MAIL + b"--b\r\n\r\nx\r\n" * 310, True),
-        (MAIL + b"--b\r\n\r\nx\r\n" * 100, False),
+        (MULTIPART + b"--b\r\n\r\nx\r\n" * 310, True),
+        (MULTIPART + b"--b\r\n\r\nx\r\n" * 100, False),
+        (MULTIPART + (b"--b\r\n" + ATTACHED) * 250, True),
+        (MULTIPART + (b"--b\r\n" + ATTACHED) * 249, False),
+        (MULTIPART + (b"--b\r\nContent-Type: message/rfc822\r\n\r\n") * 130, True),
+        (MULTIPART + (b"--b\r\nContent-Type:\r\n message/rfc822\r\n\r\n" + ATTACHED) * 126, True),
+        (MULTIPART.replace(b"\r\n", b"\n") + b"--b\n\nx\n" * 310, True),
         (b"Content-Type: message/rfc822\r\n\r\n" * 310, True),
         (b"Content-Type: MESSAGE/RFC822\r\n\r\n" * 310, True),
-        (MAIL + b"-- \r\nregards\r\n", False),
+        (MAIL + b"-- \r\nregards\r\n" * 310, False),  # a message without parts
+        (MULTIPART + b"-- \r\nregards\r\n", False),
     ],
 )
 def test_what_has_very_many_parts_may_have_been_cut(raw: bytes, may_be: bool) -> None:
     assert may_be_cut(raw) == may_be
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r", b"\n\r"])
+def test_line_ends_leave_the_digest_however_even_the_lines_are(end: bytes) -> None:
+    """What is cut out where it should be, and not looked for, is still only line ends, and all of them."""
+    uneven = b"".join(b"b" * (n % 90) + end for n in range(500))
+    for length, within in product([31, 32, 76, 999], [b"", b"\r", b"\n", b"\r\n", b"\r\n\r\n"]):
+        even = b"a" * (length // 3) + within + b"a" * (length - length // 3 - len(within)) + end
+        some = even * (40_000 // length)
+        for raw in (some, MAIL + uneven + some + b"--b--" + end, some + even[1:] * 20 + some + uneven + some):
+            text = raw.translate(None, b"\r\n")
+            assert digest(raw) == blake3(text).digest(16)
+            pieces = [raw[start : start + 30_000] for start in range(0, len(raw), 30_000)]
+            assert Identification(pieces).digests()[0] == digest(raw)
 
 
 def test_an_eight_bit_body_is_not_forgiven() -> None:
