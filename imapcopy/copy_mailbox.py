@@ -250,7 +250,7 @@ def _recovered(
     landed = connection.select(row.target_name)
     if landed.uidvalidity == row.target_uidvalidity:
         claimed = ledger.claimed_target_uids([row.target_name])[row.target_name, row.target_uidvalidity]
-        Delivery(target, ledger, row, landed, recorded, claimed).recover(lambda uids: ())
+        Delivery(target, ledger, row, landed, recorded, claimed).recover(lambda uids: (), {})
 
 
 def _all_of(failures: Sequence[MigrationError]) -> MigrationError:

@@ -16,10 +16,12 @@ from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, MessageError, MigrationError, Refused, Side
 from imapcopy.grammar import format_date_time
 from imapcopy.letter import Letter, Sent, Terms
-from imapcopy.look_up import LookUp, SentAgain, forms, match
+from imapcopy.look_up import LookUp, SentAgain, Wanted, forms, mark_of, match
+from imapcopy.plan import Envelope
 from imapcopy.repair import Repaired, repaired
 from imapcopy.responses import Selected, sendable_flags
 from imapcopy.target_connection import Outgoing, TargetConnection
+from imapcopy.twins import Mark
 from models.ledger import Ledger
 from models.ledger_rows import (
     BatchKind,
@@ -66,14 +68,17 @@ class _Outcome:
     given_up: list[GivenUp] = field(default_factory=list)
     uncertain: bool = False
     """Something was sent and not yet looked up: nothing may be concluded from what is missing here."""
+    source_uids: set[int] = field(default_factory=set)
+    """Of what has arrived."""
+    target_uids: set[int] = field(default_factory=set)
+    sent: dict[int, Wanted] = field(default_factory=dict)
+    """What has gone out before and may still be stored: it is looked for beside what is sent now, by source UID."""
 
-    @property
-    def source_uids(self) -> set[int]:
-        return {entry.source_uid for entry in self.arrived}
-
-    @property
-    def target_uids(self) -> set[int]:
-        return {entry.target_uid for entry in self.arrived}
+    def note(self, entries: Sequence[Entry]) -> None:
+        """These are there."""
+        self.arrived.extend(entries)
+        self.source_uids.update(entry.source_uid for entry in entries)
+        self.target_uids.update(entry.target_uid for entry in entries)
 
 
 class Delivery:
@@ -121,23 +126,30 @@ class Delivery:
         """The folder's batches as the ledger has them."""
         return list(self._batches.values())
 
-    def recover(self, source_bodies: SourceBodies) -> list[Entry]:
-        """Settle the batches whose outcome an earlier run did not learn; returns what arrived of them."""
+    def recover(self, source_bodies: SourceBodies, scan: Mapping[int, Envelope]) -> list[Entry]:
+        """Settle the batches whose outcome an earlier run did not learn; returns what arrived of them.
+
+        `scan` is what the source's folder holds now, by UID.
+        """
         open_batches = [batch for batch in self.recorded if batch.state == BatchState.INTENDED]
         if not open_batches:
             return []
         uidnext = min(batch.target_uidnext_before for batch in open_batches)
-        entries = [entry for batch in open_batches for entry in batch.entries]
-        candidates = self.look_up.settled_candidates(entries, {}, uidnext)
-        found = match(entries, {}, candidates)
+        wanted = [
+            Wanted(entry, self._mark(scan[entry.source_uid]) if entry.source_uid in scan else Mark())
+            for batch in open_batches
+            for entry in batch.entries
+        ]
+        candidates = self.look_up.settled_candidates(wanted, uidnext)
+        found = match(wanted, candidates)
         there = {entry.source_uid for entry in found}
-        left = [entry.source_uid for entry in entries if entry.source_uid not in there]
+        left = [each.uid for each in wanted if each.uid not in there]
         if left and len(found) < len(candidates):
             # The server may have altered what it stored: compare with the source's bytes, alteration by alteration.
             known = {uid: forms(raw) for uid, raw in source_bodies(left)}
-            found = match(entries, known, candidates)
-        self.sent_again.note_missing(entries, found, {}, uidnext)
-        sizes = {candidate.uid: candidate.size for candidate in candidates}
+            found = match((each._replace(forms=known.get(each.uid, ())) for each in wanted), candidates)
+        self.sent_again.note_missing(wanted, found, uidnext)
+        sizes = {candidate.uid: candidate.mark.size for candidate in candidates}
         by_source = {entry.source_uid: entry for entry in found}
         settled = []
         for batch in open_batches:
@@ -147,6 +159,16 @@ class Delivery:
             settled.append(self.note(batch.id, arrived, size))
         self._ledger.advance(settled)
         return found
+
+    def _mark(self, envelope: Envelope, uid: int = 0) -> Mark:
+        return mark_of(envelope, self.landed.keywords, uid)
+
+    def _wanted(self, letter: Letter, told: int = 0) -> Wanted:
+        """To be looked for, in every form that it may have at the target; `told` is the UID that its server gave."""
+        mark = self._mark(letter.envelope, told)
+        if isinstance(letter.raw, bytes):
+            mark = mark._replace(arrived=letter.arrival().moment)
+        return Wanted(letter.entry(), mark, forms(letter.raw))
 
     def outgoing(self, letter: Letter) -> Outgoing:
         """The message on the terms on which the target takes it, as far as they are known."""
@@ -235,11 +257,13 @@ class Delivery:
                 changed[batch.id] = [entry.flags for entry in entries]
         self._ledger.note_flags(changed)
 
-    def move_here(self, uids: Mapping[int, Entry], size: int) -> Settled:
+    def move_here(self, uids: Mapping[int, Entry], scan: Mapping[int, Envelope]) -> Settled:
         """Move copies into this folder from the one that is open, by their UIDs there; what was moved is settled.
 
-        Intended before, like a batch that is sent: an earlier run's move is found by `recover`.
+        Intended before, like a batch that is sent: an earlier run's move is found by `recover`. `scan` has their
+        messages by source UID.
         """
+        size = sum(scan[entry.source_uid].size for entry in uids.values())
         wanted = [replace(entry, target_uid=0) for entry in uids.values()]
         sources, digests, flags = ([getattr(e, name) for e in wanted] for name in ("source_uid", "digest", "flags"))
         [batch_id] = self._ledger.advance([], [Intended(self.folder_id, sources, digests, size, self._uidnext, flags)])
@@ -254,7 +278,8 @@ class Delivery:
         if uidvalidity == self.uidvalidity and moved.keys() == uids.keys():
             entries = [replace(entry, target_uid=moved[uid]) for uid, entry in uids.items()]
         else:
-            entries = match(wanted, {}, self.look_up.candidates(self._uidnext, ()))
+            marked = (Wanted(entry, self._mark(scan[entry.source_uid])) for entry in wanted)
+            entries = match(marked, self.look_up.candidates(self._uidnext, ()))
         return self.note(batch_id, sorted(entries, key=lambda entry: entry.target_uid), size if entries else 0)
 
     def disown(self, source_uids: set[int]) -> None:
@@ -290,6 +315,9 @@ class Delivery:
             there = outcome.source_uids
             missing = [m for sent in batches for m in sent.letters if m.uid not in there]
             if not all(sent.certain for sent in batches):
+                # Of the batches behind a refused one the server has told the UIDs: none of their copies is another's.
+                told = {m.uid: uid for sent in batches for m, uid in zip(sent.letters, sent.uids, strict=False)}
+                outcome.sent = {m.uid: self._wanted(m, told.get(m.uid, 0)) for m in missing}
                 missing = self._look_up(missing, outcome, may_be_late=not all(sent.heard for sent in batches))
             left = {letter.uid for letter in missing}
             for number, sent in enumerate(batches):
@@ -336,6 +364,7 @@ class Delivery:
 
     def _deliver(self, letters: Sequence[Letter], outcome: _Outcome) -> None:
         """Send together where the server can; what is not there afterwards goes one by one."""
+        letters = [letter for letter in letters if letter.uid not in outcome.source_uids]
         rest: Sequence[Letter] = letters
         if len(letters) > 1 and self._target.connection.has("MULTIAPPEND"):
             # Another runner may have taken over meanwhile, and look for what we are about to send.
@@ -352,7 +381,9 @@ class Delivery:
 
     def _deliver_each(self, letters: Sequence[Letter], outcome: _Outcome) -> None:
         for letter in letters:
-            self._deliver_one(letter, outcome)
+            # It may have been found when another one was looked for.
+            if letter.uid not in outcome.source_uids:
+                self._deliver_one(letter, outcome)
 
     def _deliver_one(self, letter: Letter, outcome: _Outcome) -> None:
         """Bring one message there; where it is refused, without what may be meant, one thing after the other."""
@@ -390,6 +421,7 @@ class Delivery:
                 outcome.given_up = [message for message in outcome.given_up if message not in self._broken_in_a_row]
                 raise failure
         outcome.given_up.append(given_up)
+        outcome.sent.pop(letter.uid, None)
 
     def _attempt(self, letter: Letter, outcome: _Outcome) -> MigrationError | None:
         """Send one message until it is there (None), is refused, or has broken too many connections."""
@@ -505,23 +537,30 @@ class Delivery:
         outcome.uncertain = True
         # An earlier look-up may have found some before the connection broke again.
         sought = [letter for letter in letters if letter.uid not in outcome.source_uids]
-        wanted = [letter.entry() for letter in sought]
-        known = {letter.uid: forms(letter.raw) for letter in sought}
+        wanted = [
+            outcome.sent[letter.uid]._replace(entry=letter.entry())
+            if letter.uid in outcome.sent
+            else self._wanted(letter)
+            for letter in sought
+        ]
+        # The copy of one of these may be the twin of what is sought, and must not stand for it.
+        uids = {each.uid for each in wanted}
+        others = [each for uid, each in outcome.sent.items() if uid not in uids and uid not in outcome.source_uids]
         if may_be_late:
-            candidates = self.look_up.settled_candidates(wanted, known, self._uidnext, outcome.target_uids)
+            candidates = self.look_up.settled_candidates(wanted, self._uidnext, outcome.target_uids, others)
         else:
             candidates = self.look_up.candidates(self._uidnext, outcome.target_uids)
         # What became of a message that this run has not repaired is the server's doing, whatever it looks like.
-        ours = {entry.source_uid: entry.repairs for entry in wanted}
-        found = match(wanted, known, candidates)
+        ours = {each.uid: each.entry.repairs for each in (*wanted, *others)}
+        found = match([*wanted, *others], candidates)
         self._note([replace(entry, repairs=ours[entry.source_uid]) for entry in found], outcome)
         if may_be_late:
-            self.sent_again.note_missing(wanted, outcome.arrived, known, self._uidnext)
+            self.sent_again.note_missing(wanted, outcome.arrived, self._uidnext)
         return [letter for letter in sought if letter.uid not in outcome.source_uids]
 
     def _note(self, entries: Sequence[Entry], outcome: _Outcome) -> None:
         """From here on it is known what became of everything that was sent."""
-        outcome.arrived.extend(entries)
+        outcome.note(entries)
         outcome.uncertain = False
         if entries:
             self._broken_in_a_row.clear()

@@ -15,7 +15,7 @@ from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes, restore_flags
 from imapcopy.identity import digest
 from imapcopy.letter import Letter
-from imapcopy.look_up import fingerprints, forms, match
+from imapcopy.look_up import Wanted, fingerprints, forms, mark_of, match
 from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.repair import repaired
@@ -174,7 +174,7 @@ class FolderPass:
             envelopes = [self._everything[uid] for uid in uids if uid in self._everything]
             return ((letter.uid, letter.raw) for letter in self._letters(source, envelopes))
 
-        return self.delivery.recover(bodies)
+        return self.delivery.recover(bodies, self._everything)
 
     def todo(self) -> list[Envelope]:
         """What is still to be copied, by ascending UID."""
@@ -234,9 +234,12 @@ class FolderPass:
 
         candidates = fingerprints(connection, [e for e in strangers if is_alike(e, there)])
         letters = self._letters(source, [e for e in todo if is_alike(e, here)]) if candidates else ()
-        known = {letter.uid: [form.at_most(1) for form in forms(letter.raw)] for letter in letters}
-        wishes = [Entry(uid, 0, some[0].digests[0], self.scan[uid].flags) for uid, some in known.items()]
-        found = match(wishes, known, candidates)
+        wanted = []
+        for letter in letters:
+            some = [form.at_most(1) for form in forms(letter.raw)]
+            entry = Entry(letter.uid, 0, some[0].digests[0], self.scan[letter.uid].flags)
+            wanted.append(Wanted(entry, mark_of(letter.envelope, self._landed.keywords), some))
+        found = match(wanted, candidates)
         self.delivery.adopt(sorted(found, key=lambda entry: entry.source_uid))
 
     @property

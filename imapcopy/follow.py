@@ -264,7 +264,7 @@ class Following:
         if any(left.target_uidvalidity != opened.uidvalidity for left in pairs):
             raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=origin)
         entries = {left.entry.target_uid: _under(left.entry, each) for left, each in pairs.items()}
-        settled = into.move_here(entries, sum(each.envelope.size for each in pairs.values()))
+        settled = into.move_here(entries, {each.envelope.uid: each.envelope for each in pairs.values()})
         moved = {entry.source_uid for entry in settled.arrived}
         self.moved[into.folder_id] += len(moved)
         self._commit([settled], {}, [left for left, each in pairs.items() if each.envelope.uid in moved])

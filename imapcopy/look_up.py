@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,7 +14,9 @@ from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import Identification, core_digest, digest, tolerant_digest
 from imapcopy.plan import Envelope
 from imapcopy.repair import repaired_forms
+from imapcopy.responses import sendable_flags
 from imapcopy.target_connection import TargetConnection
+from imapcopy.twins import Mark, folded, pair
 from models.ledger import Ledger
 from models.ledger_rows import BatchRecord, Doubt, Entry, FolderCopy
 
@@ -28,17 +30,19 @@ DOUBT_SECONDS = 3600.0
 
 
 class Fingerprint(NamedTuple):
-    """A message at the target as it is compared: its digests, the strictest first."""
+    """A message at the target as it is compared: its digests, the strictest first, and what tells it from its twins."""
 
     uid: int
     digests: tuple[bytes, ...]
-    size: int
+    mark: Mark
 
 
 class Form(NamedTuple):
     """How a target may hold a message: its digests, the strictest first, and how it was repaired for that."""
 
     digests: tuple[bytes, ...]
+    size: int = 0
+    """In octets, 0 where that is not known."""
     repairs: str = ""
 
     def at_most(self, looseness: int) -> "Form":
@@ -46,8 +50,22 @@ class Form(NamedTuple):
         return self._replace(digests=self.digests[: looseness + 1])
 
 
-Forms = Mapping[int, Sequence[Form]]
-"""By source UID, in the order of preference: as the source has it, then as it may have been repaired."""
+class Wanted(NamedTuple):
+    """A message of the source that is looked for; without `forms` only for its exact digest."""
+
+    entry: Entry
+    mark: Mark = Mark()
+    forms: Sequence[Form] = ()
+    """In the order of preference: as the source has it, then as it may have been repaired."""
+
+    @property
+    def uid(self) -> int:
+        return self.entry.source_uid
+
+
+def mark_of(envelope: Envelope, keywords: frozenset[str] | None, uid: int = 0) -> Mark:
+    """What tells a message, as its folder at the target can hold it, from its twins."""
+    return Mark(envelope.arrived, folded(sendable_flags(envelope.flags, keywords)), envelope.size, uid)
 
 
 def forms(raw: bytes | Distant) -> tuple[Form, ...]:
@@ -55,9 +73,9 @@ def forms(raw: bytes | Distant) -> tuple[Form, ...]:
     recognised in any case.
     """
     if not isinstance(raw, bytes):
-        return (Form(raw.identify()),)
-    repaired = (Form(_digests(form.raw), ",".join(form.repairs)) for form in repaired_forms(raw))
-    original = Form(_digests(raw))
+        return (Form(raw.identify(), len(raw)),)
+    repaired = (Form(_digests(form.raw), len(form.raw), ",".join(form.repairs)) for form in repaired_forms(raw))
+    original = Form(_digests(raw), len(raw))
     # What only ends its lines otherwise has the same digest.
     return original, *(form for form in repaired if form.digests[0] != original.digests[0])
 
@@ -69,47 +87,60 @@ def _digests(raw: bytes) -> tuple[bytes, bytes, bytes]:
 
 def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) -> list[Fingerprint]:
     """Fingerprints of messages of the opened folder, one body in memory at a time, of a large one a piece."""
-    large: list[int] = []
-    small: list[int] = []
+    large: list[Envelope] = []
+    small: dict[int, Envelope] = {}
     for envelope in envelopes:
-        (large if is_large(envelope) else small).append(envelope.uid)
+        if is_large(envelope):
+            large.append(envelope)
+        else:
+            small[envelope.uid] = envelope
     found = [
-        Fingerprint(message.uid, _digests(message.raw), len(message.raw))
-        for message in connection.read_back(small)
+        _fingerprint(small[message.uid], _digests(message.raw), len(message.raw))
+        for message in connection.read_back(list(small))
         if message.raw is not None
     ]
-    for uid in large:
+    for envelope in large:
         # One that is gone meanwhile is no candidate.
         with suppress(MessageError):
-            read = Identification(connection.pieces(uid))
-            found.append(Fingerprint(uid, read.digests(), read.size))
+            read = Identification(connection.pieces(envelope.uid))
+            found.append(_fingerprint(envelope, read.digests(), read.size))
     return found
 
 
-def match(wanted: Iterable[Entry], known: Forms, candidates: Iterable[Fingerprint]) -> list[Entry]:
+def _fingerprint(envelope: Envelope, digests: tuple[bytes, ...], size: int) -> Fingerprint:
+    return Fingerprint(envelope.uid, digests, Mark(envelope.arrived, folded(envelope.flags), size, envelope.uid))
+
+
+def match(wanted: Iterable[Wanted], candidates: Iterable[Fingerprint]) -> list[Entry]:
     """Pair source messages with target UIDs as a multiset: exact digests first, then what a server makes of them.
 
-    Of a message that has no `known` forms only the exact digest is compared.
+    On each level all messages are paired before the next, and twins by what tells them apart (`twins.pair`), so that
+    none takes a copy that fits another one better.
     """
     found: list[Entry] = []
     rest = list(wanted)
-    free = sorted(candidates, reverse=True)
-    every = {entry.source_uid: known.get(entry.source_uid) or (Form((entry.digest,)),) for entry in rest}
-    for level in range(max((len(form.digests) for some in every.values() for form in some), default=0)):
-        uids: dict[bytes, list[int]] = defaultdict(list)
-        for candidate in free:
-            uids[candidate.digests[level]].append(candidate.uid)
-        for rank in range(max(map(len, every.values()))):
-            unmatched: list[Entry] = []
-            for entry in rest:
-                form = every[entry.source_uid][rank] if rank < len(every[entry.source_uid]) else Form(())
-                if level < len(form.digests) and (there := uids.get(form.digests[level])):
-                    found.append(replace(entry, target_uid=there.pop(), repairs=form.repairs or entry.repairs))
-                else:
-                    unmatched.append(entry)
-            rest = unmatched
-        used = {entry.target_uid for entry in found}
-        free = [candidate for candidate in free if candidate.uid not in used]
+    free = sorted(candidates, key=lambda candidate: candidate.uid)
+    known = {each.uid: each.forms or (Form((each.entry.digest,), each.mark.size),) for each in rest}
+    for level in range(max((len(form.digests) for some in known.values() for form in some), default=0)):
+        for rank in range(max(map(len, known.values()))):
+            there: dict[bytes, list[Fingerprint]] = defaultdict(list)
+            for candidate in free:
+                there[candidate.digests[level]].append(candidate)
+            alike: dict[bytes, list[tuple[Wanted, Form]]] = defaultdict(list)
+            for each in rest:
+                some = known[each.uid]
+                if rank < len(some) and level < len(some[rank].digests) and some[rank].digests[level] in there:
+                    alike[some[rank].digests[level]].append((each, some[rank]))
+            for key, twins in alike.items():
+                marks = [each.mark._replace(size=form.size or each.mark.size) for each, form in twins]
+                for one, other in pair(marks, [candidate.mark for candidate in there[key]]):
+                    (each, form), copy = twins[one], there[key][other]
+                    repairs = form.repairs or each.entry.repairs
+                    found.append(replace(each.entry, target_uid=copy.uid, repairs=repairs))
+            if alike:
+                sources, targets = {e.source_uid for e in found}, {e.target_uid for e in found}
+                rest = [each for each in rest if each.uid not in sources]
+                free = [candidate for candidate in free if candidate.uid not in targets]
     return found
 
 
@@ -142,12 +173,12 @@ class LookUp:
 
     def settled_candidates(
         self,
-        wanted: Sequence[Entry],
-        known: Forms,
+        wanted: Sequence[Wanted],
         uidnext: int,
         arrived: Collection[int] = (),
+        others: Sequence[Wanted] = (),
     ) -> list[Fingerprint]:
-        """Candidates when no more of them appear, or all that is wanted is there.
+        """Candidates when no more of them appear, or all that is wanted is there; `others` may be there too.
 
         The session of a broken connection may still be storing what it had received; what is sent again before it is
         through arrives twice. So it gets as long as it has ever taken for an answer, and longer while more appears.
@@ -156,8 +187,9 @@ class LookUp:
         patience = max(SETTLE_QUIET * SETTLE_SECONDS, self._target.longest_wait if SETTLE_SECONDS else 0)
         until = self._target.dropped_at + patience
         candidates = self.candidates(uidnext, arrived)
+        sought = {each.uid for each in wanted}
         for _ in range(SETTLE_TRIES):
-            if len(match(wanted, known, candidates)) == len(wanted):
+            if sought <= {entry.source_uid for entry in match([*wanted, *others], candidates)}:
                 break
             early = time.monotonic() < until
             if early:
@@ -179,19 +211,19 @@ class SentAgain:
         self._look_up = look_up
         self._ledger = ledger
         self._folder_id = folder.id or 0
-        self._again: dict[int, tuple[Entry, Sequence[Form]]] = {}
+        self._again: dict[int, Wanted] = {}
         """By source UID."""
         self._doubt = Doubt.read(folder.doubt)
         if self._doubt:
             entries = (entry for batch in recorded for entry in batch.entries)
-            self._again = {e.source_uid: (e, ()) for e in entries if e.target_uid >= self._doubt.uid}
+            self._again = {e.source_uid: Wanted(e) for e in entries if e.target_uid >= self._doubt.uid}
 
-    def note_missing(self, wanted: Iterable[Entry], found: Iterable[Entry], known: Forms, uidnext: int) -> None:
+    def note_missing(self, wanted: Iterable[Wanted], found: Iterable[Entry], uidnext: int) -> None:
         """Commit that what is not there will be sent again, and may yet be stored a first time."""
         there = {entry.source_uid for entry in found}
-        missing = [entry for entry in wanted if entry.source_uid not in there]
+        missing = {each.uid: each for each in wanted if each.uid not in there}
         if missing:
-            self._again.update((entry.source_uid, (entry, known.get(entry.source_uid, ()))) for entry in missing)
+            self._again.update(missing)
             first = min(uidnext, self._doubt.uid) if self._doubt else uidnext
             self._doubt = Doubt(first, self.told, time.time())
             self._ledger.doubt(self._folder_id, self._doubt)
@@ -205,9 +237,7 @@ class SentAgain:
         """How many of the messages that were sent again have arrived both times."""
         if not self._doubt:
             return 0
-        wanted = [entry for entry, _ in self._again.values()]
-        known = {uid: some for uid, (_, some) in self._again.items()}
-        found = len(match(wanted, known, self._look_up.candidates(self._doubt.uid, ())))
+        found = len(match(self._again.values(), self._look_up.candidates(self._doubt.uid, ())))
         self._doubt = self._doubt._replace(told=max(found, self._doubt.told))
         return found
 

@@ -17,7 +17,8 @@ from imapcopy.identity import (
     may_be_cut,
     tolerant_digest,
 )
-from imapcopy.look_up import Fingerprint, forms, match
+from imapcopy.look_up import Fingerprint, Wanted, forms, match
+from imapcopy.twins import Mark
 from models.ledger_rows import Entry
 
 MAIL = b"Message-ID: <1@x>\r\nSubject: s\r\n\r\nbody\r\n"
@@ -130,7 +131,10 @@ def test_what_some_server_would_alter_is_hazardous(raw: bytes, hazardous: bool) 
 
 
 def prints(raws: list[bytes], first: int = 1) -> list[Fingerprint]:
-    return [Fingerprint(uid, forms(raw)[0].digests, len(raw)) for uid, raw in enumerate(raws, start=first)]
+    return [
+        Fingerprint(uid, forms(raw)[0].digests, Mark(size=len(raw), uid=uid))
+        for uid, raw in enumerate(raws, start=first)
+    ]
 
 
 RAWS = st.lists(st.sampled_from([v for pair in CHANGES.values() for v in pair]), max_size=12)
@@ -139,8 +143,8 @@ RAWS = st.lists(st.sampled_from([v for pair in CHANGES.values() for v in pair]),
 @given(RAWS, RAWS)
 def test_messages_are_matched_as_a_multiset(source: list[bytes], target: list[bytes]) -> None:
     """Nothing is matched twice, equal messages pair off one by one, and nothing that could pair is left."""
-    wanted = [Entry(uid, 0, digest(raw)) for uid, raw in enumerate(source, start=100)]
-    found = match(wanted, {}, prints(target))
+    wanted = [Wanted(Entry(uid, 0, digest(raw)), Mark(size=len(raw))) for uid, raw in enumerate(source, 100)]
+    found = match(wanted, prints(target))
     assert len({entry.target_uid for entry in found}) == len({entry.source_uid for entry in found}) == len(found)
     for entry in found:
         assert digest(source[entry.source_uid - 100]) == digest(target[entry.target_uid - 1])
@@ -151,16 +155,16 @@ def test_messages_are_matched_as_a_multiset(source: list[bytes], target: list[by
 
 @given(RAWS, RAWS)
 def test_looser_digests_only_add_to_what_is_found(source: list[bytes], target: list[bytes]) -> None:
-    wanted = [Entry(uid, 0, digest(raw)) for uid, raw in enumerate(source, start=100)]
-    known = {uid: forms(raw)[:1] for uid, raw in enumerate(source, start=100)}
-    strict, loose = match(wanted, {}, prints(target)), match(wanted, known, prints(target))
+    wanted = [Wanted(Entry(uid, 0, digest(raw)), Mark(size=len(raw))) for uid, raw in enumerate(source, 100)]
+    known = [each._replace(forms=forms(source[each.uid - 100])[:1]) for each in wanted]
+    strict, loose = match(wanted, prints(target)), match(known, prints(target))
     assert set(strict) <= set(loose)
     assert len({entry.target_uid for entry in loose}) == len(loose)
-    tolerant = match(wanted, {uid: [some[0].at_most(1)] for uid, some in known.items()}, prints(target))
+    tolerant = match((each._replace(forms=[each.forms[0].at_most(1)]) for each in known), prints(target))
     for entry in tolerant:
         assert tolerant_digest(source[entry.source_uid - 100]) == tolerant_digest(target[entry.target_uid - 1])
 
 
 def test_the_earliest_target_goes_to_the_earliest_source() -> None:
-    wanted = [Entry(uid, 0, digest(MAIL)) for uid in (5, 6)]
-    assert [(e.source_uid, e.target_uid) for e in match(wanted, {}, prints([MAIL] * 3, first=20))] == [(5, 20), (6, 21)]
+    wanted = [Wanted(Entry(uid, 0, digest(MAIL))) for uid in (5, 6)]
+    assert [(e.source_uid, e.target_uid) for e in match(wanted, prints([MAIL] * 3, first=20))] == [(5, 20), (6, 21)]
