@@ -118,6 +118,14 @@ def equal_messages(stage: Stage) -> None:
     deliver(stage.source.create("Work"), 1, 0, 1)
 
 
+def twins(stage: Stage) -> None:
+    """Equal messages, and some that lack the final line end, each with a date and flags of its own."""
+    for folder in (stage.source.folder("INBOX"), stage.source.create("Work")):
+        for number in range(9):
+            raw = mail(number % 2) if number % 3 else mail(number % 2).removesuffix(b"\r\n")
+            folder.deliver(raw, moment(number), [["\\Seen"], ["\\Flagged", "\\Answered"], []][number % 4 % 3])
+
+
 ODD = {
     "no Message-ID": b"Subject: none\r\n\r\nbody\r\n",
     "bare LF": b"Message-ID: <lf@old.example>\nSubject: lf\n\nbody\n",
@@ -262,6 +270,7 @@ _ROWS = [
     Scenario("first copy", small, every_step=True),
     Scenario("over what an earlier run half did", small, halfway=120),
     Scenario("equal messages", equal_messages),
+    Scenario("equal messages of different dates and flags", twins),
     Scenario("odd messages", odd_messages),
     Scenario(
         "a message without octets",

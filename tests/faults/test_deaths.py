@@ -14,10 +14,10 @@ from tests.faults.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 BROKEN = {
-    "a run that does not look up what the one before had sent": "Delivery.recover = lambda self, source_bodies: []",
+    "a run that does not look up what the one before had sent": "Delivery.recover = lambda self, bodies, scan: []",
     "a run that takes what was intended for arrived": """
 from dataclasses import replace
-def recover(self, source_bodies):
+def recover(self, source_bodies, scan):
     taken = [b for b in self.recorded if b.state == "intended"]
     uid = 1000
     for batch in taken:
