@@ -1,6 +1,7 @@
 """Banjia's engine as a tool: `copy_mailbox`, from the first connection to the verified copy, with a ledger in SQLite.
 
-Not in the time: the start of Python and the making of the database, which a migration pays once for all mailboxes.
+Not in the time: the start of Python, the making of the database and the reading of the table of providers, which a
+migration pays once for all mailboxes.
 """
 
 import gc
@@ -20,6 +21,7 @@ from models.database import open_database, reading, writing
 from models.ledger import Ledger
 from models.ledger_rows import FolderCopy
 from models.member import Member, take_lease
+from models.providers import providers
 from models.wave import Wave
 
 
@@ -32,7 +34,8 @@ class Copier:
         self._engine = open_database(f"sqlite:///{self._file}")
         self._members = _enrol(self._engine, [source for source, _ in job.pairs])
         self._empty_bytes = self._ledger_bytes()
-        # As every wave does.
+        # As every wave does; the providers have been read with the roster.
+        providers()
         gc.collect()
         gc.freeze()
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 
 Token = bytes | None | list["Token"]
 
@@ -20,7 +20,8 @@ LITERAL_AT_END = re.compile(rb"~?\{(\d{1,20})\+?\}\r?\n?\Z")
 _TOKEN = re.compile(rb'\s*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|((?:\[[^\[\]\r\n]*\]|[^\s()"])+))')
 _ESCAPED = re.compile(rb"\\(.)")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_DATE_TIME = re.compile(r"\s?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)\Z")
+_MONTH_NUMBERS = {month: number for number, month in enumerate(_MONTHS, 1)}
+_DATE_TIME = re.compile(r"\s?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d{4})\Z")
 _EXPONENT = re.compile(rb"\d(?:\.\d{1,18})?[eE]\+?(?:0?\d|1[0-7])\Z")
 _FLAG = re.compile(rb"\\?[^\s(){%*\"\\\]\x00-\x1f\x7f-\xff]+\Z")
 
@@ -154,39 +155,51 @@ def parse_date_time(text: str) -> datetime | None:
     match = _DATE_TIME.match(text)
     if not match:
         return None
-    day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
+    day, month, year, hour, minute, second, zone = match.groups()
     try:
-        offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes)) * (-1 if sign == "-" else 1)
         moment = datetime(
             int(year),
-            _MONTHS.index(month.title()) + 1,
+            _MONTH_NUMBERS[month.title()],
             int(day),
             int(hour),
             int(minute),
             min(int(second), 59),
-            tzinfo=_zone(offset),
+            tzinfo=_zone(zone),
         )
         if moment.year in (MINYEAR, MAXYEAR):
             # In UTC it may lie beyond the calendar, and nobody could keep it.
             moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+    except (KeyError, ValueError, OverflowError):
         return None
     return moment
 
 
 @cache
-def _zone(offset: timedelta) -> timezone:
+def _zone(written: str) -> timezone:
     # Dates are kept by the hundred thousand, and have few zones.
+    offset = timedelta(hours=int(written[1:3]), minutes=int(written[3:])) * (-1 if written.startswith("-") else 1)
     return timezone(offset) if offset else UTC
 
 
 def format_date_time(moment: datetime) -> str:
     """An aware datetime as INTERNALDATE, in its own zone."""
-    offset = moment.utcoffset() or timedelta()
+    # One for each message: in one go, and without strftime, which takes as long as all of the rest.
+    return "%02d-%s-%04d %02d:%02d:%02d %s" % (  # noqa: UP031
+        moment.day,
+        _MONTHS[moment.month - 1],
+        moment.year,
+        moment.hour,
+        moment.minute,
+        moment.second,
+        _written_zone(moment.utcoffset() or timedelta()),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _written_zone(offset: timedelta) -> str:
     minutes = int(offset.total_seconds() // 60)
     sign = "-" if minutes < 0 else "+"
-    zone = f"{sign}{abs(minutes) // 60:02}{abs(minutes) % 60:02}"
-    return f"{moment.day:02}-{_MONTHS[moment.month - 1]}-{moment.year:04} {moment:%H:%M:%S} {zone}"
+    return f"{sign}{abs(minutes) // 60:02}{abs(minutes) % 60:02}"
 
 
 def is_flag(flag: bytes) -> bool:

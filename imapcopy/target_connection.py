@@ -5,6 +5,7 @@ It has no command that deletes, and changes no octet of a message.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 from imapcopy import grammar, responses
@@ -281,5 +282,11 @@ def _whole(raw: bytes | Pieces) -> bytes:
 
 
 def _append_arguments(message: Outgoing) -> bytes:
-    flags = b" " + grammar.flag_list(message.flags) if message.flags else b""
+    flags = _flags_argument(message.flags) if message.flags else b""
     return flags + (b' "' + message.internal_date.encode("ascii") + b'"' if message.internal_date else b"")
+
+
+@lru_cache(maxsize=4096)
+def _flags_argument(flags: frozenset[str]) -> bytes:
+    # A mailbox has few sets of flags and many messages.
+    return b" " + grammar.flag_list(flags)

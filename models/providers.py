@@ -5,6 +5,7 @@ for the one table that is in force in this process (`use_providers`).
 """
 
 import difflib
+import threading
 import tomllib
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -253,12 +254,9 @@ def shipped() -> tuple[tuple[str, Table], ...]:
     return tuple((file, read_table((files("models") / file).read_text(encoding="utf-8"), file)) for file in SHIPPED)
 
 
-@cache
-def _shipped_providers() -> tuple[Provider, ...]:
-    return providers_of(*shipped())
-
-
 _in_force: tuple[Provider, ...] | None = None
+_made_of_shipped: tuple[Provider, ...] = ()
+_making = threading.Lock()
 
 
 def use_providers(text: str, file: str) -> None:
@@ -271,7 +269,15 @@ def use_providers(text: str, file: str) -> None:
 
 def providers() -> tuple[Provider, ...]:
     """The table in force, in its order."""
-    return _in_force if _in_force is not None else _shipped_providers()
+    return _in_force if _in_force is not None else _made_of_shipped or _shipped_providers()
+
+
+def _shipped_providers() -> tuple[Provider, ...]:
+    global _made_of_shipped
+    # The connections of many mailboxes are opened at the same time, and each asks who its server is.
+    with _making:
+        _made_of_shipped = _made_of_shipped or providers_of(*shipped())
+    return _made_of_shipped
 
 
 # Who is it?

@@ -124,6 +124,12 @@ def test_no_message_is_too_odd_to_be_known(raw: bytes) -> None:
         (MAIL + b"a\rb\r\n", True),
         (MAIL + "标题\r\n".encode(), False),
         (b"", True),
+        (MULTIPART + ATTACHED * 9, False),
+        (MULTIPART + ATTACHED + b"a\nb\r\n" + ATTACHED * 9, True),
+        (MULTIPART + ATTACHED + (b"QUJD" * 4 + b"\n" + b"QUJD" * 14 + b"QUJ\r\n") * 400, True),
+        (MULTIPART + ATTACHED + (b"QUJD" * 4 + b"\r" + b"QUJD" * 14 + b"QUJ\r\n") * 400, True),
+        # What is changed further behind changes the size.
+        (MULTIPART + ATTACHED * 9 + b"a\nb\rc\r\n", False),
     ],
 )
 def test_what_some_server_would_alter_is_hazardous(raw: bytes, hazardous: bool) -> None:

@@ -1,6 +1,8 @@
 """The table of mail services: whose a server is, whom a roster means, and what may be written into a table."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -269,3 +271,30 @@ def test_a_mistake_names_file_row_and_field_in_both_languages(text: str, zh: str
 def test_every_mistake_is_told_at_once() -> None:
     told = refused('[exmail]\nhostz = 1\nconnections = "many"\n[corp]\nhosts = 3')
     assert len(told.en.split("\n")) == len(told.zh.split("\n")) >= 4
+
+
+def test_the_table_is_read_once_by_mailboxes_that_begin_at_the_same_time() -> None:
+    """In a process of its own, because in this one it has been read; threads take turns as often as they can."""
+    program = """
+import sys, threading, tomllib
+from models.providers import provider_at
+
+read, loads, together = [], tomllib.loads, threading.Barrier(8)
+
+def counted(text):
+    read.append(len(text))
+    return loads(text)
+
+def connect():
+    together.wait()
+    provider_at("imap.example.com")
+
+tomllib.loads = counted
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=connect) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(read), len(set(read)))
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert told.split() == ["2", "2"]
