@@ -19,9 +19,9 @@ from imapcopy.flight import BODY_ITEMS, SCAN_ITEMS, uid_sets
 from imapcopy.folders import Folder
 from imapcopy.identity import may_be_cut
 from imapcopy.plan import Envelope
-from imapcopy.responses import FolderStatus, Message, Selected
+from imapcopy.responses import FolderStatus, Message, Piece, Selected
 from imapcopy.sign_in import TokenEnded, connect, sign_in
-from imapcopy.wire import Response
+from imapcopy.wire import Response, Sink
 from models.providers import Provider, provider_at
 
 PIECE_BYTES = 4 << 20
@@ -40,6 +40,19 @@ class Listing:
     """By raw name, where the server tells them with its folders (RFC 5819); None where each must be asked for."""
 
 
+class OddPieces(Exception):
+    """What came of a message in pieces may not be all of it: it has to be read whole.
+
+    `octets` came in order before the server said that there are no more, 0 where what came was not what was asked for;
+    `whole`: all of it came in place of a piece, and has been handed on.
+    """
+
+    def __init__(self, octets: int, *, whole: bool = False) -> None:
+        self.octets = octets
+        self.whole = whole
+        super().__init__(octets, whole)
+
+
 def _rest(dropped_at: float) -> None:
     """Give a server the time to notice that a connection was reset."""
     time.sleep(max(0.0, dropped_at + NOTICE_SECONDS - time.monotonic()))
@@ -51,6 +64,8 @@ class Connection:
     side: Side
     opens_with = b"SELECT"
     """How folders are opened here."""
+    gives_ranges = True
+    """No answer has shown yet that a part of a message is not what comes when it is asked for."""
 
     def __init__(self, account: Account) -> None:
         if account.lacking:
@@ -93,6 +108,10 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def learn_from(self, earlier: Self) -> None:
+        """Take over what an earlier connection has found out about the server."""
+        self.opens_with, self.gives_ranges = earlier.opens_with, earlier.gives_ranges
 
     def _meet(self) -> None:
         self.account.met(self.side, self.provider.name)
@@ -270,7 +289,7 @@ class Connection:
     def _scanned(self, tag: bytes, read: Callable[[Response], Envelope | None] = responses.envelope) -> list[Envelope]:
         """The answers to a scan by ascending UID; a refusal means the folder."""
         found: dict[int, Envelope] = {}
-        with self._of_the_folder():
+        with self.of_the_folder():
             for envelope in self._dialogue.answers(tag, read):
                 found[envelope.uid] = envelope
         return sorted(found.values(), key=lambda e: e.uid)
@@ -314,35 +333,69 @@ class Connection:
             found = [m for m in self._dialogue.answers(asked, responses.message) if m.uid == uid]
         yield from found[:1]
 
-    def pieces(self, uid: int, start: int = 0) -> Iterator[bytes]:
-        """A message of the opened folder piece by piece (RFC 9051 section 6.4.5), from an octet on, until one is short.
+    def pieces(self, uid: int, told: int, whole: Callable[[bytes], object], start: int = 0) -> Iterator[bytes]:
+        """A message of the opened folder piece by piece (RFC 9051 section 6.4.5), from an octet on, to its end.
 
-        FolderError where the server delivers nothing of it: it is gone, or cannot be read.
+        It ends where the size that was told says and a piece is not full, or where a piece is empty; a short piece
+        alone says nothing, as servers deliver less than they were asked for. OddPieces where what comes is not what was
+        asked for, or ends elsewhere than told; where all comes at once, `whole` gets it. MessageError where nothing
+        comes.
         """
         size = PIECE_BYTES
+        before: tuple[int, bytes] | None = None
         while True:
-            asked = b"UID FETCH %d (UID BODY.PEEK[]<%d.%d>)" % (uid, start, size)
-            with self._of_the_folder():
-                found = [
-                    piece.raw or b""
-                    for piece in self._dialogue.answers(self._dialogue.send(asked), responses.piece)
-                    if piece.uid == uid
-                ]
-            if not found and not start:
+            found = self._piece(uid, b"<%d.%d>" % (start, size), Sink(size, whole))
+            if found is None and not start:
                 raise MessageError("source_gone", self.side, "", where=self._where)
-            piece = found[0] if found else b""
-            if piece:
-                yield piece
-            start += len(piece)
-            if len(piece) < size:
+            raw = (found.raw if found else None) or b""
+            if found and found.octets > size:
+                # Tencent Exmail: all of it, whatever was asked for.
+                whole(raw)
+                raise self._without_ranges(whole=not start)
+            if found and found.start is None and raw and not start:
+                whole(raw)
+                raise self._without_ranges(whole=True)
+            looks = len(raw), raw[:65536]
+            if raw and found and (found.start != start or looks == before):
+                raise self._without_ranges(whole=False)
+            if not raw:
+                if start == told:
+                    return
+                raise OddPieces(start)
+            yield raw
+            start += len(raw)
+            before = looks
+            if len(raw) < size and start == told:
                 return
+            if start > 2 * told + size:
+                raise self._without_ranges(whole=False)
+
+    def _without_ranges(self, *, whole: bool) -> OddPieces:
+        self.gives_ranges = False
+        return OddPieces(0, whole=whole)
+
+    def whole(self, uid: int, sink: Callable[[bytes], object]) -> None:
+        """All of a message of the opened folder at once, into `sink`; MessageError where nothing comes."""
+        found = self._piece(uid, b"", Sink(-1, sink))
+        if found is None:
+            raise MessageError("source_gone", self.side, "", where=self._where)
+        if found.raw:
+            sink(found.raw)
+
+    def _piece(self, uid: int, part: bytes, sink: Sink) -> Piece | None:
+        asked = self._dialogue.send(b"UID FETCH %d (UID BODY.PEEK[]%b)" % (uid, part))
+        found = list(self._dialogue.answers(asked, responses.piece, sink))
+        passed_on = [piece.uid for piece in found if piece.passed_on]
+        if passed_on not in ([], [uid]):
+            raise self._dialogue.lost("unreadable FETCH: a message that nobody asked for, or twice")
+        return next((piece for piece in found if piece.uid == uid), None)
 
     def message_ids(self, uids: Iterable[int]) -> dict[int, str]:
         """Message-ID by UID, "" for a message without one. Never by SEARCH: several servers ignore it."""
         found: dict[int, str] = {}
         for uid_set, _ in uid_sets(uids):
             tag = self._dialogue.send(b"UID FETCH " + uid_set + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
-            with self._of_the_folder():
+            with self.of_the_folder():
                 found.update(self._dialogue.answers(tag, responses.message_id))
         return found
 
@@ -353,7 +406,7 @@ class Connection:
         return responses.quota(self._dialogue.unless_refused(self._dialogue.send(b'GETQUOTAROOT "INBOX"')))
 
     @contextlib.contextmanager
-    def _of_the_folder(self) -> Iterator[None]:
+    def of_the_folder(self) -> Iterator[None]:
         """A FETCH over a whole folder, where a refusal that elsewhere means one message means the folder."""
         try:
             yield

@@ -31,7 +31,7 @@ def copy_mailbox(
 ) -> None:
     """Bring the target up to the source; raise what stopped it, after all that could be done."""
     watch = watch or Watch()
-    with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
+    with source_endpoint(source, watch.stop) as from_source, target_endpoint(target, watch.stop) as to_target:
         old, new = ask_both(
             lambda: from_source.ask(SourceConnection.listing, statuses=True),
             lambda: to_target.ask(TargetConnection.listing, statuses=True),

@@ -343,7 +343,12 @@ class Delivery:
         outcome = _Outcome()
         try:
             bring(outcome)
-        except MigrationError:
+        except MigrationError as error:
+            if error.side != _TARGET:
+                # The source failed within the literal of a message that is read as it goes out: the target waits for
+                # the rest of it, and stores nothing when it is left.
+                self._target.forget()
+                outcome.uncertain = False
             # Otherwise the batches stay intended and the next run looks them up.
             if not outcome.uncertain:
                 self._commit(batches, outcome)

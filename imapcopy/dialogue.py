@@ -19,7 +19,7 @@ from imapcopy.account import Account, Token
 from imapcopy.answers import Stage, Verdict, judge, judge_exception
 from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, Refused, Side, error_of_reach
 from imapcopy.responses import Selected
-from imapcopy.wire import Deadline, Response, Wire, WireBroken
+from imapcopy.wire import Deadline, Response, Sink, Wire, WireBroken
 from models import steps
 from models.server_words import KnownBy
 
@@ -156,9 +156,9 @@ class Dialogue:
 
     # Answers
 
-    def read(self, deadline: Deadline) -> Response:
+    def read(self, deadline: Deadline, sink: Sink | None = None) -> Response:
         try:
-            response = self._wire.read(deadline)
+            response = self._wire.read(deadline, sink)
         except WireBroken as broken:
             raise self.lost(str(broken)) from None
         except (OSError, ValueError) as error:
@@ -220,11 +220,11 @@ class Dialogue:
                 raise self.lost("the server's answer has no end")
             untagged.append(response)
 
-    def answers(self, tag: bytes, read: Callable[[Response], T | None]) -> Iterator[T]:
+    def answers(self, tag: bytes, read: Callable[[Response], T | None], sink: Sink | None = None) -> Iterator[T]:
         """What `read` makes of the untagged answers to a command, without what it makes nothing of."""
         deadline = Deadline()
         while True:
-            response = self.read(deadline)
+            response = self.read(deadline, sink)
             if self.finish(response, tag) is not None:
                 return
             try:

@@ -1,6 +1,7 @@
 """One side of a copy: an account and the connection that is open to it now."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from imapcopy.account import Account
 from imapcopy.connection import Connection
-from imapcopy.errors import ConnectionLost
+from imapcopy.errors import ConnectionLost, Stopped
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
 
@@ -25,10 +26,14 @@ TOKENS_IN_VAIN = 4
 class Endpoint(Generic[C]):
     """Opens its connection when first asked, and a fresh one after a loss."""
 
-    def __init__(self, account: Account, open_connection: Callable[[Account], C]) -> None:
+    def __init__(
+        self, account: Account, open_connection: Callable[[Account], C], stop: threading.Event | None = None
+    ) -> None:
         self.account = account
+        self._stop = stop
         self._open = open_connection
         self._connection: C | None = None
+        self._last: C | None = None
         self.dropped_at = time.monotonic()
         """When a connection was last thrown away; an earlier process may have lost one just before this began."""
         self.longest_wait = 0.0
@@ -52,7 +57,16 @@ class Endpoint(Generic[C]):
     def connection(self) -> C:
         if self._connection is None:
             self._connection = self._open(self.account)
+            if self._last:
+                # That a server knows no EXAMINE, or gives no parts of a message, is found out once.
+                self._connection.learn_from(self._last)
+            self._last = self._connection
         return self._connection
+
+    def check_stop(self) -> None:
+        """Raise Stopped when a stop has been asked for: between the parts of what takes long."""
+        if self._stop and self._stop.is_set():
+            raise Stopped
 
     def ask(self, question: Callable[Concatenate[C, P], A], *args: P.args, **named: P.kwargs) -> A:
         """The answer to what may be asked twice: again from its beginning where the session ends with its token."""
@@ -93,22 +107,12 @@ class Endpoint(Generic[C]):
         return self.connection
 
 
-def source_endpoint(account: Account) -> Endpoint[SourceConnection]:
-    last: list[SourceConnection] = []
-
-    def open_connection(account: Account) -> SourceConnection:
-        connection = SourceConnection(account)
-        if last:
-            # That a server knows no EXAMINE is found out once.
-            connection.opens_with = last.pop().opens_with
-        last.append(connection)
-        return connection
-
-    return Endpoint(account, open_connection)
+def source_endpoint(account: Account, stop: threading.Event | None = None) -> Endpoint[SourceConnection]:
+    return Endpoint(account, SourceConnection, stop)
 
 
-def target_endpoint(account: Account) -> Endpoint[TargetConnection]:
-    return Endpoint(account, TargetConnection)
+def target_endpoint(account: Account, stop: threading.Event | None = None) -> Endpoint[TargetConnection]:
+    return Endpoint(account, TargetConnection, stop)
 
 
 def ask_over_both(

@@ -204,10 +204,10 @@ class FolderPass:
                 continue
             yield from reader.load(Wish(self.source, self.key.source_uidvalidity, batch)).identified().letters
 
-    def load_large(self, source: Endpoint[SourceConnection], envelope: Envelope) -> Loaded:
+    def load_large(self, source: Endpoint[SourceConnection], envelope: Envelope, again: Letter | None = None) -> Loaded:
         """Identify a message that will be read in pieces whenever it is sent."""
         reader = SourceReader(source, Allowance(ByteBudget()))
-        return reader.load_large(Wish(self.source, self.key.source_uidvalidity, [envelope]))
+        return reader.load_large(Wish(self.source, self.key.source_uidvalidity, [envelope]), again)
 
     def adopt(self, source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> None:
         """Recognise mail that was at the target before us, so that nothing arrives twice."""
@@ -315,9 +315,11 @@ class FolderPass:
                 letter.terms = replace(letter.terms, mended=mended, refusal=words)
                 return
 
-    def note_gone(self, uid: int) -> None:
-        """The message has left the source while it was being sent."""
-        self._gone.add(uid)
+    def reread(self, loaded: Loaded) -> None:
+        """Note what became of a message that was read once more because it could not be sent as it had been read."""
+        self._gone.update(loaded.gone)
+        self.stay_behind(loaded.unreadable)
+        self._sizes.update((letter.uid, len(letter.raw)) for letter in loaded.letters)
 
     def stay_behind(self, messages: Sequence[GivenUp]) -> None:
         """Commit messages as issues."""

@@ -29,9 +29,10 @@ from imapcopy.errors import (
 from imapcopy.folder_pass import FolderPass, settled_as
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Following, find_departed
+from imapcopy.letter import Letter
 from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, batches
-from imapcopy.read_source import Loaded, NobodyListens, SourceReader, Wish
+from imapcopy.read_source import BROKEN, Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Writer, writer
 from imapcopy.source_connection import SourceConnection
@@ -232,16 +233,25 @@ class GroupPass:
             return
         loaded = folder.load_large(self._source, envelope)
         folder.take(loaded, self._departed or Departed())
+        for letter in loaded.letters:
+            with contextlib.closing(letter):
+                if self._is_sent(folder, letter):
+                    continue
+                # What came was not what had come before: it is gone, or comes whole.
+                reread = folder.load_large(self._source, envelope, letter)
+                folder.reread(reread)
+                if reread.letters and not self._is_sent(folder, letter):
+                    folder.stay_behind([GivenUp(letter.uid, "source_unreadable", "", envelope.size, envelope.arrived)])
+
+    def _is_sent(self, folder: FolderPass, letter: Letter) -> bool:
+        """Send a large message; whether the source still gave what it had given."""
         try:
-            if loaded.letters:
-                folder.delivery.send(loaded.letters)
+            folder.delivery.send([letter])
         except MigrationError as error:
-            if error.side == "source":
-                # The target waits for the rest of the octets, and stores nothing of them when it is left.
-                self._target.forget()
-            if not (error.side == "source" and isinstance(error, MessageError)):
+            if not (error.side == "source" and (isinstance(error, MessageError) or error.cause_id in BROKEN)):
                 raise
-            folder.note_gone(envelope.uid)
+            return False
+        return True
 
     def _transfer(self, todo: Mapping[bytes, Sequence[Envelope]], allowance: Allowance) -> None:
         capacity = self._options.capacity.within(self._options.known)

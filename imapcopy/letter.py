@@ -42,6 +42,11 @@ class Letter:
             # Worth reading back in any case: there are few, and much is in them.
             self.digest, self.hazardous = self.raw.identify()[0], True
 
+    def close(self) -> None:
+        """Nobody needs its content any more."""
+        if isinstance(self.raw, Distant):
+            self.raw.close()
+
     @property
     def uid(self) -> int:
         return self.envelope.uid

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from imapcopy.distant import Distant, is_large
+from imapcopy.distant import Distant, identified, is_large
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import FolderError, MessageError
 from imapcopy.grammar import encode_mailbox
-from imapcopy.identity import Identification, core_digest, digest, tolerant_digest
+from imapcopy.identity import core_digest, digest, tolerant_digest
 from imapcopy.plan import Envelope
 from imapcopy.repair import repaired_forms
 from imapcopy.responses import sendable_flags
@@ -101,8 +101,8 @@ def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) ->
     ]
     for envelope in large:
         # One that is gone meanwhile is no candidate.
-        with suppress(MessageError):
-            read = Identification(connection.pieces(envelope.uid))
+        with suppress(MessageError), connection.of_the_folder():
+            read = identified(connection, envelope.uid, envelope.size)
             found.append(_fingerprint(envelope, read.digests(), read.size))
     return found
 

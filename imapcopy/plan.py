@@ -57,6 +57,11 @@ def is_too_large(size: int, limit: int | None) -> bool:
     return limit is not None and size > limit + limit // 10 + ESTIMATE_BYTES
 
 
+def falls_short(octets: int, told: int) -> bool:
+    """Whether what came of a message is less than its RFC822.SIZE lets expect, even if that is an estimate."""
+    return told > octets + octets // 10 + ESTIMATE_BYTES
+
+
 def batches(envelopes: Sequence[Envelope], max_messages: int, max_bytes: int) -> Iterator[list[Envelope]]:
     """Cut into batches of at most so many messages and bytes; a larger message goes alone."""
     batch: list[Envelope] = []

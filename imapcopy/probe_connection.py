@@ -53,7 +53,7 @@ class ProbeConnection(TargetConnection):
         found: dict[int, str] = {}
         for uid_set, _ in uid_sets(uids):
             items = f" (UID BODY.PEEK[HEADER.FIELDS ({FIELD})])".encode("ascii")
-            with self._of_the_folder():
+            with self.of_the_folder():
                 found.update(self._dialogue.answers(self._dialogue.send(b"UID FETCH " + uid_set + items), _token))
         return found
 

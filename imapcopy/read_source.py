@@ -37,6 +37,8 @@ TRIES = 3
 FAILURES_IN_A_ROW = 3
 """So many messages that fail one after the other without a telling reason are the server's fault, not theirs."""
 
+BROKEN = {"connection_dropped", "timeout"}
+"""Failures of which a message may be the reason, if it breaks every connection over which it is asked for."""
 _UNTELLING = {"mailbox_unavailable", "client_bug", "protocol_unsupported", "unclassified"}
 
 
@@ -250,18 +252,27 @@ class SourceReader:
         self._drop_substitutes(loaded)
         return loaded
 
-    def load_large(self, wish: Wish) -> Loaded:
-        """Identify a message that is too large to be held; it is read again, in pieces, when it is sent."""
+    def load_large(self, wish: Wish, again: Letter | None = None) -> Loaded:
+        """Identify a message that is too large to be held; it is read again, in pieces, when it is sent.
+
+        `again` is one of which other octets came then: it is fetched whole, and kept for the next sending.
+        """
         loaded = Loaded(wish.folder)
         [envelope] = wish.envelopes
         # Once to identify it, once to send it.
         self._source.account.admission.may_read([2 * envelope.size])
-        letter = Letter(envelope, Distant(self._source, wish.folder, wish.uidvalidity, envelope.uid))
+        content = Distant(self._source, wish.folder, wish.uidvalidity, envelope.uid, envelope.size)
+        letter = again or Letter(envelope, content)
         try:
+            if isinstance(letter.raw, Distant) and again:
+                letter.raw.read_whole()
             letter.identify()
-        except MessageError as error:
+        except (MigrationError, Refused) as error:
+            failure = self._of_the_message(error, wish) if isinstance(error, Refused) else error
+            if not isinstance(failure, MessageError) and failure.cause_id not in _UNTELLING | BROKEN:
+                raise
             self._open(wish)
-            self._absent(envelope, loaded, error)
+            self._absent(envelope, loaded, failure)
             return loaded
         if not letter.raw:
             self._absent(envelope, loaded)
@@ -283,9 +294,7 @@ class SourceReader:
                 failure = lost
                 self._reopen(lost, wish)
             except Refused as refused:
-                failure = self._source.connection.failure(refused, "fetch", wish.folder.name)
-                if not isinstance(failure, MessageError) and failure.cause_id not in _UNTELLING:
-                    raise failure from None
+                failure = self._of_the_message(refused, wish)
         if failure is None:
             raise AssertionError("a message that was not delivered has a failure")
         if not isinstance(failure, MessageError):
@@ -293,6 +302,13 @@ class SourceReader:
             if self._failed_in_a_row >= FAILURES_IN_A_ROW:
                 raise failure
         self._absent(envelope, loaded, failure)
+
+    def _of_the_message(self, refused: Refused, wish: Wish) -> MigrationError:
+        """What a refusal means that is given to one message alone; raised where it means more than that message."""
+        failure = self._source.connection.failure(refused, "fetch", wish.folder.name)
+        if not isinstance(failure, MessageError) and failure.cause_id not in _UNTELLING:
+            raise failure from None
+        return failure
 
     def _fetch(self, due: dict[int, Envelope], loaded: Loaded) -> None:
         """Take every message that comes out of `due`; one that does not come stays there."""
@@ -302,12 +318,13 @@ class SourceReader:
                 self._failed_in_a_row = 0
 
     def _absent(self, envelope: Envelope, loaded: Loaded, failure: MigrationError | None = None) -> None:
-        """Nothing was delivered: the message is gone, or the server cannot read it."""
+        """Nothing was delivered: the message is gone, or the server cannot read it, or we cannot keep it."""
         if self._listed([envelope.uid]):
+            is_ours = failure is not None and failure.cause_id == "no_room_here"
             loaded.unreadable.append(
                 GivenUp(
                     envelope.uid,
-                    "source_unreadable",
+                    "no_room_here" if is_ours else "source_unreadable",
                     failure.server_text if failure else "",
                     envelope.size,
                     envelope.arrived,

@@ -23,6 +23,7 @@ _SCANNED = re.compile(
 )
 _FETCH = re.compile(rb"\d+\s+FETCH\b", re.IGNORECASE)
 _BODY = re.compile(rb"\d+ FETCH \(UID ([1-9]\d{0,8}|[1-3]\d{9}) BODY\[\] \Z")
+_PIECE = re.compile(rb"BODY\[\](?:<(\d{1,12})[\d.]{0,13}>)?\Z")
 _LARGEST_UID = (1 << 32) - 1
 _LARGEST_SIZE = 1 << 40
 """No message has a terabyte; sums of sizes must fit into a database."""
@@ -70,6 +71,23 @@ class Message:
 
     uid: int
     raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a message as the server delivered it: `start` is None where it says that it is all of it.
+
+    `passed_on` octets went to a `Sink` instead.
+    """
+
+    uid: int
+    start: int | None
+    raw: bytes | None
+    passed_on: int = 0
+
+    @property
+    def octets(self) -> int:
+        return self.passed_on or len(self.raw or b"")
 
 
 def fetched(response: Response) -> dict[bytes, Token] | None:
@@ -155,14 +173,15 @@ def _with_content(response: Response, name: bytes) -> Message | None:
     return Message(_uid(values[b"UID"]), raw if isinstance(raw, bytes) else None)
 
 
-def piece(response: Response) -> Message | None:
-    """A part of a message's content: `BODY[]<0>`; None for a response that carries none."""
+def piece(response: Response) -> Piece | None:
+    """A part of a message's content, `BODY[]<0>`, or all of it; None for a response that carries none."""
     values = fetched(response)
-    name = next((key for key in values if key.startswith(b"BODY[]<")), None) if values else None
-    if values is None or name is None or b"UID" not in values:
+    found = next((match for key in values or () if (match := _PIECE.match(key))), None)
+    if values is None or found is None or b"UID" not in values:
         return None
-    raw = values[name]
-    return Message(_uid(values[b"UID"]), raw if isinstance(raw, bytes) else None)
+    raw = values[found[0]]
+    start = int(found[1]) if found[1] else None
+    return Piece(_uid(values[b"UID"]), start, raw if isinstance(raw, bytes) else None, response.passed_on)
 
 
 def message_id(response: Response) -> tuple[int, str] | None:

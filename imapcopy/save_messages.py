@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from imapcopy.account import Account
-from imapcopy.distant import Distant
+from imapcopy.distant import Distant, Spool
 from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import FolderError, MessageError, MigrationError, is_of_the_folder
 from imapcopy.folders import Folder
 from imapcopy.identity import PIECE_BYTES, Identification
+from imapcopy.plan import falls_short
 from imapcopy.source_connection import SourceConnection
 
 Outcome = Literal["saved", "kept", "gone", "unreadable", "changed"]
@@ -62,24 +63,29 @@ def _save_folder(
         if folder is None or original.uid not in sizes:
             yield original, absent
         else:
-            yield original, _save(source, folder, original, empty=not sizes[original.uid])
+            yield original, _save(source, folder, original, sizes[original.uid])
 
 
-def _save(source: Endpoint[SourceConnection], folder: Folder, original: Original, *, empty: bool) -> Outcome:
-    """From piece to piece into a file beside, which takes the name when it is whole."""
+def _save(source: Endpoint[SourceConnection], folder: Folder, original: Original, told: int) -> Outcome:
+    """As it comes into a file beside, which takes the name when it is whole."""
     beside = original.path.with_name(original.path.name + ".part")
     original.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    read = Identification()
+    content = Distant(source, folder, original.uidvalidity, original.uid, told)
     try:
         # Mail is nobody's business but the reader's.
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            for piece in Distant(source, folder, original.uidvalidity, original.uid):
-                read.update(piece)
-                file.write(piece)
-        if not (read.size or empty):
+        with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b") as file:
+            with source.connection.of_the_folder():
+                spool = content.fetch_into(Spool(file))
+            if spool.failure:
+                raise spool.failure
+            read = Identification(spool)
+        if told and not read.size:
             return "unreadable"
         if original.digest not in (None, read.digests()[0]):
             return "changed"
+        if original.digest is None and falls_short(read.size, told):
+            # Only the beginning, as far as anybody knows.
+            return "unreadable"
         beside.replace(original.path)
     except (FolderError, MessageError):
         return "unreadable"

@@ -76,7 +76,7 @@ class TargetConnection(Connection):
 
     def read_back(self, uids: Iterable[int]) -> Iterator[Message]:
         """messages(), where a refusal is a failure of the folder: nothing may be concluded from what is missing."""
-        with self._of_the_folder():
+        with self.of_the_folder():
             yield from self.messages(uids)
 
     def look_back(self, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:

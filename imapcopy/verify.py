@@ -17,7 +17,7 @@ from typing import NamedTuple
 from imapcopy import distant
 from imapcopy.account import Account
 from imapcopy.arrival import Arrival, is_kept_everywhere
-from imapcopy.distant import is_large
+from imapcopy.distant import identified, is_large
 from imapcopy.endpoint import ask_over_both, source_endpoint, target_endpoint
 from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.flight import Fetched, FetchRequest
@@ -25,7 +25,7 @@ from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import Identification, alteration, alteration_of_repaired, digest
 from imapcopy.look_up import fingerprints
-from imapcopy.plan import Envelope, batches, groups
+from imapcopy.plan import Envelope, batches, falls_short, groups
 from imapcopy.responses import Message, sendable_flags
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
@@ -304,6 +304,10 @@ class _Comparison:
                         entry, sendable_flags(sent.flags, keywords) - (dropped or frozenset()), found.flags
                     )
             self._compare_arrival(entry, sent, found)
+            octets = self._octets(entry)
+            if falls_short(found.size if octets is None else octets, sent.size):
+                # Asked for twice, and all of it at once: there is no more to be had.
+                self._verdict.altered["cut_at_source"] += 1
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
             self._doubtful.append(entry)
 
@@ -436,7 +440,8 @@ class _Comparison:
         """The same for a message that is never held: what tells is how far its digests agree."""
         verdict = self._verdict
         try:
-            stored = Identification(target.pieces(entry.target_uid))
+            with target.of_the_folder():
+                stored = identified(target, entry.target_uid, self._stored[entry.target_uid].size)
         except MessageError:
             target.refresh()
             if target.scan_uids([entry.target_uid]):
@@ -459,10 +464,10 @@ class _Comparison:
     def _original(self, source: SourceConnection, uid: int) -> Identification | None:
         if uid not in self.due.scan or self.due.source is None:
             return None
-        with contextlib.suppress(FolderError, MessageError):
+        with contextlib.suppress(FolderError, MessageError, Refused):
             if source.selected != self.due.source.raw:
                 source.examine(self.due.source)
-            return Identification(source.pieces(uid))
+            return identified(source, uid, self.due.scan[uid].size)
         return None
 
     def _originals(self, source: SourceConnection, wanted: Collection[int]) -> Iterator[Message]:

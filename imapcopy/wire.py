@@ -41,6 +41,8 @@ class Response:
 
     segments: list[bytes]
     literals: list[bytes] = field(default_factory=list)
+    passed_on: int = 0
+    """Octets of literals that went to a `Sink`; in their place stand empty ones."""
 
     def tokens(self) -> list[Token]:
         return grammar.parse(self.segments, self.literals)
@@ -52,6 +54,14 @@ class Response:
     @property
     def octets(self) -> int:
         return sum(map(len, self.segments)) + sum(map(len, self.literals))
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Takes the literals of more than so many octets as they come; what `write` raises leaves the wire out of step."""
+
+    above: int
+    write: Callable[[bytes], object]
 
 
 class LinkSpeed:
@@ -156,8 +166,8 @@ class Wire:
         if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
             raise TimeoutError("timed out: the server took nothing")
 
-    def read(self, deadline: Deadline) -> Response:
-        """Read one response with its literals."""
+    def read(self, deadline: Deadline, sink: Sink | None = None) -> Response:
+        """Read one response with its literals; the large ones go to the sink."""
         response = Response([])
         while True:
             deadline.check()
@@ -167,7 +177,13 @@ class Wire:
                 response.segments.append(line.rstrip(b"\r\n"))
                 return response
             response.segments.append(line[: literal.start()])
-            response.literals.append(self._read_literal(int(literal[1]), deadline))
+            size = int(literal[1])
+            if sink and size > sink.above:
+                self._pass_on(size, sink, deadline)
+                response.passed_on += size
+                response.literals.append(b"")
+            else:
+                response.literals.append(self._read_literal(size, deadline))
 
     def _read_line(self, deadline: Deadline) -> bytes:
         searched = self._at
@@ -194,6 +210,19 @@ class Wire:
         start = self._at
         self._at += size
         return self._buffer[start : self._at]
+
+    def _pass_on(self, size: int, sink: Sink, deadline: Deadline) -> None:
+        if size > MAX_LITERAL_BYTES:
+            raise WireBroken(f"the server announced {size} bytes at once")
+        deadline.allow(size)
+        while size:
+            deadline.check()
+            if self._at == len(self._buffer):
+                self._fill()
+            piece = self._buffer[self._at : self._at + size]
+            self._at += len(piece)
+            size -= len(piece)
+            sink.write(piece)
 
     def _read_large(self, size: int, deadline: Deadline) -> bytes:
         # Read into the place where it stays: to join pieces would hold a large message twice.

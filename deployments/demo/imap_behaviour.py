@@ -136,7 +136,16 @@ class Behaviour:
     reserved_names: frozenset[str] = frozenset()  # cannot be created
     refused_in_names: str = ""  # characters that no created folder may have
     uid_place: Literal["first", "last", "either"] = "first"  # of UID in an answer to FETCH
-    bodies: Literal["right", "refused", "omitted"] = "right"  # how FETCH answers for what is `unreadable`
+    # How FETCH answers for what is `unreadable`; "set refused": nothing else of what it was asked for comes either.
+    bodies: Literal["right", "refused", "set refused", "omitted"] = "right"
+    # A FETCH of a part: the whole message under the part's name (Tencent Exmail) or under its own, or its first octets.
+    partial: Literal["right", "ignored", "unlabelled", "from the start"] = "right"
+    part_octets: int | None = None  # so many at most, whatever was asked for
+    parts_end_at: int | None = None  # nothing from that octet on
+    delivers: Callable[[bytes], bytes] | None = None  # what FETCH makes of a message's octets, in any form
+    bodies_a_session: int | None = None  # so many are fetched, then the session ends
+    commands_a_session: int | None = None  # after the login
+    session_ended: str = "Session expired"  # the BYE then
     peek_marks_seen: bool = False  # FETCH of a body does so in every form, in a folder that is open for writing
     demands_line_end: bool = False  # APPEND of a message without a final CRLF is BAD
     stores_once: bool = False  # the same octets in the same folder are stored once, and no word is said of it

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from deployments.demo.imap_behaviour import Behaviour
 from deployments.demo.imap_grammar import Arguments, Literal, Malformed, date_time_text
 from deployments.demo.imap_store import Message
 
@@ -12,6 +13,7 @@ _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _EMPTY_HEADER = re.compile(rb"\r?\n")
 # A header field with its folded lines; messages that came from elsewhere may end their lines with a bare LF.
 _FIELD = re.compile(rb"[^\n]*\n?(?:[ \t][^\n]*\n?)*")
+_AS_ASKED = Behaviour()
 _OLD_NAMES = {"RFC822": ("", False), "RFC822.HEADER": ("HEADER", True), "RFC822.TEXT": ("TEXT", False)}
 
 
@@ -26,9 +28,18 @@ class Body:
     start: int = 0
     length: int | None = None
 
-    def text_of(self, raw: bytes) -> bytes:
-        text = section_of(raw, self.section, self.fields)
-        return text if self.length is None else text[self.start : self.start + self.length]
+    def answer(self, raw: bytes, how: Behaviour) -> tuple[str, bytes]:
+        """What the answer is named, and the octets that are delivered."""
+        text = section_of(how.delivers(raw) if how.delivers else raw, self.section, self.fields)
+        if self.length is None or how.partial == "ignored":
+            return self.label, text
+        if how.partial == "unlabelled":
+            return self.label.partition("<")[0], text
+        length = min(self.length, how.part_octets or self.length)
+        start = 0 if how.partial == "from the start" else self.start
+        if how.parts_end_at is not None:
+            text = text[: how.parts_end_at]
+        return self.label, text[start : start + length]
 
 
 # Everything but a body is known by its name alone.
@@ -101,6 +112,7 @@ def fetch_answer(
     number: int,
     message: Message,
     items: Sequence[Item],
+    how: Behaviour = _AS_ASKED,
     *,
     lost: str | None = None,
     size: int | None = None,
@@ -118,8 +130,8 @@ def fetch_answer(
         elif item == "X-GM-LABELS":
             text += f"X-GM-LABELS ({' '.join(labels)}) "
         elif isinstance(item, Body):
-            body = item.text_of(message.raw)
-            pieces += [f"{text}{item.label} {{{len(body)}}}\r\n".encode("latin-1"), Literal(body)]
+            label, body = item.answer(message.raw, how)
+            pieces += [f"{text}{label} {{{len(body)}}}\r\n".encode("latin-1"), Literal(body)]
             text = " "
         else:
             told = size if item == "RFC822.SIZE" and size is not None else _value(message, item)

@@ -209,24 +209,29 @@ def fetch(session: Session, args: Arguments) -> str:
         isinstance(item, Body) and not (item.peek and not session.behaviour.peek_marks_seen) for item in items
     )
     told = _changed_flags(session, chosen, lambda flags: flags | {"\\Seen"}) if marks_seen else chosen
+    how = session.behaviour
+    bodies = any(isinstance(item, Body) for item in items)
+    if bodies and how.unreadable and how.bodies == "set refused" and any(how.unreadable(m.raw) for _, m in chosen):
+        raise Refused("[UNAVAILABLE] UID FETCH Server error while fetching messages")
     cut = session.striking if session.striking and session.striking.action is Action.CUT else None
     for count, ((number, before), (_, message)) in enumerate(zip(chosen, told, strict=True), start=1):
         if cut and count == cut.cut_message:
-            _cut(session, fetch_answer(number, message, items), cut.cut_at)
+            _cut(session, fetch_answer(number, message, items, how), cut.cut_at)
         if message.flags != before.flags:
             session.write_message(number, message, items if "FLAGS" in items else [*items, "FLAGS"])
         else:
-            how = session.behaviour
-            if how.poison and how.poison(message.raw) and any(isinstance(item, Body) for item in items):
+            if how.poison and how.poison(message.raw) and bodies:
                 raise Hangup
+            if bodies:
+                session.count_body()
             unreadable = bool(how.unreadable and how.unreadable(message.raw))
-            if unreadable and how.bodies == "refused" and any(isinstance(item, Body) for item in items):
+            if unreadable and how.bodies == "refused" and bodies:
                 raise Refused("[UNAVAILABLE] UID FETCH Server error while fetching messages")
             size = how.told_size(message.raw) if how.told_size else None
             lost = ("" if how.bodies == "omitted" else "NIL") if unreadable else None
             labels = session.labels_of(message) if "X-GM-LABELS" in items else ()
             told_items = _in_order(items, how.uid_place, number)
-            session.out.writelines(fetch_answer(number, message, told_items, lost=lost, size=size, labels=labels))
+            session.out.writelines(fetch_answer(number, message, told_items, how, lost=lost, size=size, labels=labels))
     return "That is all"
 
 

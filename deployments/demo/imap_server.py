@@ -46,6 +46,7 @@ class ImapServer:
         self.sessions: set[Session] = set()
         self.taken = 0  # connections so far
         self.connections = self.most_connections = 0  # open now, and at once at most, as the server counts them
+        self.octets_sent = 0  # to all clients
         self.late: list[Session] = []  # whose clients are gone, and whose commands are not carried out yet
         self.failures: list[Exception] = []  # what went wrong in the server itself
         self._accounts: dict[str, Account] = {}

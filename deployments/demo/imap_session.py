@@ -34,6 +34,19 @@ class Hangup(Exception):
     """The connection ends here, on purpose."""
 
 
+class _Counted(io.BufferedWriter):
+    """Where the answers to a client go; the server counts their octets as they leave."""
+
+    def __init__(self, raw: Any, server: "ImapServer") -> None:
+        super().__init__(raw, 1 << 17)
+        self._server = server
+
+    def write(self, octets: Any, /) -> int:
+        with self._server.lock:
+            self._server.octets_sent += len(octets)
+        return super().write(octets)
+
+
 class _Nowhere(io.RawIOBase):
     """Where the answers to a client go that is gone."""
 
@@ -121,12 +134,14 @@ class Session:
         self._connection = connection
         self._commands = commands
         self._in = connection.makefile("rb", buffering=1 << 17)
-        self.out = connection.makefile("wb", buffering=1 << 17)
+        self.out: io.BufferedWriter = _Counted(connection.makefile("wb", buffering=0), server)
         self.selected: Selected | None = None
         self.identified = False
         self.condstore = False
         self.idling = False
         self._errors = 0
+        self._bodies = 0  # that were fetched
+        self._commands_begun = 0  # since the login
         self.striking: Fault | None = None  # meets the command that is being carried out
         self._late: list[_Command] = []  # of a client that is gone, still to be carried out
         self._serving: _Command | None = None
@@ -326,6 +341,10 @@ class Session:
             self.server.log.append(entry)
         if entry.verb == "NOOP":
             self.server.looked(self)
+        if self.account and self.behaviour.commands_a_session is not None:
+            self._commands_begun += 1
+            if self._commands_begun > self.behaviour.commands_a_session:
+                self.bye(self.behaviour.session_ended)
         if self.behaviour.before_command:
             self.behaviour.before_command(entry)
         if self.behaviour.latency:
@@ -414,6 +433,12 @@ class Session:
         if command.verb not in ("CAPABILITY", "LOGOUT") and self._throttled():
             raise Refused("[THROTTLED] Request is throttled. Suggested Backoff Time: 2000 milliseconds")
         return usage.carry_out(self, Arguments(command.parts, by_uid=command.by_uid))
+
+    def count_body(self) -> None:
+        """Another body is about to be delivered: the session may be one that ends before."""
+        self._bodies += 1
+        if self.behaviour.bodies_a_session is not None and self._bodies > self.behaviour.bodies_a_session:
+            self.bye(self.behaviour.session_ended)
 
     def report_changes(self) -> None:
         """Tell what changed in the selected folder since it was last told."""

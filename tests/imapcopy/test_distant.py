@@ -1,14 +1,18 @@
 """A message that is too large to be held goes through in pieces, as whole and as singly as any other."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.demo.imap_server import CAPABILITIES, Action, Fault
+from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Received
 from imapcopy import connection as connection_module
 from imapcopy import distant
 from imapcopy.errors import ServerError
@@ -122,6 +126,165 @@ def test_a_source_that_fails_while_a_large_message_is_sent_leaves_no_part_of_it(
     assert all(raw in (mail(1), mail(2), mail(3)) for raw in mailbox.arrived())
     copy()
     mailbox.assert_equal()
+
+
+# Servers that do not deliver what was asked for
+
+
+HUGE = mail(9, b"".join(b"line %06d\r\n" % n for n in range(6000)))
+"""More than a hundred pieces, and more than an estimate of a size may be wrong."""
+
+
+def octets_read(mailbox: Box) -> float:
+    """Octets that the source has sent, as a share of the large message."""
+    return mailbox.old.octets_sent / len(HUGE)
+
+
+def huge_box(mailbox: Box) -> None:
+    for number in (1, 2):
+        mailbox.deliver(number)
+    mailbox.deliver(9, raw=HUGE, flags=["\\Flagged"])
+    mailbox.deliver(3)
+
+
+ODD_SERVERS: dict[str, dict[str, Any]] = {
+    "whole message under the part's name": {"partial": "ignored"},
+    "whole message under its own name": {"partial": "unlabelled"},
+    "the first octets each time": {"partial": "from the start"},
+    "most of each part": {"part_octets": 400},
+    "the first part and no more": {"parts_end_at": 512},
+    "a half of the first part and no more": {"parts_end_at": 256},
+    "nothing in parts": {"parts_end_at": 0},
+    "a size that is too small": {"told_size": lambda raw: max(len(raw) - 999, 7)},
+    "a size that is too large": {"told_size": lambda raw: len(raw) + 999},
+    "the whole message, and a wrong size": {"partial": "ignored", "told_size": lambda raw: len(raw) + 999},
+    "the first octets, of a size that is too small": {"partial": "from the start", "told_size": lambda raw: 2001},
+}
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+@pytest.mark.parametrize("odd", ODD_SERVERS.values(), ids=ODD_SERVERS)
+def test_a_large_message_arrives_whole_whatever_a_server_makes_of_parts(
+    mailbox: Box, copy: Copy, odd: dict[str, Any], side: str
+) -> None:
+    """The source is read at most two and a half times, with all that is said beside; the target's reading back too."""
+    huge_box(mailbox)
+    server = mailbox.old if side == "old" else mailbox.new
+    for name, value in odd.items():
+        setattr(server.behaviour, name, value)
+    copy(deep=side == "new")
+    mailbox.assert_equal()
+    assert (mailbox.altered(), mailbox.issues()) == ("{}", {})
+    assert server.octets_sent < 2.5 * len(HUGE)
+    assert len(server.commands("UID FETCH")) < (700 if "part_octets" in odd else 260)
+    before = mailbox.sent()
+    copy()
+    assert mailbox.sent() == before
+
+
+def test_what_a_server_ignores_once_is_not_asked_of_it_again(mailbox: Box, copy: Copy) -> None:
+    mailbox.old.behaviour.partial = "ignored"
+    for number in range(4):
+        mailbox.deliver(number, raw=mail(number, b"x%d\r\n" % number * 2000))
+    copy()
+    mailbox.assert_equal()
+    asked = [entry.rest for entry in mailbox.old.commands("UID FETCH") if "BODY" in entry.rest]
+    assert [rest.partition(" ")[2] for rest in asked] == ["(UID BODY.PEEK[]<0.512>)", *["(UID BODY.PEEK[])"] * 3]
+    assert mailbox.old.octets_sent < 1.2 * sum(len(raw) for raw in mailbox.arrived())
+
+
+def test_a_server_that_delivers_only_the_beginning_is_told_of_whatever_is_asked(mailbox: Box, copy: Copy) -> None:
+    """What can be had is better than nothing, and no Perfect: not in the pass, and not when all is verified later."""
+    mailbox.old.behaviour.delivers = lambda raw: raw[:3000] if len(raw) > 70_000 else raw
+    mailbox.old.behaviour.told_size = len
+    small, large = mail(5, b"line\r\n" * 20_000), HUGE
+    mailbox.deliver(5, raw=small)
+    mailbox.deliver(9, raw=large)
+    mailbox.deliver(1)
+    copy()
+    assert sorted(mailbox.arrived()) == sorted([small[:3000], large[:3000], mail(1)])
+    assert json.loads(mailbox.altered()) == {"cut_at_source": 2}
+    copy(deep=True)
+    assert json.loads(mailbox.altered())["cut_at_source"] == 2
+
+
+@pytest.mark.parametrize("odd", [{"partial": "ignored"}, {"parts_end_at": 512}], ids=["ignored", "cut"])
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_a_message_that_comes_whole_is_asked_for_again_when_the_connection_breaks_within(
+    mailbox: Box, copy: Copy, odd: dict[str, Any], nth: int
+) -> None:
+    huge_box(mailbox)
+    for name, value in odd.items():
+        setattr(mailbox.old.behaviour, name, value)
+    mailbox.old.behaviour.faults.append(Fault("FETCH", Action.CUT, nth=nth, containing="BODY", cut_at=30_000))
+    with suppress(ServerError):
+        copy()
+    copy()
+    mailbox.assert_equal()
+    assert octets_read(mailbox) < 5
+
+
+def test_a_server_that_breaks_in_the_middle_of_a_whole_message_for_ever_is_not_read_for_ever(
+    mailbox: Box, copy: Copy
+) -> None:
+    huge_box(mailbox)
+    mailbox.old.behaviour.partial = "ignored"
+    mailbox.old.behaviour.faults.append(
+        Fault("FETCH", Action.CUT, containing="3 (UID BODY", cut_at=len(HUGE) - 10, times=None)
+    )
+    copy()
+    assert mailbox.issues() == {3: "source_unreadable"}
+    assert octets_read(mailbox) < 2.5
+    assert sorted(mailbox.arrived()) == [mail(1), mail(2), mail(3)]
+
+
+def test_a_message_whose_pieces_change_between_two_readings_is_fetched_whole(mailbox: Box, copy: Copy) -> None:
+    """Known by all of its pieces, and cut when it is sent: nothing of the cut one is stored, and it is not left out."""
+    huge_box(mailbox)
+    asked = count(1)
+
+    def cut_later(entry: Received) -> None:
+        if entry.verb == "UID FETCH" and "<" in entry.rest and next(asked) == len(HUGE) // 512 + 20:
+            mailbox.old.behaviour.parts_end_at = 512
+
+    mailbox.old.behaviour.before_command = cut_later
+    copy()
+    mailbox.assert_equal()
+
+
+def test_a_large_message_that_is_refused_is_an_issue_and_no_other_suffers(mailbox: Box, copy: Copy) -> None:
+    huge_box(mailbox)
+    mailbox.old.behaviour.unreadable = lambda raw: raw == HUGE
+    mailbox.old.behaviour.bodies = "refused"
+    copy()
+    assert mailbox.issues() == {3: "source_unreadable"}
+    assert sorted(mailbox.arrived()) == [mail(1), mail(2), mail(3)]
+    mailbox.assert_counted()
+
+
+def test_a_machine_without_room_for_a_message_that_comes_whole_says_so(
+    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge_box(mailbox)
+    mailbox.old.behaviour.partial = "ignored"
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115
+    copy()
+    assert mailbox.issues() == {3: "no_room_here"}
+    assert sorted(mailbox.arrived()) == [mail(1), mail(2), mail(3)]
+
+
+def test_nothing_of_a_message_that_is_kept_for_a_moment_can_be_found(mailbox: Box, copy: Copy, tmp_path: Path) -> None:
+    huge_box(mailbox)
+    mailbox.old.behaviour.partial = "ignored"
+    place = tmp_path / "spool"
+    place.mkdir()
+    seen: list[Path] = []
+    mailbox.later(mailbox.new, "APPEND", lambda: seen.extend(place.iterdir()), nth=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(place))
+        copy()
+    mailbox.assert_equal()
+    assert not seen
 
 
 def whole_reads(mailbox: Box, uid: int) -> list[str]:

@@ -23,6 +23,7 @@ from imapcopy import responses
 from imapcopy.account import Account, Server
 from imapcopy.connection import Connection
 from imapcopy.dialogue import Dialogue
+from imapcopy.distant import identified
 from imapcopy.errors import MigrationError, Refused
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
@@ -354,7 +355,7 @@ ACTS: list[tuple[type[Connection], Callable[[Any], object]]] = [
     (SourceConnection, lambda c: c.scan()),
     (SourceConnection, lambda c: c.scan_uids([1, 2, 9])),
     (SourceConnection, lambda c: list(c.messages([1, 2, 3]))),
-    (SourceConnection, lambda c: list(c.pieces(1))),
+    (SourceConnection, lambda c: identified(c, 1, 9)),
     (SourceConnection, lambda c: c.message_ids([1, 2])),
     (SourceConnection, lambda c: c.refresh()),
     (SourceConnection, lambda c: c.close()),
