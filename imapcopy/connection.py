@@ -17,11 +17,13 @@ from imapcopy.dialogue import Dialogue, can_quote
 from imapcopy.errors import FolderError, MessageError, MigrationError, Refused, Side
 from imapcopy.flight import BODY_ITEMS, SCAN_ITEMS, uid_sets
 from imapcopy.folders import Folder
+from imapcopy.heading import HEADING_FIELDS, heading_of
 from imapcopy.identity import may_be_cut
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Piece, Selected
 from imapcopy.sign_in import TokenEnded, connect, sign_in
 from imapcopy.wire import Response, Sink
+from models.ledger_rows import Heading
 from models.providers import Provider, provider_at
 
 PIECE_BYTES = 4 << 20
@@ -397,6 +399,18 @@ class Connection:
             tag = self._dialogue.send(b"UID FETCH " + uid_set + b" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
             with self.of_the_folder():
                 found.update(self._dialogue.answers(tag, responses.message_id))
+        return found
+
+    def headings(self, uids: Iterable[int]) -> dict[int, Heading]:
+        """Subject and sender by UID. For messages that need somebody's eye alone: a copy needs neither."""
+        found: dict[int, Heading] = {}
+        for uid_set, _ in uid_sets(uids):
+            tag = self._dialogue.send(
+                b"UID FETCH " + uid_set + b" (UID BODY.PEEK[HEADER.FIELDS (%b)])" % HEADING_FIELDS
+            )
+            with self._of_the_folder():
+                for uid, fields in self._dialogue.answers(tag, responses.header_fields):
+                    found[uid] = heading_of(fields)
         return found
 
     def quota(self) -> tuple[int, int] | None:

@@ -418,6 +418,7 @@ class Delivery:
             letter.envelope.arrived,
             letter.digest,
             known_by=told.known_by,
+            heading=letter.heading(),
         )
         if broken:
             self._broken_in_a_row.append(given_up)

@@ -1,7 +1,7 @@
 """One pass over one folder: what is known of it on both sides and in the ledger, from the scan to the tally."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
@@ -22,6 +22,7 @@ from imapcopy.repair import repaired
 from imapcopy.responses import FolderStatus, Selected
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
+from imapcopy.tell import Names, name_issues, tell_altered
 from imapcopy.verify import Delivered, Due, Verdict
 from models.ledger import Ledger
 from models.ledger_rows import (
@@ -78,7 +79,9 @@ class FolderPass:
         self._sizes: dict[int, int] = {}
         self._hazardous: set[int] = set()
         self._verified: set[int] = set()
-        self._altered: Counter[str] = Counter()
+        self._altered: dict[str, set[int]] = defaultdict(set)
+        """Source UIDs by what was altered."""
+        self._doubled = 0
         self._read_back = 0
         self.returned: list[Returned] = []
         """Read, and not sent: their copies are elsewhere at the target."""
@@ -191,9 +194,10 @@ class FolderPass:
         left = {envelope.uid for envelope in too_large}
         return [envelope for envelope in todo if envelope.uid not in left]
 
-    def _too_large(self, envelope: Envelope, size: int, digest: bytes | None = None) -> GivenUp:
+    def _too_large(self, envelope: Envelope, size: int, letter: Letter | None = None) -> GivenUp:
         told = f"{self._limit_of} {self._limit}"
-        return GivenUp(envelope.uid, "message_too_large", told, size, envelope.arrived, digest)
+        given_up = GivenUp(envelope.uid, "message_too_large", told, size, envelope.arrived)
+        return replace(given_up, digest=letter.digest, heading=letter.heading()) if letter else given_up
 
     def _letters(self, source: Endpoint[SourceConnection], envelopes: Sequence[Envelope]) -> Iterator[Letter]:
         # One batch at a time, and nothing is kept of it: no allowance is needed.
@@ -268,7 +272,7 @@ class FolderPass:
             self._digests |= self._recorded_digests
         for letter in letters:
             if self._limit is not None and len(letter.raw) > self._limit:
-                self.stay_behind([self._too_large(letter.envelope, len(letter.raw), letter.digest)])
+                self.stay_behind([self._too_large(letter.envelope, len(letter.raw), letter)])
                 continue
             if self._known.one_of_equals:
                 if letter.digest in self._digests:
@@ -342,7 +346,7 @@ class FolderPass:
         if changes:
             refused = carry_flags(target.connection, self._ledger, self.delivery, changes)
             self._flags_changed += sum(len(entries) for change, entries in changes.items() if change)
-            self._altered["flags"] += refused
+            self._altered["flags"] |= refused
 
     def due(self) -> Due | None:
         """What has to be re-read from the target."""
@@ -375,8 +379,11 @@ class FolderPass:
             self.delivery.disown(lost)
         if self._deep:
             self._altered.clear()
-            self._read_back = 0
-        self._altered.update(verdict.altered)
+            self._doubled = self._read_back = 0
+        for name, uids in verdict.alterations.items():
+            self._altered[name] |= uids
+        self._altered["doubled"].update(verdict.doubled)
+        self._doubled += verdict.doubled.total()
         self._read_back += verdict.read_back
         self._verified.update(
             batch.id for batch in due.recorded if any(e.source_uid not in lost for e in batch.entries)
@@ -387,13 +394,25 @@ class FolderPass:
         """Set the flags that the target's server ignored when it stored the messages."""
         if verdict.bare:
             restored = restore_flags(target.connection, self._ledger, self.delivery, verdict.bare)
-            self._altered["flags"] -= restored
+            sources = {e.target_uid: e.source_uid for batch in self.delivery.recorded for e in batch.entries}
+            self._altered["flags"] -= {sources[uid] for uid in restored}
 
     def count_doubles(self) -> None:
         """Look whether something that had to be sent again has arrived both times: then it is said."""
         told = 0 if self._deep else self.delivery.sent_again.told
-        if (found := self.delivery.sent_again.stored_twice() - told) > 0:
-            self._altered["doubled"] += found
+        twice = self.delivery.sent_again.stored_twice()
+        if len(twice) > told:
+            self._altered["doubled"] |= twice
+            self._doubled += len(twice) - told
+
+    def tell(self, source: Endpoint[SourceConnection]) -> None:
+        """Write down which messages were altered, and what people call these and those that stay behind."""
+        names = Names(source, self.source, self.key.source_uidvalidity, wanted=self._ledger.keeps_subjects)
+        if any(self._altered.values()):
+            targets = {e.source_uid: e.target_uid for batch in self.delivery.recorded for e in batch.entries}
+            tell_altered(self._ledger, self.id, self._altered, targets, self._everything, names)
+        if self.issues or self.delivery.given_up:
+            name_issues(self._ledger, self.id, names)
 
     def _is_fresh(self, batch: BatchRecord) -> bool:
         return batch.state == BatchState.CONFIRMED and batch.id not in self._verified
@@ -427,12 +446,12 @@ class FolderPass:
             self.id,
             tally,
             self._verified,
-            +self._altered,
+            {"doubled": self._doubled} if self._doubled else {},
             self._read_back,
             self._moved,
             self._flags_changed,
             outdated,
-            afresh=self._deep,
+            afresh=self._altered if self._deep else None,
         )
 
 

@@ -350,21 +350,21 @@ def flag_changes(
 
 def carry_flags(
     target: TargetConnection, ledger: Ledger, delivery: Delivery, changes: Mapping[FlagChange, Sequence[Entry]]
-) -> int:
-    """Change flags at the target, and commit it; returns how many messages do not have them, read from there."""
-    refused = 0
+) -> set[int]:
+    """Change flags at the target, and commit it; returns the source UIDs of what has them not, read from there."""
+    refused: set[int] = set()
     if any(changes):
         delivery.look_up.opened()
         for change, entries in changes.items():
             # Another runner may have taken over, and the member may have changed them since.
             ledger.keep_lease()
-            refused += _carry(target, change, {entry.target_uid for entry in entries})
+            refused |= _carry(target, change, {entry.target_uid: entry.source_uid for entry in entries})
     delivery.note_flags({entry.source_uid: entry.flags for entries in changes.values() for entry in entries})
     return refused
 
 
-def restore_flags(target: TargetConnection, ledger: Ledger, delivery: Delivery, bare: Mapping[int, Bare]) -> int:
-    """Set flags that a server ignored when it stored the messages; returns how many have all of theirs now.
+def restore_flags(target: TargetConnection, ledger: Ledger, delivery: Delivery, bare: Mapping[int, Bare]) -> set[int]:
+    """Set flags that a server ignored when it stored the messages; returns the UIDs of those that have all of theirs.
 
     Only adds: what the member has set meanwhile stays.
     """
@@ -376,7 +376,7 @@ def restore_flags(target: TargetConnection, ledger: Ledger, delivery: Delivery, 
     for flags, uids in sorted(alike.items(), key=lambda item: len(item[1])):
         ledger.keep_lease()
         _store(target, flags, uids, add=True)
-    return sum(_folded(e.flags) == _folded(bare[e.uid].expected) for e in target.scan_uids(bare))
+    return {e.uid for e in target.scan_uids(bare) if _folded(e.flags) == _folded(bare[e.uid].expected)}
 
 
 def _store(target: TargetConnection, flags: Flags, uids: Collection[int], *, add: bool) -> None:
@@ -388,14 +388,15 @@ def _store(target: TargetConnection, flags: Flags, uids: Collection[int], *, add
             raise failure from None
 
 
-def _carry(target: TargetConnection, change: FlagChange, uids: Collection[int]) -> int:
+def _carry(target: TargetConnection, change: FlagChange, uids: Mapping[int, int]) -> set[int]:
+    """`uids` are source UIDs by those at the target."""
     for flags, add in ((change.add, True), (change.remove, False)):
         if flags:
             _store(target, flags, uids, add=add)
     if not change:
-        return 0
+        return set()
     found = target.scan_uids(uids)
-    return sum(not (_folded(change.add) <= _folded(e.flags)) or bool(change.remove & e.flags) for e in found)
+    return {uids[e.uid] for e in found if not _folded(change.add) <= _folded(e.flags) or change.remove & e.flags}
 
 
 def _beyond(some: Flags, others: Flags) -> Flags:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from imapcopy.arrival import Arrival, arrival
 from imapcopy.distant import Distant
+from imapcopy.heading import heading_of
 from imapcopy.identity import digest_and_hazard
 from imapcopy.plan import Envelope
 from imapcopy.repair import Repaired
-from models.ledger_rows import Entry
+from models.ledger_rows import Entry, Heading
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,10 @@ class Letter:
 
     def _beginning(self) -> bytes:
         return self.raw if isinstance(self.raw, bytes) else next(iter(self.raw), b"")
+
+    def heading(self) -> Heading | None:
+        """Subject and sender, where the octets are at hand."""
+        return heading_of(self.raw) if isinstance(self.raw, bytes) else None
 
     def entry(self, target_uid: int = 0) -> Entry:
         """What the ledger keeps of it."""

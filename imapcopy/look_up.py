@@ -233,12 +233,14 @@ class SentAgain:
         """How many of the messages that may be there twice an earlier pass has counted so."""
         return self._doubt.told if self._doubt else 0
 
-    def stored_twice(self) -> int:
-        """How many of the messages that were sent again have arrived both times."""
+    def stored_twice(self) -> set[int]:
+        """Source UIDs of the messages that were sent again and have arrived both times."""
         if not self._doubt:
-            return 0
-        found = len(match(self._again.values(), self._look_up.candidates(self._doubt.uid, ())))
-        self._doubt = self._doubt._replace(told=max(found, self._doubt.told))
+            return set()
+        found = {
+            entry.source_uid for entry in match(self._again.values(), self._look_up.candidates(self._doubt.uid, ()))
+        }
+        self._doubt = self._doubt._replace(told=max(len(found), self._doubt.told))
         return found
 
     @property

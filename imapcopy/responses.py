@@ -184,16 +184,22 @@ def piece(response: Response) -> Piece | None:
     return Piece(_uid(values[b"UID"]), start, raw if isinstance(raw, bytes) else None, response.passed_on)
 
 
-def message_id(response: Response) -> tuple[int, str] | None:
-    """UID and Message-ID, "" for a message without one."""
+def header_fields(response: Response) -> tuple[int, bytes] | None:
+    """UID and the fields of a header that were asked for; some servers answer with all of it, some with NIL."""
     values = fetched(response)
     name = next((key for key in values if key.startswith(b"BODY[")), None) if values else None
     if values is None or name is None or b"UID" not in values:
         return None
     header = values[name]
-    # Some servers answer with the whole header, some with NIL where there is none.
-    match = _MESSAGE_ID.search(header) if isinstance(header, bytes) else None
-    return _uid(values[b"UID"]), match[1].decode("latin-1") if match else ""
+    return _uid(values[b"UID"]), header if isinstance(header, bytes) else b""
+
+
+def message_id(response: Response) -> tuple[int, str] | None:
+    """UID and Message-ID, "" for a message without one."""
+    if (found := header_fields(response)) is None:
+        return None
+    match = _MESSAGE_ID.search(found[1])
+    return found[0], match[1].decode("latin-1") if match else ""
 
 
 def selected(responses: Iterable[Response]) -> Selected:

@@ -51,17 +51,30 @@ class Bare(NamedTuple):
 
 @dataclass(slots=True)
 class Verdict:
-    """What re-reading found: messages that are not there, and how many the server altered in which way."""
+    """What re-reading found: messages that are not there, and which the server altered in which way."""
 
     lost: set[int] = field(default_factory=set)
     """Source UIDs."""
-    altered: Counter[str] = field(default_factory=Counter)
+    alterations: dict[str, set[int]] = field(default_factory=partial(defaultdict, set))
+    """Source UIDs by what was altered."""
+    doubled: Counter[int] = field(default_factory=Counter)
+    """Second copies at the target, by source UID of what they are copies of."""
     checked: int = 0
     read_back: int = 0
     failure: MigrationError | None = None
     """Why the folder could not be read: nothing else is said of it."""
     bare: dict[int, Bare] = field(default_factory=dict)
     """Messages that the server stored without flags that it ignores when it stores, by target UID."""
+
+    @property
+    def altered(self) -> Counter[str]:
+        """The same in numbers."""
+        return +Counter(
+            {name: len(uids) for name, uids in self.alterations.items()} | {"doubled": self.doubled.total()}
+        )
+
+    def note(self, name: str, uid: int) -> None:
+        self.alterations[name].add(uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +310,8 @@ class _Comparison:
             if entry.target_uid in self._fresh:
                 delivered = self.due.delivered
                 dropped = delivered.keywords_dropped.get(entry.source_uid, frozenset()) if delivered else frozenset()
-                self._verdict.altered.update(_flag_changes(sent, found, keywords, dropped))
+                for change in _flag_changes(sent, found, keywords, dropped):
+                    self._verdict.note(change, entry.source_uid)
                 if sent.arrived == found.arrived:
                     # Where the moment is another, the message under this UID may be.
                     self._note_flags(
@@ -342,12 +356,12 @@ class _Comparison:
         """Moments are compared, not what is written: servers keep other zones."""
         told = self.due.delivered.arrivals.get(entry.source_uid) if self.due.delivered else None
         if told:
-            self._verdict.altered[told.rule] += 1
+            self._verdict.note(told.rule, entry.source_uid)
             if told.moment not in (None, found.arrived):
-                self._verdict.altered["date"] += 1
+                self._verdict.note("date", entry.source_uid)
         elif sent.arrived != found.arrived and (is_kept_everywhere(sent.arrived) or entry.target_uid in self._fresh):
             # What was told instead of a date that is none is not known any more once it has been verified.
-            self._verdict.altered["date"] += 1
+            self._verdict.note("date", entry.source_uid)
 
     def _size(self, entry: Entry) -> int | None:
         """What the message weighed; after an earlier run the source's own number is the best that is known."""
@@ -374,19 +388,19 @@ class _Comparison:
         for some in batches([self._stored[uid] for uid in sorted(by_target)], CHUNK_MESSAGES, CHUNK_BYTES):
             self._read_back(source, target, [by_target[envelope.uid] for envelope in some])
         if self._deep:
-            self._verdict.altered["doubled"] += self._doubled(target, claimed)
-        self._verdict.altered = +self._verdict.altered
+            self._verdict.doubled = self._doubled(target, claimed)
         self._verdict.bare = dict(self._bare())
         return self._verdict
 
-    def _doubled(self, target: TargetConnection, claimed: Collection[int]) -> int:
-        """How many messages stand for nothing and are what we delivered: it was sent twice, or copied over there.
+    def _doubled(self, target: TargetConnection, claimed: Collection[int]) -> Counter[int]:
+        """What stands for nothing and is what we delivered: it was sent twice, or copied over there.
 
-        One that only changed its UID is no double; it does not make up for the one that is missing either.
+        By source UID of what it is: the first of those that are equal. One that only changed its UID is no double; it
+        does not make up for the one that is missing either.
         """
         ours = [entry.target_uid for kind, entry in self._entries if kind == BatchKind.COPIED]
         if not ours:
-            return 0
+            return Counter()
         sizes = {envelope.size for envelope in self._stored.values()}.union(
             size for _, entry in self._entries if (size := self._size(entry))
         )
@@ -399,11 +413,15 @@ class _Comparison:
             if entry.source_uid not in self._verdict.lost
         )
         # What a server rewrote is known by what it made of it.
-        return sum(
-            min(n, max(0, stored[d] + n - (delivered[d] or stored[d])))
-            for d, n in found.items()
-            if d in stored or d in delivered
-        )
+        first: dict[bytes, int] = {}
+        for _, entry in self._entries:
+            first.setdefault(entry.digest, entry.source_uid)
+            first.setdefault(self._digests.get(entry.target_uid, entry.digest), entry.source_uid)
+        doubles: Counter[int] = Counter()
+        for d, n in found.items():
+            if d in stored or d in delivered:
+                doubles[first[d]] += min(n, max(0, stored[d] + n - (delivered[d] or stored[d])))
+        return +doubles
 
     def _read_back(self, source: SourceConnection, target: TargetConnection, entries: Sequence[Entry]) -> None:
         """Compare the bytes; only a difference needs the source's bytes once more, to be named."""
@@ -426,15 +444,20 @@ class _Comparison:
             # Not delivered: gone meanwhile, or there and unreadable. To send the latter again would double it.
             target.refresh()
             listed = {e.uid for e in target.scan_uids(list(by_target))}
-            verdict.lost.update(entry.source_uid for uid, entry in by_target.items() if uid not in listed)
-            verdict.altered["content"] += len(listed)
+            for uid, entry in by_target.items():
+                if uid in listed:
+                    verdict.note("content", entry.source_uid)
+                else:
+                    verdict.lost.add(entry.source_uid)
         for original in self._originals(source, different):
             if original.raw is not None:
                 compared = alteration_of_repaired if original.uid in mended else alteration
                 if name := compared(original.raw, different.pop(original.uid)[0]):
-                    verdict.altered[name] += 1
+                    verdict.note(name, original.uid)
         # What the source refuses or has no more: the digest and the size alone tell in which way it is another.
-        verdict.altered.update(kind for _, kind in different.values() if kind)
+        for uid, (_, kind) in different.items():
+            if kind:
+                verdict.note(kind, uid)
 
     def _read_back_large(self, source: SourceConnection, target: TargetConnection, entry: Entry) -> None:
         """The same for a message that is never held: what tells is how far its digests agree."""
@@ -445,7 +468,7 @@ class _Comparison:
         except MessageError:
             target.refresh()
             if target.scan_uids([entry.target_uid]):
-                verdict.altered["content"] += 1
+                verdict.note("content", entry.source_uid)
             else:
                 verdict.lost.add(entry.source_uid)
             return
@@ -457,9 +480,10 @@ class _Comparison:
         if exact != entry.digest:
             self._digests[entry.target_uid] = exact
             # A NUL that was replaced leaves the same digest: of the two the graver is said.
-            verdict.altered["header_8bit" if original and tolerant == original.digests()[1] else "content"] += 1
+            is_header = original is not None and tolerant == original.digests()[1]
+            verdict.note("header_8bit" if is_header else "content", entry.source_uid)
         elif stored.size != (original.size if original else self._octets(entry) or stored.size):
-            verdict.altered["line_ends"] += 1
+            verdict.note("line_ends", entry.source_uid)
 
     def _original(self, source: SourceConnection, uid: int) -> Identification | None:
         if uid not in self.due.scan or self.due.source is None:

@@ -8,8 +8,8 @@ Every write checks the runner's fencing token first.
 
 import json
 import time
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,9 +22,11 @@ from models.columns import now
 from models.database import reading, writing
 from models.flag_sets import Flags, format_flags, parse_flags
 from models.ledger_rows import (
+    BENIGN,
     DIGEST_BYTES,
     MOVED,
     SEEN_ONCE,
+    Altered,
     Batch,
     BatchKind,
     BatchRecord,
@@ -35,7 +37,9 @@ from models.ledger_rows import (
     FolderCopy,
     FolderKey,
     GivenUp,
+    Heading,
     Intended,
+    MessageAlteration,
     MessageIssue,
     MessageRepair,
     Settled,
@@ -49,17 +53,25 @@ LEASE_FRESH = 0.1
 LEASE_SAFE = 0.5
 """A lease that was renewed within so much of its time cannot have gone to another runner."""
 
+UNLISTED = frozenset({"doubled"})
+"""Alterations that are counted by second copies, of which one message may have several."""
+
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Goes on while the machine sleeps, as the lease does."""
 
 
 class Ledger:
-    """The ledger of one member, written by its one runner."""
+    """The ledger of one member, written by its one runner.
 
-    def __init__(self, engine: Engine, member_id: int, token: int) -> None:
+    Where it `keeps_subjects`, messages that need somebody's eye are written down with subject and sender; else nobody
+    can make it do so.
+    """
+
+    def __init__(self, engine: Engine, member_id: int, token: int, *, keeps_subjects: bool = True) -> None:
         self._engine = engine
         self._member_id = member_id
         self._token = token
+        self.keeps_subjects = keeps_subjects
         self._renewed = float("-inf")
 
     @contextmanager
@@ -221,7 +233,7 @@ class Ledger:
     def advance(self, settled: Sequence[Settled], intended: Sequence[Intended] = ()) -> list[int]:
         """Commit what became of batches, and what is to be sent next; returns the ids of the latter, in order."""
         with self._fenced() as session:
-            return _advance(session, settled, intended)
+            return _advance(session, settled, intended, keeps_subjects=self.keeps_subjects)
 
     def adopt(self, folder_id: int, entries: Sequence[Entry]) -> int:
         """Commit that these source messages were at the target before us; returns the batch's id, 0 for none."""
@@ -243,7 +255,9 @@ class Ledger:
         a copy that stands for two messages would hide a missing one. Returns the ids of new batches by folder.
         """
         with self._fenced() as session:
-            _advance(session, settled, ())
+            _advance(session, settled, (), keeps_subjects=self.keeps_subjects)
+            arrived = [(each.folder_id, each.arrived) for each in settled]
+            _let_alterations_follow(session, left, [*arrived, *rebound.items()], keeps_subjects=self.keeps_subjects)
             for folder_id, source_uids in left.items():
                 _take_out(session, folder_id, source_uids, counted=False)
             return {folder_id: _adopt(session, folder_id, entries) for folder_id, entries in rebound.items()}
@@ -262,7 +276,41 @@ class Ledger:
                 folder = session.get_one(FolderCopy, folder_id)
                 folder.issues += len(messages)
                 session.add(folder)
-                session.add_all(_issue(folder_id, message) for message in messages)
+                session.add_all(_issue(folder_id, each, keeps_subjects=self.keeps_subjects) for each in messages)
+
+    def unnamed_issues(self, folder_id: int) -> dict[int, str]:
+        """Causes of the messages of a folder that stay behind and whose subjects nobody has looked for, by UID."""
+        with reading(self._engine) as session:
+            rows = session.exec(
+                select(MessageIssue.source_uid, MessageIssue.cause)
+                .where(MessageIssue.folder_copy_id == folder_id, col(MessageIssue.subject).is_(None))
+                .order_by(col(MessageIssue.source_uid))
+            )
+            return dict(iter(rows))
+
+    def name_issues(self, folder_id: int, headings: Mapping[int, Heading]) -> None:
+        """Commit subjects and senders of messages that stay behind."""
+        if headings and self.keeps_subjects:
+            with self._fenced() as session:
+                session.connection().execute(
+                    _NAME_ISSUE,
+                    [
+                        {"folder": folder_id, "uid": uid, "its_subject": subject, "its_sender": sender}
+                        for uid, (subject, sender) in headings.items()
+                    ],
+                )
+
+    def note_altered(self, folder_id: int, messages: Sequence[Altered]) -> None:
+        """Commit what became of messages at the target; what is known of one already is neither lost nor told twice."""
+        if messages:
+            with self._fenced() as session:
+                _note_altered(session, folder_id, messages, keeps_subjects=self.keeps_subjects)
+
+    def altered(self, folder_id: int) -> dict[int, MessageAlteration]:
+        """Messages of a folder that arrived otherwise than they were, by source UID."""
+        with reading(self._engine) as session:
+            rows = session.exec(select(MessageAlteration).where(MessageAlteration.folder_copy_id == folder_id))
+            return {row.source_uid: row for row in rows}
 
     def reopen_issues(self) -> int:
         """Forget every given-up message of the member, so that the next pass tries it again; returns how many."""
@@ -300,20 +348,22 @@ class Ledger:
             by_id = {each.folder_id: each for each in finished}
             for some in _chunks(list(by_id), 1000):
                 for folder in session.exec(select(FolderCopy).where(col(FolderCopy.id).in_(some))):
-                    _finish(folder, by_id[_id(folder.id)])
+                    _finish(session, folder, by_id[_id(folder.id)])
                     session.add(folder)
             for each in finished:
                 _forget_issues(session, each)
 
 
-def _advance(session: Session, settled: Sequence[Settled], intended: Sequence[Intended]) -> list[int]:
+def _advance(
+    session: Session, settled: Sequence[Settled], intended: Sequence[Intended], *, keeps_subjects: bool
+) -> list[int]:
     changed: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
     for each in settled:
         numbers = changed[each.folder_id]
         numbers[0] += len(each.arrived)
         numbers[1] += each.size if each.arrived else 0
         numbers[2] += len(each.given_up)
-        session.add_all(_issue(each.folder_id, message) for message in each.given_up)
+        session.add_all(_issue(each.folder_id, some, keeps_subjects=keeps_subjects) for some in each.given_up)
         _note_repairs(session, each.folder_id, each.arrived)
     # By the table and not by its class: this runs for every batch, and objects are four times as dear.
     connection = session.connection()
@@ -365,6 +415,7 @@ def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *,
     """Take messages out of their batches; `counted` among those that are at the source, or gone from there."""
     folder = session.get_one(FolderCopy, folder_id)
     _forget_repairs(session, folder_id, source_uids)
+    _forget_altered(session, folder, source_uids)
     for batch in session.exec(select(Batch).where(Batch.folder_copy_id == folder_id)):
         record = _record(batch)
         kept = [entry for entry in record.entries if entry.source_uid not in source_uids]
@@ -406,20 +457,124 @@ def _columns(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _finish(folder: FolderCopy, finished: Finished) -> None:
-    total = json.loads(folder.altered)
-    if finished.afresh:
-        total = {name: count for name, count in total.items() if name in SEEN_ONCE}
-    for name, count in finished.altered.items():
-        total[name] = total.get(name, 0) + count
-    folder.altered = json.dumps(total, sort_keys=True)
-    folder.read_back = finished.read_back + (0 if finished.afresh else folder.read_back)
+def _finish(session: Session, folder: FolderCopy, finished: Finished) -> None:
+    afresh = finished.afresh is not None
+    if finished.afresh is not None and folder.altered != "{}":
+        _forget_earlier(session, folder, finished.afresh)
+    _count_altered(folder, finished.altered)
+    folder.read_back = finished.read_back + (0 if afresh else folder.read_back)
     folder.gone = format_uids(sorted(finished.tally.gone))
     folder.moved += finished.moved
     folder.flags_changed += finished.flags_changed
     for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "doubt"):
         setattr(folder, name, getattr(finished.tally, name))
     folder.updated_at = now()
+
+
+def _count_altered(folder: FolderCopy, more: Mapping[str, int]) -> None:
+    """Add to what is counted of a folder, or take from it."""
+    if more:
+        total = Counter(json.loads(folder.altered))
+        total.update(more)
+        folder.altered = json.dumps(dict(+total), sort_keys=True)
+
+
+def _altered_rows(session: Session, folder_id: int, uids: Collection[int]) -> dict[int, MessageAlteration]:
+    of_the_folder = select(MessageAlteration).where(MessageAlteration.folder_copy_id == folder_id)
+    return {
+        row.source_uid: row
+        for some in _chunks(list(uids), 1000)
+        for row in session.exec(of_the_folder.where(col(MessageAlteration.source_uid).in_(some)))
+    }
+
+
+def _note_altered(session: Session, folder_id: int, messages: Sequence[Altered], *, keeps_subjects: bool) -> None:
+    known = _altered_rows(session, folder_id, [message.source_uid for message in messages])
+    fresh: Counter[str] = Counter()
+    for each in messages:
+        row = known.get(each.source_uid) or MessageAlteration(
+            folder_copy_id=folder_id, source_uid=each.source_uid, target_uid=each.target_uid, alterations=""
+        )
+        before = _names(row)
+        names = before.union(each.alterations)
+        fresh.update(names - before - UNLISTED)
+        row.target_uid, row.size, row.arrived = each.target_uid, each.size, each.arrived
+        _rename(row, names)
+        if each.heading is not None and keeps_subjects:
+            row.subject, row.sender = each.heading
+        session.add(row)
+    folder = session.get_one(FolderCopy, folder_id)
+    _count_altered(folder, fresh)
+    session.add(folder)
+
+
+def _forget_altered(session: Session, folder: FolderCopy, source_uids: Collection[int]) -> None:
+    """Messages are not there, or stand in another folder now: neither are their alterations."""
+    if folder.altered == "{}":
+        return
+    fewer: Counter[str] = Counter()
+    for row in _altered_rows(session, _id(folder.id), source_uids).values():
+        fewer.subtract(_names(row) - UNLISTED)
+        session.delete(row)
+    _count_altered(folder, fewer)
+    session.add(folder)
+
+
+def _let_alterations_follow(
+    session: Session,
+    left: Mapping[int, Collection[int]],
+    arrived: Iterable[tuple[int, Sequence[Entry]]],
+    *,
+    keeps_subjects: bool,
+) -> None:
+    """A copy that follows its message into another folder is there what it was: altered. `left` as in `follow`."""
+    rows = [row for folder_id, uids in left.items() for row in _altered_rows(session, folder_id, uids).values()]
+    if not rows:
+        return
+    digests = {
+        (batch.folder_copy_id, entry.source_uid): entry.digest
+        for batch in session.exec(
+            select(Batch).where(col(Batch.folder_copy_id).in_({row.folder_copy_id for row in rows}))
+        )
+        for entry in _record(batch).entries
+    }
+    places = [(folder_id, entry) for folder_id, entries in arrived for entry in entries]
+    for row in rows:
+        digest = digests.get((row.folder_copy_id, row.source_uid))
+        place = next((place for place in places if place[1].digest == digest), None)
+        if place is None:
+            continue
+        places.remove(place)
+        folder_id, entry = place
+        moved = Altered(entry.source_uid, entry.target_uid, _names(row), row.size, row.arrived, _heading(row))
+        _note_altered(session, folder_id, [moved], keeps_subjects=keeps_subjects)
+
+
+def _forget_earlier(session: Session, folder: FolderCopy, found: Mapping[str, Collection[int]]) -> None:
+    """All of the folder was read again: what was found before and not now is not so any more."""
+    total = {name: count for name, count in json.loads(folder.altered).items() if name in SEEN_ONCE}
+    counted: Counter[str] = Counter()
+    for row in session.exec(select(MessageAlteration).where(MessageAlteration.folder_copy_id == folder.id)):
+        names = {name for name in _names(row) if name in SEEN_ONCE or row.source_uid in found.get(name, ())}
+        counted.update(names - SEEN_ONCE - UNLISTED)
+        if not names:
+            session.delete(row)
+        elif names != _names(row):
+            _rename(row, names)
+            session.add(row)
+    folder.altered = json.dumps(total | counted, sort_keys=True)
+
+
+def _names(row: MessageAlteration) -> set[str]:
+    return set(row.alterations.split(",")) - {""}
+
+
+def _rename(row: MessageAlteration, names: Collection[str]) -> None:
+    row.alterations, row.benign = ",".join(sorted(names)), BENIGN.issuperset(names)
+
+
+def _heading(row: MessageAlteration) -> Heading | None:
+    return None if row.subject is None else Heading(row.subject, row.sender or "")
 
 
 def _note_repairs(session: Session, folder_id: int, arrived: Sequence[Entry]) -> None:
@@ -484,6 +639,12 @@ _CONFIRM = (
     .values({name: _kept_if_equal(_BATCHES.c[name]) for name in ("source_uids", "digests", "flags")})
 )
 _NOTE_FLAGS = update(_BATCHES).where(_BATCHES.c.id == bindparam("batch_id")).values(flags=bindparam("flags"))
+_ISSUES = SQLModel.metadata.tables["messageissue"]
+_NAME_ISSUE = (
+    update(_ISSUES)
+    .where(_ISSUES.c.folder_copy_id == bindparam("folder"), _ISSUES.c.source_uid == bindparam("uid"))
+    .values(subject=bindparam("its_subject"), sender=bindparam("its_sender"))
+)
 _FORGET = delete(_BATCHES).where(_BATCHES.c.id == bindparam("batch_id"))
 _COUNT = (
     update(_FOLDERS)
@@ -496,7 +657,8 @@ _COUNT = (
 )
 
 
-def _issue(folder_id: int, message: GivenUp) -> MessageIssue:
+def _issue(folder_id: int, message: GivenUp, *, keeps_subjects: bool) -> MessageIssue:
+    subject, sender = message.heading if message.heading and keeps_subjects else (None, None)
     return MessageIssue(
         folder_copy_id=folder_id,
         source_uid=message.source_uid,
@@ -506,6 +668,8 @@ def _issue(folder_id: int, message: GivenUp) -> MessageIssue:
         arrived=message.arrived,
         digest=message.digest,
         known_by=message.known_by,
+        subject=subject,
+        sender=sender,
     )
 
 

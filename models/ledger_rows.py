@@ -18,6 +18,8 @@ MOVED = "moved_at_source"
 
 SEEN_ONCE = frozenset({"flags", "keyword_dropped", "date_received", "date_header", "date_unknown"})
 """Alterations that are looked for right after the copy alone: later the flags are the member's own."""
+BENIGN = frozenset({"final_line_end", "line_ends", "keyword_dropped", "repaired", "date_received", "date_header"})
+"""Alterations that change no letter of the mail."""
 
 
 class BatchState(StrEnum):
@@ -109,6 +111,30 @@ class MessageIssue(SQLModel, table=True):
     """Of a message that has been read."""
     known_by: str = ""
     """What told the cause (`models.server_words.KnownBy`)."""
+    subject: str | None = None
+    """As it is shown; None when nobody has looked, or the admin wants it hidden."""
+    sender: str | None = None
+    at: datetime = Field(default_factory=now)
+
+
+class MessageAlteration(SQLModel, table=True):
+    """One message that arrived otherwise than it was. `FolderCopy.altered` counts them."""
+
+    __table_args__ = (UniqueConstraint("folder_copy_id", "source_uid"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    folder_copy_id: int = Field(foreign_key="foldercopy.id", index=True)
+    source_uid: int = Field(sa_type=WIDE)
+    target_uid: int = Field(sa_type=WIDE)
+    alterations: str
+    """What was altered, with commas, in the order of the alphabet."""
+    benign: bool = False
+    """Each of them is."""
+    size: int = Field(default=0, sa_type=WIDE)
+    arrived: datetime | None = None
+    subject: str | None = None
+    """As it is at the source and as it is shown; None as with an issue."""
+    sender: str | None = None
     at: datetime = Field(default_factory=now)
 
 
@@ -153,6 +179,25 @@ class BatchRecord:
     target_uidnext_before: int
 
 
+class Heading(NamedTuple):
+    """By what people find a message: both as they are shown, "" where there is none."""
+
+    subject: str
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """A message that arrived otherwise than it was, as the engine reports it."""
+
+    source_uid: int
+    target_uid: int
+    alterations: Collection[str]
+    size: int = 0
+    arrived: datetime | None = None
+    heading: Heading | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class GivenUp:
     """A message that stays behind, as the engine reports it."""
@@ -164,6 +209,8 @@ class GivenUp:
     arrived: datetime | None = None
     digest: bytes | None = None
     known_by: str = ""
+    heading: Heading | None = None
+    """Where its octets were at hand."""
 
 
 class Doubt(NamedTuple):
@@ -235,9 +282,10 @@ class FolderTally:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One folder after a pass: which batches were re-read, what the target's server had changed, and the numbers.
+    """One folder after a pass: which batches were re-read, and the numbers.
 
-    `moved` and `flags_changed` are of this pass alone.
+    `altered` counts what is no `Altered` of the ledger: second copies. `moved` and `flags_changed` are of this pass
+    alone.
     """
 
     folder_id: int
@@ -250,5 +298,6 @@ class Finished:
     flags_changed: int = 0
     outdated: Collection[int] = ()
     """Source UIDs of issues whose messages have left the folder."""
-    afresh: bool = False
-    """All of the folder was read again: this replaces what earlier passes found, but for what is `SEEN_ONCE`."""
+    afresh: Mapping[str, Collection[int]] | None = None
+    """Source UIDs by what was altered, where all of the folder was read again: of what earlier passes found only this
+    and what is `SEEN_ONCE` remains."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
-from sqlalchemy import Engine, func
+from sqlalchemy import Engine, func, update
 from sqlmodel import Session, col, select
 
 from models.causes import harmless_causes
 from models.columns import now
 from models.database import reading, writing
 from models.hints import Hint
-from models.ledger_rows import FolderCopy, MessageIssue
+from models.ledger_rows import FolderCopy, MessageAlteration, MessageIssue
 from models.member import (
     Member,
     change_state,
@@ -406,7 +406,7 @@ def parked_members(engine: Engine, name: str) -> list[str]:
 
 
 def purge_credentials(engine: Engine, vault: Vault, name: str) -> int:
-    """Delete every password of a wave for good; returns how many there were."""
+    """Delete every password of a wave for good, and the subjects of its mail; returns how many passwords there were."""
     with reading(engine) as session:
         wave = find_wave(session, name)
         ids = session.exec(select(Member.id).where(Member.wave_id == wave.id)).all()
@@ -416,6 +416,10 @@ def purge_credentials(engine: Engine, vault: Vault, name: str) -> int:
         wave.credentials_purged_at = now()
         session.add(wave)
         session.add(Event(wave_id=_id(wave.id), who="admin", what="vault purge", why=f"{purged} passwords"))
+        folders = select(FolderCopy.id).join(Member).where(Member.wave_id == wave.id)
+        for table in (MessageIssue, MessageAlteration):
+            of_the_wave = update(table).where(col(table.folder_copy_id).in_(folders))
+            session.exec(of_the_wave.where(col(table.subject).is_not(None)).values(subject=None, sender=None))
     return purged
 
 

@@ -1,4 +1,5 @@
-"""The admin's own rules, from `banjia.toml`: which folders are moved, under which names, and what may be repaired.
+"""The admin's own rules, from `banjia.toml`: which folders are moved, under which names, what may be repaired, and
+what the report may tell of single messages.
 
 Pure: text in, rules or a list of mistakes out, each with its line and its cure in both languages.
 """
@@ -16,10 +17,12 @@ ROLES = ("sent", "drafts", "trash", "junk", "archive")
 """Special folders of which a mailbox has one."""
 KINDS = (*ROLES, "virus", "ads", "subscriptions")
 """What a pattern can name by a backslash: `\\Junk`."""
-TABLES = frozenset({"folders", "messages"})
+TABLES = frozenset({"folders", "messages", "report"})
 """The tables of banjia.toml that are rules; everything else there is a setting."""
 
 Repair = Literal["never", "refused"]
+Subjects = Literal["shown", "hidden"]
+"""Whether messages that stay behind or arrive altered are told with subject and sender; if not, neither is kept."""
 
 T = TypeVar("T")
 
@@ -41,6 +44,7 @@ class Rules:
 
     folders: FolderRules = FolderRules()
     repair: Repair = "never"
+    subjects: Subjects = "shown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ def parse_rules(text: str, file: str = "banjia.toml", *, alone: bool = False) ->
         reader.only(document, TABLES)
     folders = reader.table(document, "folders", ("only", "include", "exclude", "rename", "roles"))
     messages = reader.table(document, "messages", ("repair",))
+    report = reader.table(document, "report", ("subjects",))
     rules = Rules(
         FolderRules(
             reader.patterns(folders, "only"),
@@ -97,6 +102,7 @@ def parse_rules(text: str, file: str = "banjia.toml", *, alone: bool = False) ->
             reader.names(folders, "roles", among=ROLES),
         ),
         reader.repair(messages),
+        reader.subjects(report),
     )
     if reader.mistakes:
         raise RulesMistaken(file, sorted(reader.mistakes, key=lambda mistake: mistake.line))
@@ -187,12 +193,24 @@ class _Reader:
                 return "never"
             case "refused":
                 return "refused"
-        self._wrong(
-            ("messages", "repair"),
-            Text("不是可用的值", "is no value that can be used"),
-            Text('请写 "never" 或 "refused"', 'Write "never" or "refused"'),
-        )
+        self._no_such_value("messages", "repair", "never", "refused")
         return "never"
+
+    def subjects(self, table: Mapping[str, Any]) -> Subjects:
+        match table.get("subjects", "shown"):
+            case "shown":
+                return "shown"
+            case "hidden":
+                return "hidden"
+        self._no_such_value("report", "subjects", "shown", "hidden")
+        return "hidden"
+
+    def _no_such_value(self, table: str, key: str, one: str, other: str) -> None:
+        self._wrong(
+            (table, key),
+            Text("不是可用的值", "is no value that can be used"),
+            Text(f'请写 "{one}" 或 "{other}"', f'Write "{one}" or "{other}"'),
+        )
 
     def _wrong(self, path: tuple[str, ...], problem: Text, fix: Text) -> None:
         line = next((self._lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._lines), 1)
@@ -270,6 +288,10 @@ exclude = []
 [messages]
 # 目标服务器因格式拒收的邮件：'never' 不改动，列为未搬邮件；'refused' 只修复被拒收的那一封，并在报告中注明。
 repair = 'never'
+
+[report]
+# 未搬的邮件和被改动的邮件，报告中是否写出主题和发件人：'shown' 写出；'hidden' 不写，也不读取、不保存。
+subjects = 'shown'
 """,
     r"""# Rules for folders and messages. Save as banjia.toml in BANJIA_HOME, or name the file by BANJIA_RULES.
 # Look first: banjia wave plan WAVE shows where each folder goes. Rules count before the first pass: a folder that has
@@ -298,5 +320,10 @@ exclude = []
 # Messages that the new server refuses as malformed: 'never' lists them as not moved; 'refused' repairs just these, and
 # the report says so.
 repair = 'never'
+
+[report]
+# Whether messages that were not moved or were altered are told with subject and sender: 'shown', or 'hidden': then they
+# are neither read nor kept.
+subjects = 'shown'
 """,
 )

@@ -42,7 +42,7 @@ def migrate_member(member_id: int, email: str, reopen_issues: bool = False) -> s
 
     def move(kept: Store, member: Member, places: Places) -> MemberState:
         token = member.lease_token
-        ledger = Ledger(kept.engine, member_id, token)
+        ledger = Ledger(kept.engine, member_id, token, keeps_subjects=kept.rules.subjects == "shown")
         if reopen_issues:
             ledger.reopen_issues()
         watch = Watch(policy.STOP, lambda messages: lifecycle.member_found(kept.engine, member_id, token, messages))

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pytest
 
 from deployments.demo.imap_server import Action, Fault
 from imapcopy.target_connection import TargetConnection
-from imapcopy.verify import Verdict, verify_mailbox
+from imapcopy.verify import verify_mailbox
 from models.ledger import Ledger
 from tests.imapcopy.world import Box, account_at, mail, moment
 
@@ -24,9 +25,18 @@ def moved(mailbox: Box) -> Box:
     return mailbox
 
 
-def verdict(box: Box, *, deep: bool = True) -> Verdict:
-    """All folders together."""
-    together = Verdict()
+@dataclass
+class Together:
+    """What verdicts say of all folders."""
+
+    lost: set[int] = field(default_factory=set)
+    altered: Counter[str] = field(default_factory=Counter)
+    checked: int = 0
+    read_back: int = 0
+
+
+def verdict(box: Box, *, deep: bool = True) -> Together:
+    together = Together()
     for one in verify_mailbox(
         account_at(box.old, box.source_user),
         account_at(box.new, box.target_user),

@@ -16,6 +16,7 @@ from models.database import reading
 from models.flag_sets import Flags
 from models.ledger import Ledger
 from models.ledger_rows import (
+    Altered,
     Batch,
     BatchKind,
     BatchState,
@@ -26,12 +27,13 @@ from models.ledger_rows import (
     FolderKey,
     FolderTally,
     GivenUp,
+    Heading,
     Intended,
     MessageIssue,
     MessageRepair,
     Settled,
 )
-from models.member import LeaseLost, lease_seconds, take_lease
+from models.member import LeaseLost, lease_seconds, release_lease, take_lease
 from tests.models.company import Company
 
 SEEN, FLAGGED = frozenset({"\\Seen"}), frozenset({"\\Flagged", "$Project"})
@@ -77,6 +79,14 @@ def claimed(ledger: Ledger) -> set[int]:
 def row(engine: Engine, folder: int) -> FolderCopy:
     with reading(engine) as session:
         return session.get_one(FolderCopy, folder)
+
+
+def altered(engine: Engine, folder: int) -> dict[str, int]:
+    return dict(json.loads(row(engine, folder).altered))
+
+
+def told(ledger: Ledger, folder: int) -> dict[int, str]:
+    return {uid: found.alterations for uid, found in ledger.altered(folder).items()}
 
 
 def everything(engine: Engine) -> list[str]:
@@ -182,14 +192,67 @@ def test_verified_batches_are_marked_and_what_the_server_changed_is_added_up(
     batch = intend(ledger, folder, [1, 2])
     ledger.confirm(batch, entries({1: 50, 2: 51}), size=100)
     tally = FolderTally(2, 2, 0, 0, None, None, "")
-    ledger.finish_folders([Finished(folder, tally, [batch], {"line_ends": 1}, 2)])
-    ledger.finish_folders([Finished(folder, tally, [], {"line_ends": 2, "date": 1}, 1)])
+    ledger.note_altered(folder, [Altered(1, 50, ["line_ends"])])
+    ledger.finish_folders([Finished(folder, tally, [batch], {"doubled": 1}, 2)])
+    ledger.note_altered(folder, [Altered(1, 50, ["date", "line_ends"]), Altered(2, 51, ["flags", "nul", "doubled"])])
+    ledger.finish_folders([Finished(folder, tally, [], {"doubled": 2}, 1)])
     assert ledger.batches(folder)[0].state == BatchState.VERIFIED
-    assert json.loads(row(engine, folder).altered) == {"date": 1, "line_ends": 3}
+    assert altered(engine, folder) == {"date": 1, "doubled": 3, "flags": 1, "line_ends": 1, "nul": 1}
+    assert told(ledger, folder) == {1: "date,line_ends", 2: "doubled,flags,nul"}
     assert row(engine, folder).read_back == 3
-    ledger.finish_folders([Finished(folder, tally, [batch], {"line_ends": 1}, 2, afresh=True)])
-    assert json.loads(row(engine, folder).altered) == {"line_ends": 1}
+    ledger.finish_folders([Finished(folder, tally, [batch], {"doubled": 1}, 2, afresh={"nul": {2}, "doubled": {2}})])
+    assert altered(engine, folder) == {"doubled": 1, "flags": 1, "nul": 1}
+    assert told(ledger, folder) == {2: "doubled,flags,nul"}, "flags are looked for once"
     assert row(engine, folder).read_back == 2
+
+
+def test_what_is_found_twice_is_told_once(engine: Engine, ledger: Ledger, folder: int) -> None:
+    """As when a pass dies after it has written it down, before the batches are marked as verified."""
+    for _ in range(2):
+        ledger.note_altered(folder, [Altered(uid, 50 + uid, ["header_8bit"]) for uid in range(1, 2001)])
+    assert altered(engine, folder) == {"header_8bit": 2000}
+    assert len(told(ledger, folder)) == 2000
+
+
+def test_a_message_that_is_to_be_sent_again_is_not_altered_any_more(
+    engine: Engine, ledger: Ledger, folder: int
+) -> None:
+    ledger.confirm(intend(ledger, folder, [1, 2]), entries({1: 50, 2: 51}), size=100)
+    ledger.note_altered(folder, [Altered(1, 50, ["date"]), Altered(2, 51, ["date", "nul"])])
+    ledger.disown(folder, {2})
+    assert (altered(engine, folder), told(ledger, folder)) == ({"date": 1}, {1: "date"})
+    ledger.disown(folder, {1})
+    assert (altered(engine, folder), told(ledger, folder)) == ({}, {})
+
+
+def test_what_a_server_altered_goes_along_with_a_copy_that_follows_its_message(
+    engine: Engine, ledger: Ledger, folder: int
+) -> None:
+    other = opened(ledger, "Work")
+    ledger.confirm(intend(ledger, folder, [1, 2]), entries({1: 50, 2: 51}), size=100)
+    ledger.note_altered(folder, [Altered(uid, 49 + uid, ["nul"], 7, None, Heading("预算", "王芳")) for uid in (1, 2)])
+    moved = entries({1: 90})[0]
+    batch = ledger.intend(other, [8], [moved.digest], 50, 90)
+    settled = Settled(batch, other, [replace(moved, source_uid=8)], 50)
+    ledger.follow([settled], {}, {folder: {1}})
+    assert (altered(engine, folder), told(ledger, folder)) == ({"nul": 1}, {2: "nul"})
+    assert (altered(engine, other), told(ledger, other)) == ({"nul": 1}, {8: "nul"})
+    [found] = ledger.altered(other).values()
+    assert (found.target_uid, found.subject, found.sender, found.benign) == (90, "预算", "王芳", False)
+
+
+def test_a_ledger_that_keeps_no_subjects_keeps_none_whoever_brings_them(engine: Engine, folder: int) -> None:
+    member_id = row(engine, folder).member_id
+    release_lease(engine, member_id, 1)
+    ledger = Ledger(engine, member_id, take_lease(engine, member_id), keeps_subjects=False)
+    named = Heading("工资表", "hr@corp.example")
+    ledger.give_up(folder, [GivenUp(3, "invalid_message", heading=named)])
+    ledger.name_issues(folder, {3: named})
+    ledger.note_altered(folder, [Altered(1, 50, ["nul"], heading=named)])
+    ledger.confirm(intend(ledger, folder, [4]), [], [GivenUp(4, "invalid_message", heading=named)])
+    rows = [*ledger.issues(folder).values(), *ledger.altered(folder).values()]
+    assert {(found.subject, found.sender) for found in rows} == {(None, None)}
+    assert len(rows) == 3
 
 
 def test_finishing_writes_the_numbers_of_the_pass(engine: Engine, ledger: Ledger, folder: int) -> None:
@@ -246,6 +309,8 @@ WRITES: dict[str, Callable[[Ledger, int, int], object]] = {
     ),
     "check_lease": lambda ledger, folder, batch: ledger.check_lease(),
     "doubt": lambda ledger, folder, batch: ledger.doubt(folder, Doubt(1)),
+    "note_altered": lambda ledger, folder, batch: ledger.note_altered(folder, [Altered(1, 50, ["nul"])]),
+    "name_issues": lambda ledger, folder, batch: ledger.name_issues(folder, {3: Heading("a", "b")}),
     "note_places": lambda ledger, folder, batch: ledger.note_places([ledger.place("Work", "Work (2)", "taken")]),
 }
 
@@ -267,7 +332,7 @@ def test_a_runner_whose_lease_was_taken_over_writes_nothing(
 
 def test_every_public_writing_method_is_among_those() -> None:
     readers = {"folders", "batches", "batches_of", "claimed_target_uids", "issues", "moved_issues", "keep_lease"}
-    readers |= {"places", "place"}
+    readers |= {"places", "place", "unnamed_issues", "altered", "keeps_subjects"}
     assert {name for name in vars(Ledger) if not name.startswith("_")} - readers == set(WRITES)
 
 

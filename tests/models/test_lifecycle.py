@@ -10,7 +10,7 @@ from models import lifecycle
 from models.columns import now
 from models.database import writing
 from models.ledger import Ledger
-from models.ledger_rows import Entry, Finished, FolderTally, GivenUp
+from models.ledger_rows import Altered, Entry, Finished, FolderTally, GivenUp, Heading
 from models.lifecycle import NoSuchWave, finish_wave, needing_retry, start_wave, wave_state
 from models.member import LeaseLost, release_lease, take_lease
 from models.receive_range import FolderAge
@@ -357,3 +357,21 @@ def test_purging_a_wave_deletes_its_passwords_and_says_when(engine: Engine, comp
     assert vault.get(other, "source") == "three"
     assert company.wave_row().credentials_purged_at is not None
     assert "vault purge" in company.events()
+
+
+def test_purging_a_wave_deletes_the_subjects_of_its_mail(engine: Engine, company: Company, vault: Vault) -> None:
+    """They are the members' as their passwords are; what is altered and why stays."""
+    kept: dict[str, tuple[Ledger, int]] = {}
+    for wave in ("first", "second"):
+        member_id = company.add(f"{wave}@new.example", wave=wave)
+        ledger = Ledger(engine, member_id, take_lease(engine, member_id))
+        folder = ledger.open_folder("INBOX", 1, "INBOX", 1).id or 0
+        ledger.note_altered(folder, [Altered(1, 50, ["nul"], heading=Heading("工资", "hr"))])
+        ledger.give_up(folder, [GivenUp(2, "invalid_message", heading=Heading("奖金", "hr"))])
+        kept[wave] = ledger, folder
+    lifecycle.purge_credentials(engine, vault, "first")
+    names = {
+        wave: [(row.subject, row.sender) for row in (ledger.altered(folder)[1], ledger.issues(folder)[2])]
+        for wave, (ledger, folder) in kept.items()
+    }
+    assert names == {"first": [(None, None), (None, None)], "second": [("工资", "hr"), ("奖金", "hr")]}

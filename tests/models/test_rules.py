@@ -37,12 +37,15 @@ exclude = ["Temp/*"]
 "发信" = "Sent"
 [messages]
 repair = "refused"
+[report]
+subjects = "hidden"
 """
     assert parse_rules("target_host = 'imap.example'\n" + text) == Rules(
         FolderRules(
             ("INBOX", "Work"), ("\\Virus",), ("Temp/*",), {"Projects/Old": "Archive/Projects"}, {"发信": "sent"}
         ),
         "refused",
+        "hidden",
     )
 
 
@@ -58,8 +61,9 @@ repair = "refused"
         ("folders = 3", 1, "folders", "[folders]"),
         ("[folders]\nrename = ['A']", 2, "folders.rename", "[folders.rename]"),
         ("[messages]\nrepair = true", 2, "messages.repair", "refused"),
+        ("[report]\nsubjects = false", 2, "report.subjects", "hidden"),
         ("[messages]\nrepairs = 'never'", 2, "messages.repairs", "repair"),
-        ("[folder]\nexclude = []", 1, "folder", "folders, messages"),
+        ("[folder]\nexclude = []", 1, "folder", "folders, messages, report"),
         ("[folders]\nexclude = [\n'A'\nB]", 4, "", "quotes"),
     ],
 )
