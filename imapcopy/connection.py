@@ -408,7 +408,7 @@ class Connection:
             tag = self._dialogue.send(
                 b"UID FETCH " + uid_set + b" (UID BODY.PEEK[HEADER.FIELDS (%b)])" % HEADING_FIELDS
             )
-            with self._of_the_folder():
+            with self.of_the_folder():
                 for uid, fields in self._dialogue.answers(tag, responses.header_fields):
                     found[uid] = heading_of(fields)
         return found
