@@ -4,21 +4,23 @@ Both sides are looked at, whatever the other one says, because an admin wants bo
 once. No content of a message is read.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from imapcopy.account import Account
+from imapcopy.aliases import Names, find_aliases
 from imapcopy.connection import Listing
 from imapcopy.copy_mailbox import plan_folders
 from imapcopy.copy_options import CopyOptions
 from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
-from imapcopy.folders import FolderPlan, is_inbox
+from imapcopy.folders import WHY_NOT_OWN, Folder, FolderPlan, is_inbox
 from imapcopy.grammar import quote
-from imapcopy.plan import is_too_large, wanted
-from imapcopy.responses import append_limit
+from imapcopy.plan import Envelope, is_too_large, wanted
+from imapcopy.responses import FolderStatus, append_limit
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from models.check import Circumstances, Finding, Look, Severity, findings
@@ -27,7 +29,7 @@ from models.receive_range import FolderAge
 from models.server_words import KnownBy
 
 _NOTHING = Listing("", "/", (), None)
-_NAMED_ANEW = {"characters", "depth", "length", "separator", "collision", "beside_inbox"}
+_NAMED_ANEW = {"characters", "depth", "length", "separator", "collision", "beside_inbox", "not_own"}
 """Why a folder has another name at the target, where no rule and no special use is the reason."""
 _ROLES = {"\\sent", "\\drafts", "\\trash", "\\junk", "\\archive"}
 _INBOX = b"INBOX"
@@ -93,6 +95,17 @@ class _AtSource:
     """Octets that its service lets be read in a day."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What counts of one folder; its messages are not kept."""
+
+    age: FolderAge
+    moments: tuple[datetime, ...]
+    octets: int
+    largest: int
+    too_large: int
+
+
 def check_mailbox(source: Account, target: Account, options: CopyOptions) -> MailboxCheck:
     """Check one member; what a copy would meet at either side is in `failures`, and said as a finding."""
     with (
@@ -126,7 +139,7 @@ def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
     connection.examine_inbox()
     statuses = listing.statuses
     if statuses is None:
-        statuses = connection.statuses([folder.raw for folder in listing.folders if folder.selectable])
+        statuses = connection.statuses([folder.raw for folder in listing.own if folder.selectable])
     known = options.known.of(connection.greeting)
     limit, limit_of = connection.largest_message(), "server"
     if limit is None and (limit := known.size_limit) is not None:
@@ -134,7 +147,7 @@ def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
     provider = connection.provider
     if limit is None:
         limit, limit_of = provider.largest_message, "provider"
-    there = sum(status.messages for status in statuses.values())
+    there = sum(statuses[folder.raw].messages for folder in listing.own if folder.raw in statuses)
     limit_of = limit_of if limit is not None else ""
     return _AtTarget(listing, there, connection.quota(), limit, limit_of, known, provider.upload_a_day)
 
@@ -146,37 +159,48 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
     if inbox and all(pair.source.raw != inbox.raw for pair in plan.pairs):
         # On NetEase a LIST succeeds where nothing can be read, so INBOX is opened even where it is not to be moved.
         connection.examine(inbox)
-    folders: list[FolderAge] = []
-    unreadable: list[MigrationError] = []
-    octets, largest, too_large = 0, 0, 0
-    moments: list[datetime] = []
+    seen: dict[Folder, _Seen] = {}
+    refused: dict[Folder, MigrationError] = {}
+    statuses: dict[bytes, FolderStatus] = {}
     for folder, survey in connection.survey(pair.source for pair in plan.pairs):
-        if not isinstance(survey, Surveyed):
-            if is_inbox(folder.name) or not is_of_the_folder(survey):
-                raise survey
-            unreadable.append(survey)
-            continue
-        found = wanted(survey.scan, options.since)
-        dates = [envelope.arrived for envelope in found if envelope.arrived]
-        folders.append(FolderAge(len(found), min(dates, default=None)))
-        moments += [min(dates), max(dates)] if dates else []
-        octets += sum(envelope.size for envelope in found)
-        largest = max([largest, *(envelope.size for envelope in found)])
-        if there:
-            too_large += sum(is_too_large(envelope.size, there.limit) for envelope in found)
-    if unreadable and not folders:
+        if isinstance(survey, Surveyed):
+            opened = survey.opened
+            statuses[folder.raw] = FolderStatus(opened.messages, opened.uidnext, opened.uidvalidity)
+            seen[folder] = _seen(wanted(survey.scan, options.since), there.limit if there else None)
+        elif is_inbox(folder.name) or not is_of_the_folder(survey):
+            raise survey
+        else:
+            refused[folder] = survey
+    if aliases := find_aliases(connection, [*seen, *refused], statuses, Names(old.namespaces)):
+        plan = plan_folders(connection, old, there.listing if there else _NOTHING, options, aliases=aliases)
+    counted = [each for folder, each in seen.items() if folder.name not in aliases]
+    unreadable = [error for folder, error in refused.items() if folder.name not in aliases]
+    if unreadable and not counted:
         raise unreadable[0]
+    folders = [each.age for each in counted]
+    moments = [moment for each in counted for moment in each.moments]
     look = Look(
         folders=len(folders),
         messages=sum(folder.messages for folder in folders),
-        bytes=octets,
-        largest=largest,
+        bytes=sum(each.octets for each in counted),
+        largest=max((each.largest for each in counted), default=0),
         oldest=min(moments, default=None),
         newest=max(moments, default=None),
-        too_large=too_large,
+        too_large=sum(each.too_large for each in counted),
         source_quota=connection.quota(),
     )
     return _AtSource(folders, look, _unreadable(unreadable), plan, connection.provider.download_a_day)
+
+
+def _seen(found: Sequence[Envelope], limit: int | None) -> _Seen:
+    dates = [envelope.arrived for envelope in found if envelope.arrived]
+    return _Seen(
+        FolderAge(len(found), min(dates, default=None)),
+        (min(dates), max(dates)) if dates else (),
+        sum(envelope.size for envelope in found),
+        max((envelope.size for envelope in found), default=0),
+        sum(is_too_large(envelope.size, limit) for envelope in found),
+    )
 
 
 def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[MigrationError]) -> MailboxCheck:
@@ -185,12 +209,16 @@ def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[M
     if there:
         look = replace(look, limit=there.limit, limit_of=there.limit_of, there=there.there, target_quota=there.quota)
     pairs = here.plan.pairs if here else ()
+    whys = Counter(each.why for each in here.plan.left_out) if here else Counter[str]()
+    not_own, other_names = sum(whys[why] for why in WHY_NOT_OWN.values()), whys["same_folder"]
     seen = Circumstances(
         sides_read=here is not None and there is not None,
         renamed=sum(pair.why in _NAMED_ANEW for pair in pairs),
-        left_out=len(here.plan.left_out) if here else 0,
+        left_out=whys.total() - not_own - other_names,
+        not_own=not_own,
+        other_names=other_names,
         roles_wanted=any(pair.role for pair in pairs),
-        roles_marked=there is None or any(folder.attributes & _ROLES for folder in there.listing.folders),
+        roles_marked=there is None or any(folder.attributes & _ROLES for folder in there.listing.own),
         keywords_kept=there is None or there.known.keywords != "dropped",
         probe_outdated=there is not None and there.known.outdated,
         read_a_day=here.a_day if here else None,

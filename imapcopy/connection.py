@@ -19,6 +19,7 @@ from imapcopy.flight import BODY_ITEMS, SCAN_ITEMS, uid_sets
 from imapcopy.folders import Folder
 from imapcopy.heading import HEADING_FIELDS, heading_of
 from imapcopy.identity import may_be_cut
+from imapcopy.namespaces import NO_NAMESPACES, Namespace, Namespaces
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Piece, Selected
 from imapcopy.sign_in import TokenEnded, connect, sign_in
@@ -40,6 +41,12 @@ class Listing:
     folders: tuple[Folder, ...]
     statuses: Mapping[bytes, FolderStatus] | None
     """By raw name, where the server tells them with its folders (RFC 5819); None where each must be asked for."""
+    namespaces: Namespaces = NO_NAMESPACES
+
+    @property
+    def own(self) -> tuple[Folder, ...]:
+        """The folders that are no other user's and not public."""
+        return tuple(folder for folder in self.folders if not self.namespaces.owner(folder.name))
 
 
 class OddPieces(Exception):
@@ -206,7 +213,7 @@ class Connection:
             special = self._dialogue.send(b'LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)')
         elif not marked and self.has("XLIST"):
             special = self._dialogue.send(b'XLIST "" "*"')
-        personal = responses.personal_namespace(self._dialogue.unless_refused(namespace))
+        namespaces = responses.namespaces(self._dialogue.unless_refused(namespace))
         try:
             listed = self._dialogue.collect(everything)[1]
         except Refused as refused:
@@ -230,9 +237,10 @@ class Connection:
             if folder.raw in found:
                 known = found[folder.raw]
                 found[folder.raw] = replace(known, attributes=known.attributes | folder.attributes)
-        prefix, separator = personal or ("", self._root_separator())
+        first = namespaces.personal[0] if namespaces.personal else Namespace("", self._root_separator())
         folders = tuple(responses.told_apart(found.values()))
-        return Listing(prefix, separator, folders, responses.statuses(listed) if statuses else None)
+        with_folders = responses.statuses(listed) if statuses else None
+        return Listing(first.prefix, first.separator, folders, with_folders, namespaces)
 
     def _root_separator(self) -> str:
         """The hierarchy separator, from the server without a namespace (RFC 9051 section 6.3.9)."""
@@ -241,7 +249,8 @@ class Connection:
 
     @property
     def _status_items(self) -> bytes:
-        return b"MESSAGES UIDNEXT UIDVALIDITY" + (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"")
+        more = (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"") + (b" MAILBOXID" if self.has("OBJECTID") else b"")
+        return b"MESSAGES UIDNEXT UIDVALIDITY" + more
 
     def statuses(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
         """STATUS of many folders in flight; a folder whose STATUS is refused is absent."""

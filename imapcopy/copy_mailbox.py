@@ -4,10 +4,11 @@ Everything that is true afterwards is in the ledger; running again does only wha
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from imapcopy.account import Account
+from imapcopy.aliases import Names, find_aliases
 from imapcopy.connection import Listing
 from imapcopy.copy_options import CopyOptions, Watch
 from imapcopy.deliver import Delivery
@@ -40,11 +41,8 @@ def copy_mailbox(
         options = replace(options, known=options.known.of(to_target.connection.greeting))
         rows = ledger.folders()
         before = ledger.places()
-        plan = plan_folders(from_source.connection, old, new, options, known_places(rows, before))
+        plan, statuses = plan_each_once(from_source, old, new, options, known_places(rows, before), seconds(before))
         pairs = plan.pairs
-        statuses = old.statuses
-        if statuses is None:
-            statuses = from_source.ask(SourceConnection.statuses, [folder.raw for folder in plan.sources])
         # How many a view contributes is known only when it has been scanned.
         counted = [pair.source.raw for pair in pairs if not pair.source.elsewhere]
         watch.found(sum(statuses[raw].messages for raw in counted if raw in statuses))
@@ -82,6 +80,7 @@ def plan_folders(
     new: Listing,
     options: CopyOptions,
     known: Mapping[str, Place] | None = None,
+    aliases: Collection[str] = (),
 ) -> FolderPlan:
     """Decide which folder goes where, from what both sides list and where folders went before."""
     if not any(folder.selectable for folder in old.folders):
@@ -93,11 +92,14 @@ def plan_folders(
         source_prefix=old.prefix,
         target_prefix=new.prefix,
         target_separator=new.separator,
+        source_namespaces=old.namespaces,
+        target_namespaces=new.namespaces,
         root=options.root,
         exclude=options.exclude,
         rules=options.folders,
         traits=source.provider.traits,
         known=known,
+        aliases=aliases,
     )
     while foreseen := {p.target_name for p in plan.pairs if p.create and options.known.refuses(p.target_name)}:
         other = plan.renamed(foreseen)
@@ -105,6 +107,31 @@ def plan_folders(
             break
         plan = other
     return plan
+
+
+def plan_each_once(
+    source: Endpoint[SourceConnection],
+    old: Listing,
+    new: Listing,
+    options: CopyOptions,
+    known: Mapping[str, Place],
+    remembered: Collection[str],
+) -> tuple[FolderPlan, Mapping[bytes, FolderStatus]]:
+    """The same without the further names of a folder, and STATUS of all of the source's; `remembered` are such names
+    that an earlier pass has found.
+    """
+    plan = plan_folders(source.connection, old, new, options, known)
+    statuses = old.statuses
+    if statuses is None:
+        statuses = source.ask(SourceConnection.statuses, [folder.raw for folder in plan.sources])
+    names = Names(old.namespaces, known, remembered)
+    aliases = source.ask(find_aliases, [pair.source for pair in plan.pairs], statuses, names)
+    return plan_folders(source.connection, old, new, options, known, aliases) if aliases else plan, statuses
+
+
+def seconds(places: Mapping[str, FolderPlace]) -> set[str]:
+    """The names that an earlier pass has found to be further ones of other folders."""
+    return {name for name, place in places.items() if place.why == "same_folder"}
 
 
 def known_places(rows: Iterable[FolderCopy], places: Mapping[str, FolderPlace]) -> dict[str, Place]:

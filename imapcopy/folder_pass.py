@@ -460,6 +460,8 @@ def settled_as(status: FolderStatus | None, since: date | None, folder: Folder) 
     if status is None:
         return ""
     told = asdict(status) | {"since": str(since)}
+    # It stays as long as UIDVALIDITY does.
+    del told["mailbox_id"]
     if folder.elsewhere:
         # A folder that is not listed any more leaves its messages to the view.
         told["elsewhere"] = digest(b"\n".join(sorted(folder.elsewhere))).hex()

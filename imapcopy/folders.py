@@ -4,7 +4,8 @@ import re
 import tomllib
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -12,8 +13,9 @@ from importlib.resources import files
 from itertools import count
 
 from imapcopy.grammar import encode_mailbox
+from imapcopy.namespaces import NO_NAMESPACES, Namespaces, Owner
 from models.providers import Traits
-from models.rules import ROLES, FolderRules, fits
+from models.rules import OWNERS, ROLES, FolderRules, fits
 
 Path = tuple[str, ...]
 
@@ -103,6 +105,8 @@ _ROLE_ATTRIBUTES = {
     "\\archive": "archive",
 }
 _INBOX: Path = ("INBOX",)
+WHY_NOT_OWN = {"others": "others_folder", "public": "public_folder"}
+"""Why a folder is left out that is not the member's, by whose it is."""
 
 
 def map_folders(
@@ -112,18 +116,22 @@ def map_folders(
     source_prefix: str = "",
     target_prefix: str = "",
     target_separator: str = "/",
+    source_namespaces: Namespaces = NO_NAMESPACES,
+    target_namespaces: Namespaces = NO_NAMESPACES,
     root: str = "",
     exclude: Collection[str] = (),
     rules: FolderRules | None = None,
     traits: Traits | None = None,
     known: Mapping[str, Place] | None = None,
+    aliases: Collection[str] = (),
 ) -> FolderPlan:
     """Give every selectable source folder a target name, or a reason why it stays; INBOX first, then by the listing.
 
     `root` copies only what lies under that source folder (Exchange's UserRoot). `exclude` are names or patterns
     (`*` and `?`) or roles (`\\Junk`). Special folders of one role go together into the target's folder of that role,
     whatever its name. Other folders share a target only where a rule says so. `known` is where folders went in an
-    earlier pass, by source name: they stay there as long as that folder exists.
+    earlier pass, by source name: they stay there as long as that folder exists. What is not the member's own, by the
+    namespaces, is neither moved unless a rule includes it, nor written to. `aliases` are further names of folders.
     """
     rules, traits, known = rules or FolderRules(), traits or Traits(), known or {}
     # What is spelled in another way on the wire than we would spell it cannot be opened by its name.
@@ -132,16 +140,19 @@ def map_folders(
         target_prefix,
         target_separator,
         frozenset(folder.name for folder in addressable if folder.selectable),
-        roles_of(addressable, target_prefix),
+        roles_of([folder for folder in addressable if not target_namespaces.owner(folder.name)], target_prefix),
+        target_namespaces.folded(),
     )
     moved: list[_Known] = []
     left_out: list[LeftOut] = []
-    all_seen = _kinds(source, source_prefix, root, rules, traits)
+    all_seen = _kinds(source, source_prefix, source_namespaces, root, rules, traits)
     widest = _widest_view(all_seen, traits)
     for each in all_seen:
         why, included = _why_left_out(each, exclude, rules, traits, widest)
         if why:
             left_out.append(LeftOut(each.folder, why))
+        elif each.folder.name in aliases:
+            left_out.append(LeftOut(each.folder, "same_folder"))
         elif not each.view:
             moved.append(each)
         elif included:
@@ -175,9 +186,12 @@ class _Known:
     """The attribute by which it shows mail of other folders."""
 
 
-def _kinds(source: Sequence[Folder], prefix: str, root: str, rules: FolderRules, traits: Traits) -> list[_Known]:
+def _kinds(
+    source: Sequence[Folder], prefix: str, namespaces: Namespaces, root: str, rules: FolderRules, traits: Traits
+) -> list[_Known]:
     """The folders below the root, with their kinds: a rule counts more than a mark, a mark more than a name."""
     found = []
+    told = namespaces != NO_NAMESPACES
     for folder in sorted(source, key=lambda f: not is_inbox(f.name)):
         path = _path(folder, prefix, root) if folder.selectable else None
         if path is None:
@@ -188,6 +202,9 @@ def _kinds(source: Sequence[Folder], prefix: str, root: str, rules: FolderRules,
         view = next((attribute for attribute in traits.views if attribute in folder.attributes), "")
         if chosen := rules.roles.get("/".join(path)) or rules.roles.get(folder.name):
             found.append(_Known(folder, path, chosen, "rule"))
+        # A root is asked for by its name, whosever it is.
+        elif not root and (owner := namespaces.owner(folder.name) if told else _owner_by_name(path, traits)):
+            found.append(_Known(folder, path, owner))
         elif path == _INBOX:
             found.append(_Known(folder, path, "inbox"))
         elif view and not marked:
@@ -217,6 +234,12 @@ def _path(folder: Folder, prefix: str, root: str) -> Path | None:
         parts = parts[len(within) :] or ["INBOX"]
     path = tuple(part for part in parts if part) or (name,)
     return ("INBOX", *path[1:]) if is_inbox(path[0]) else path
+
+
+def _owner_by_name(path: Path, traits: Traits) -> Owner:
+    """Whose a folder is where the server tells no namespaces."""
+    top = _folded(path[0])
+    return "others" if top in traits.others else "public" if top in traits.public else ""
 
 
 def _known_name(path: Path) -> str:
@@ -255,6 +278,8 @@ def _why_left_out(
     name = _folded("/".join(each.path))
     if included:
         return "", True
+    if each.kind in OWNERS:
+        return WHY_NOT_OWN[each.kind], False
     if _folded(each.path[0]) in traits.not_mail or name in traits.not_mail:
         return "not_mail", False
     if each.view and each.view != widest:
@@ -331,6 +356,8 @@ class Naming:
     separator: str
     existing: frozenset[str]
     roles: Mapping[str, str] = field(default_factory=dict)
+    namespaces: Namespaces = NO_NAMESPACES
+    """Folded: no name is made that is anybody else's there."""
 
     def named(self, folders: Sequence[_Known], rules: FolderRules, known: Mapping[str, Place]) -> Iterator[FolderPair]:
         """The pairs in the order of the folders, views last."""
@@ -341,13 +368,13 @@ class Naming:
         taken = {"inbox", *(_folded(pair.target_name) for pair in placed.values())}
         # A rule may send a folder into one that is moved under its own name.
         open_to_others = {pair.target_name for pair in placed.values() if pair.why == "rule"}
-        by_path = {each.path: each for each in reversed(folders)}
+        tree = _Tree((each.path, each) for each in reversed(folders))
         # The folders above first, and whoever has a name to itself before those that share one but for its case.
         first = {_folded("/".join(each.path)): each for each in reversed(folders)}
         order = sorted(folders, key=lambda each: (len(each.path), first[_folded("/".join(each.path))] is not each))
         for each in order:
             if each.folder.name not in placed:
-                above = next((by_path[path] for path in _paths_above(each.path) if path in by_path), None)
+                above = tree.above(each.path)
                 parts = each.path[len(above.path) :] if above else each.path
                 over = placed[above.folder.name] if above else None
                 name, why = self._name(parts, over, _STEPS[0])
@@ -366,7 +393,7 @@ class Naming:
             return self._pair(each, before.target_name, before.why)
         if renamed := rules.rename.get("/".join(each.path)) or rules.rename.get(each.folder.name):
             parts = tuple(part for part in renamed.split("/") if part)
-            return self._pair(each, self._name(parts, None, _STEPS[0])[0], "rule", parts=parts)
+            return self._pair(each, self._name(parts, None, _STEPS[0], by_rule=True)[0], "rule", parts=parts)
         if each.kind == "inbox":
             return self._pair(each, "INBOX", "")
         if each.kind in ROLES:
@@ -388,10 +415,18 @@ class Naming:
         gone = {_folded(name) for name in refused}
         # Folders that share a target go on sharing it.
         shared: dict[str, FolderPair] = {}
-        for pair in sorted(pairs, key=lambda pair: self._depth(pair, found)):
-            if not pair.create or _folded(pair.target_name) not in gone:
+        depths = _depths(found)
+        taken = Counter(["inbox", *(_folded(pair.target_name) for pair in pairs)])
+        for pair in sorted(pairs, key=lambda pair: depths[pair.source.name]):
+            folded = _folded(pair.target_name)
+            if not pair.create or folded not in gone:
                 continue
-            other = shared.get(pair.target_name) or self._other(pair, found, gone)
+            others = taken.pop(folded, 0) - 1
+            other = shared.get(pair.target_name) or self._other(pair, found.get(pair.above), gone, taken)
+            if other:
+                taken[_folded(other.target_name)] += 1
+            if others > 0 or not other:
+                taken[folded] = max(others, 1)
             if other:
                 shared[pair.target_name] = other
                 found[pair.source.name] = replace(
@@ -399,22 +434,23 @@ class Naming:
                 )
         return tuple(found[pair.source.name] for pair in pairs)
 
-    def _other(self, pair: FolderPair, found: Mapping[str, FolderPair], gone: Collection[str]) -> FolderPair | None:
+    def _other(
+        self, pair: FolderPair, above: FolderPair | None, gone: Collection[str], taken: Collection[str]
+    ) -> FolderPair | None:
         """The pair with the next name that has not been refused."""
-        taken = {"inbox", *(_folded(p.target_name) for p in found.values() if p.target_name != pair.target_name)}
         for number in range(pair.step, len(_STEPS)):
-            name, why = self._name(pair.parts, found.get(pair.above), _STEPS[number])
+            name, why = self._name(pair.parts, above, _STEPS[number])
             # A name that is refused would be refused with every number behind it: the next step has its turn.
             name = self._spelled(_untaken(name, taken))
             if name and _folded(name) not in gone:
                 return replace(pair, target_name=name, why=why, step=number, create=name not in self.existing)
         return None
 
-    def _depth(self, pair: FolderPair, found: Mapping[str, FolderPair]) -> int:
-        return 1 + self._depth(found[pair.above], found) if pair.above else 0
+    def _name(self, parts: Path, above: FolderPair | None, step: _Step, *, by_rule: bool = False) -> tuple[str, str]:
+        """A name at the top or below the target of the folder above, and why it is not the source's.
 
-    def _name(self, parts: Path, above: FolderPair | None, step: _Step) -> tuple[str, str]:
-        """A name at the top or below the target of the folder above, and why it is not the source's."""
+        Only a rule gives one that lies among other users' or public folders.
+        """
         changed = [_changed(part, step) for part in parts]
         why = step.why
         if self.separator:
@@ -432,9 +468,17 @@ class Naming:
             why = why or ("parent" if above.why not in {"", "container"} else "")
         else:
             base = beside = self.prefix
-        if step.flat:
-            return _cut(beside + " - ".join(changed), step.octets), why
-        return base + self._joint.join(_cut(part, step.octets) for part in changed), why
+
+        def joined() -> str:
+            if step.flat:
+                return _cut(beside + " - ".join(changed), step.octets)
+            return base + self._joint.join(_cut(part, step.octets) for part in changed)
+
+        name = joined()
+        if not by_rule and self.namespaces.owner(_folded(name)):
+            changed[0], why = f"_{changed[0]}", "not_own"
+            name = joined()
+        return name, why
 
     @property
     def _joint(self) -> str:
@@ -448,8 +492,44 @@ class Naming:
         return {_folded(name): name for name in sorted(self.existing)}
 
 
-def _paths_above(path: Path) -> Iterator[Path]:
-    return (path[:length] for length in range(len(path) - 1, 0, -1))
+class _Tree:
+    """The folders by their paths; of several with one path the last."""
+
+    def __init__(self, folders: Iterable[tuple[Path, _Known]]) -> None:
+        self._top = _Node()
+        for path, each in folders:
+            node = self._top
+            for part in path:
+                node = node.below.setdefault(part, _Node())
+            node.folder = each
+
+    def above(self, path: Path) -> _Known | None:
+        """The nearest folder above that is moved too."""
+        node, found = self._top, None
+        for part in path[:-1]:
+            node = node.below[part]
+            found = node.folder or found
+        return found
+
+
+class _Node:
+    __slots__ = ("below", "folder")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Node] = {}
+        self.folder: _Known | None = None
+
+
+def _depths(pairs: Mapping[str, FolderPair]) -> dict[str, int]:
+    """How many folders that are moved are above each, by source name; a server lists as many levels as it likes."""
+    found: dict[str, int] = {"": -1}
+    for name in pairs:
+        way: list[str] = []
+        while name not in found:
+            way.append(name)
+            name = pairs[name].above
+        found.update((one, depth) for depth, one in enumerate(reversed(way), found[name] + 1))
+    return found
 
 
 def _changed(part: str, step: _Step) -> str:

@@ -1,10 +1,10 @@
 """Says where each folder of a mailbox would go, and why, from what both sides list. Writes to neither."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from imapcopy.account import Account
-from imapcopy.copy_mailbox import plan_folders
+from imapcopy.copy_mailbox import plan_each_once
 from imapcopy.copy_options import CopyOptions
 from imapcopy.endpoint import source_endpoint, target_endpoint
 from imapcopy.folders import Place
@@ -25,7 +25,11 @@ class PlannedFolder:
 
 
 def plan_mailbox(
-    source: Account, target: Account, options: CopyOptions, known: Mapping[str, Place]
+    source: Account,
+    target: Account,
+    options: CopyOptions,
+    known: Mapping[str, Place],
+    remembered: Collection[str] = (),
 ) -> list[PlannedFolder]:
     """The folders that would be moved, in their order, then those that would be left out.
 
@@ -35,10 +39,7 @@ def plan_mailbox(
         old = from_source.ask(SourceConnection.listing, statuses=True)
         new = to_target.ask(TargetConnection.listing)
         options = replace(options, known=options.known.of(to_target.connection.greeting))
-        plan = plan_folders(from_source.connection, old, new, options, known)
-        statuses = old.statuses
-        if statuses is None:
-            statuses = from_source.ask(SourceConnection.statuses, [folder.raw for folder in plan.sources])
+        plan, statuses = plan_each_once(from_source, old, new, options, known, remembered)
         counts = {raw: status.messages for raw, status in statuses.items()}
         moved = [
             PlannedFolder(

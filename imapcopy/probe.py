@@ -160,7 +160,7 @@ class _Probing:
 
     def _make_folders(self, listing: Listing) -> None:
         connection = self._connection
-        special = roles_of(listing.folders, listing.prefix)
+        special = roles_of(listing.own, listing.prefix)
         # A folder may show what lies in others, and keep it when those are deleted.
         views = {folder.name for folder in listing.folders if "\\all" in folder.attributes and folder.selectable}
         for name, opened in connection.select_each(sorted({*special.values(), *views})):
@@ -350,7 +350,7 @@ class _Probing:
 
     def _try_special(self, listing: Listing) -> None:
         """One message into each special folder, taken out again at once."""
-        special = roles_of(listing.folders, listing.prefix)
+        special = roles_of(listing.own, listing.prefix)
         said: dict[str, str] = {}
         for role in ("sent", "drafts", "trash", "junk", "archive"):
             name = special.get(role)

@@ -2,13 +2,14 @@
 
 import contextlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from imapcopy import grammar
 from imapcopy.folders import Folder
 from imapcopy.grammar import Token
+from imapcopy.namespaces import NO_NAMESPACES, Namespace, Namespaces
 from imapcopy.plan import Envelope
 from imapcopy.wire import Response
 from models.uid_sets import parse_uids
@@ -49,6 +50,8 @@ class FolderStatus:
     uidnext: int
     uidvalidity: int
     highestmodseq: int = 0
+    mailbox_id: str = ""
+    """What the folder is known by whatever its name (RFC 8474); "" where that is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,7 @@ def statuses(responses: Iterable[Response]) -> dict[bytes, FolderStatus]:
                         uidnext=_number_or_0(values.get(b"UIDNEXT")),
                         uidvalidity=grammar.rounded_number(values.get(b"UIDVALIDITY")),
                         highestmodseq=_number_or_0(values.get(b"HIGHESTMODSEQ")),
+                        mailbox_id=_object_id(values.get(b"MAILBOXID")),
                     )
     return found
 
@@ -249,6 +253,11 @@ def _number_or_0(token: Token) -> int:
         return grammar.number(token)
     except grammar.GrammarError:
         return 0
+
+
+def _object_id(token: Token) -> str:
+    first = token[0] if isinstance(token, list) and len(token) == 1 else None
+    return first.decode("latin-1") if isinstance(first, bytes) else ""
 
 
 def _is_word(token: Token, *words: bytes) -> bool:
@@ -265,17 +274,21 @@ def append_limit(responses: Iterable[Response]) -> int | None:
     return None
 
 
-def personal_namespace(responses: Iterable[Response]) -> tuple[str, str] | None:
-    """Prefix and separator of the first personal namespace (RFC 2342)."""
+def namespaces(responses: Iterable[Response]) -> Namespaces:
+    """The three lists of NAMESPACE (RFC 2342); what cannot be read of them is left out."""
     for response in responses:
         with contextlib.suppress(grammar.GrammarError):
             tokens = response.tokens()
-            personal = tokens[1] if len(tokens) > 1 and _is_word(tokens[0], b"NAMESPACE") else None
-            first = personal[0] if isinstance(personal, list) and personal else None
-            if isinstance(first, list) and len(first) > 1 and isinstance(first[0], bytes):
-                separator = first[1] if isinstance(first[1], bytes) else b""
-                return grammar.decode_mailbox(first[0]), separator.decode("latin-1")
-    return None
+            if tokens and _is_word(tokens[0], b"NAMESPACE"):
+                return Namespaces(*(tuple(_spaces(told)) for told in tokens[1:4]))
+    return NO_NAMESPACES
+
+
+def _spaces(told: Token) -> Iterator[Namespace]:
+    for each in told if isinstance(told, list) else ():
+        if isinstance(each, list) and len(each) > 1 and isinstance(each[0], bytes):
+            separator = each[1] if isinstance(each[1], bytes) else b""
+            yield Namespace(grammar.decode_mailbox(each[0]), separator.decode("latin-1"))
 
 
 def listed_folders(responses: Iterable[Response], kinds: Collection[bytes] = (b"LIST", b"XLIST")) -> list[Folder]:

@@ -132,6 +132,10 @@ class Circumstances:
     """Both sides answered: without that nothing can be said of how they fit together."""
     renamed: int = 0
     left_out: int = 0
+    not_own: int = 0
+    """Folders that are other users' or public, and left out."""
+    other_names: int = 0
+    """Further names of folders that are moved."""
     roles_wanted: bool = False
     """The source has special folders beside INBOX."""
     roles_marked: bool = True
@@ -169,6 +173,10 @@ def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
         note("folders_renamed", Severity.TELLS, "target", n=seen.renamed)
     if seen.left_out:
         note("folders_left_out", Severity.TELLS, "source", n=seen.left_out)
+    if seen.not_own:
+        note("folders_not_own", Severity.TELLS, "source", n=seen.not_own)
+    if seen.other_names:
+        note("folders_listed_twice", Severity.TELLS, "source", n=seen.other_names)
     if look.there:
         note("target_not_empty", Severity.TELLS, "target", n=look.there)
     if seen.roles_wanted and not seen.roles_marked:

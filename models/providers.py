@@ -85,6 +85,9 @@ class Traits:
 
     containers: Names = frozenset()
     not_mail: Names = frozenset()
+    others: Names = frozenset()
+    """Other users' folders at the top, where the server tells no namespaces; `public` those of everybody."""
+    public: Names = frozenset()
     views: tuple[Attribute, ...] = ()
     """Attributes of folders that show mail of other folders, the widest first."""
     view_role: Literal["", "sent", "drafts", "trash", "junk", "archive"] = ""

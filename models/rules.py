@@ -15,7 +15,9 @@ from models.bilingual import Language, Text
 
 ROLES = ("sent", "drafts", "trash", "junk", "archive")
 """Special folders of which a mailbox has one."""
-KINDS = (*ROLES, "virus", "ads", "subscriptions")
+OWNERS = ("others", "public")
+"""Whose a folder is that is not the member's own: another user's, or everybody's (RFC 2342)."""
+KINDS = (*ROLES, "virus", "ads", "subscriptions", *OWNERS)
 """What a pattern can name by a backslash: `\\Junk`."""
 TABLES = frozenset({"folders", "messages", "report"})
 """The tables of banjia.toml that are rules; everything else there is a setting."""
@@ -266,13 +268,15 @@ _TEMPLATE = Text(
     r"""# 文件夹和邮件的搬家规则。保存为 BANJIA_HOME 中的 banjia.toml，或用 BANJIA_RULES 指定文件。
 # 先用 banjia wave plan 批次 查看每个文件夹会搬到哪里。规则在第一次搬家之前生效：已经搬过的文件夹保持原来的去处。
 # 路径一律用 / 分隔；* 代表任意多个字符，? 代表一个字符；写了一个文件夹，它下面的也算在内。
-# \Sent \Drafts \Trash \Junk \Archive \Virus \Ads \Subscriptions 代表该种类的文件夹，不论叫什么名字。
+# \Sent \Drafts \Trash \Junk \Archive \Virus \Ads \Subscriptions 代表该种类的文件夹，不论叫什么名字；
+# \Others 代表其他用户共享的文件夹，\Public 代表公共文件夹。
 # 用单引号，反斜杠就不必写两个。
 
 [folders]
 # 只搬这些文件夹；空列表表示全部。
 only = []
-# 程序默认不搬的文件夹（例如 '\Virus'）中，仍要搬的。
+# 程序默认不搬的文件夹（例如 '\Virus'）中，仍要搬的。'\Others'、'\Public' 或其中一个（如 'Public/制度'）会搬进
+# 每一个看得见它的成员的新邮箱。
 include = []
 # 不搬的文件夹，例如 ['\Junk', '\Trash', '临时/*']。比上面两项优先。
 exclude = []
@@ -297,13 +301,15 @@ subjects = 'shown'
 # Look first: banjia wave plan WAVE shows where each folder goes. Rules count before the first pass: a folder that has
 # been moved keeps its place.
 # A path is written with /; * stands for any characters, ? for one; a folder stands for all below it, too.
-# \Sent \Drafts \Trash \Junk \Archive \Virus \Ads \Subscriptions mean folders of that kind, whatever their names.
+# \Sent \Drafts \Trash \Junk \Archive \Virus \Ads \Subscriptions mean folders of that kind, whatever their names;
+# \Others those that other users share, \Public those of everybody.
 # Within single quotes a backslash is written once.
 
 [folders]
 # Only these are moved; none means all.
 only = []
-# Moved although they would be left out by default, such as '\Virus'.
+# Moved although they would be left out by default, such as '\Virus'. '\Others', '\Public', or one of them such as
+# 'Public/Rules', is moved into the new mailbox of each member who can see it.
 include = []
 # Left out, such as ['\Junk', '\Trash', 'Temp/*']. Counts more than the two above.
 exclude = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imapcopy.copy_mailbox import known_places
+from imapcopy.copy_mailbox import known_places, seconds
 from imapcopy.errors import MigrationError
 from imapcopy.plan_mailbox import PlannedFolder, plan_mailbox
 from models.database import reading
@@ -36,8 +36,9 @@ def plan_member(member_id: int, email: str) -> MemberPlan:
     try:
         places = Places(kept, member_id)
         with places.taken(kept.accounts(member)) as (source, target):
-            known = known_places(ledger.folders(), ledger.places())
+            before = ledger.places()
+            known = known_places(ledger.folders(), before)
             options = copy_options(kept, member, places.spare)
-            return MemberPlan(email, tuple(plan_mailbox(source, target, options, known)))
+            return MemberPlan(email, tuple(plan_mailbox(source, target, options, known, seconds(before))))
     except MigrationError as error:
         return MemberPlan(email, cause=error.cause_id, side=error.side)

@@ -79,6 +79,13 @@ class Behaviour:
     separator: str = "/"  # read when an account is added
     personal_prefix: str = ""  # such as "INBOX."; no folder can be created outside it
     noselect_parents: bool = False  # CREATE a/b makes "a" \Noselect
+    namespaces: str = ""  # the lists of the NAMESPACE answer word for word: '(("" "/")) (("shared/" "/")) NIL'
+    second_prefix: str = ""  # a further personal namespace, such as "INBOX/", below which each folder is listed again
+    lists_ended: bool = False  # each folder but INBOX is listed once more, with a separator at its end
+    opens_ended: bool = True  # and is opened under that name
+    made_as: Callable[[str], str] | None = None  # the name that CREATE gives to a folder in place of the one asked for
+    opens_as_made: bool = False  # the other commands take a name for the one that CREATE would make of it
+    shown_after: int = 0  # a created folder is there only after so many LISTs
 
     max_message_bytes: int | None = None
     quota_bytes: int | None = None  # for every account that has no quota of its own

@@ -17,15 +17,21 @@ from deployments.demo.imap_store import Folder
 
 
 def _folder(session: Session, args: Arguments) -> Folder:
-    name = session.folder_name(args)
-    folder = session.mail.find(name)
+    return _named(session, session.folder_name(args))
+
+
+def _named(session: Session, name: str) -> Folder:
+    folder = session.find(name)
     if folder is None:
         raise Refused("[NONEXISTENT] Mailbox does not exist")
     return folder
 
 
 def _readable_folder(session: Session, args: Arguments) -> Folder:
-    folder = _folder(session, args)
+    return _readable(_folder(session, args))
+
+
+def _readable(folder: Folder) -> Folder:
     if not folder.selectable:
         raise Refused("[CANNOT] Mailbox is not selectable")
     return folder
@@ -110,10 +116,15 @@ def create(session: Session, args: Arguments) -> str:
         raise Refused("[CANNOT] Invalid mailbox name")
     if name in session.behaviour.reserved_names:
         raise Refused("Folder name is reserved.")
+    if session.behaviour.second_prefix:
+        name = name.removeprefix(session.behaviour.second_prefix)
+    if session.behaviour.made_as:
+        name = session.behaviour.made_as(name)
     try:
-        session.mail.create(name, noselect_parents=session.behaviour.noselect_parents)
+        made = session.mail.create(name, noselect_parents=session.behaviour.noselect_parents)
     except ValueError:
         raise Refused("[ALREADYEXISTS] Mailbox exists") from None
+    made.shown_after = session.behaviour.shown_after
     return "Created"
 
 
@@ -158,7 +169,11 @@ def unsubscribe(session: Session, args: Arguments) -> str:
 def namespace(session: Session, args: Arguments) -> str:
     args.end()
     prefix = quoted(encode_name(session.behaviour.personal_prefix)).decode("ascii")
-    session.untagged(f'NAMESPACE (({prefix} "{session.mail.separator}")) NIL NIL')
+    separator = session.mail.separator
+    second = session.behaviour.second_prefix
+    more = f'("{second}" "{separator}")' if second else ""
+    lists = session.behaviour.namespaces or f'(({prefix} "{separator}"){more}) NIL NIL'
+    session.untagged(f"NAMESPACE {lists}")
     return "That is all"
 
 
@@ -183,14 +198,17 @@ def list_folders(session: Session, args: Arguments) -> str:
     if patterns == [b""]:
         session.untagged(f'LIST (\\Noselect) "{session.mail.separator}"', b"")
         return "That is all"
+    for folder in session.mail.folders:
+        folder.shown_after = max(0, folder.shown_after - 1)
     for folder in _matching(session, patterns):
         subscribed = folder.name in session.mail.subscriptions
         if ("SUBSCRIBED" in asked and not subscribed) or ("SPECIAL-USE" in asked and not folder.special_use):
             continue
         shows_subscribed = subscribed and "SUBSCRIBED" in (*asked, *returned)
-        _write_folder(session, "LIST", folder, ["\\Subscribed"] if shows_subscribed else [])
-        if status and folder.selectable:
-            _write_status(session, folder, status)
+        for name in _names(session, folder):
+            _write_folder(session, "LIST", folder, ["\\Subscribed"] if shows_subscribed else [], name=name)
+            if status and folder.selectable and (name == wire_name(folder) or session.find(decode_name(name))):
+                _write_status(session, folder, status, name)
     return "That is all"
 
 
@@ -236,10 +254,26 @@ def _matching(session: Session, patterns: Iterable[bytes]) -> list[Folder]:
         name = session.mail.canonical(decode_name(pattern))
         spelled.append(re.escape(name).replace(r"\*", ".*").replace("%", not_separator))
     wanted = re.compile("|".join(spelled), re.DOTALL)
-    return [folder for folder in session.mail.folders if wanted.fullmatch(folder.name)]
+    shown = (folder for folder in session.mail.folders if not folder.shown_after)
+    return [folder for folder in shown if wanted.fullmatch(folder.name)]
 
 
-def _write_folder(session: Session, answer: str, folder: Folder, more: Iterable[str] = ()) -> None:
+def _names(session: Session, folder: Folder) -> list[bytes]:
+    """Every name under which a folder is listed, as on the wire."""
+    names = [wire_name(folder)]
+    if folder.name == "INBOX":
+        return names
+    if session.behaviour.second_prefix:
+        names.append(encode_name(session.behaviour.second_prefix) + names[0])
+    if session.behaviour.lists_ended:
+        names += [name + session.mail.separator.encode("ascii") for name in names]
+    return names
+
+
+def _write_folder(
+    session: Session, answer: str, folder: Folder, more: Iterable[str] = (), *, name: bytes | None = None
+) -> None:
+    name = wire_name(folder) if name is None else name
     attributes = [] if folder.selectable else ["\\Noselect"]
     if session.offers("CHILDREN"):
         attributes.append("\\HasChildren" if session.mail.children(folder) else "\\HasNoChildren")
@@ -249,7 +283,7 @@ def _write_folder(session: Session, answer: str, folder: Folder, more: Iterable[
     if answer == "XLIST" and folder.name == "INBOX":
         attributes.append("\\Inbox")
     for _ in range(2 if session.behaviour.lists_twice else 1):
-        session.untagged(f'{answer} ({" ".join([*attributes, *more])}) "{session.mail.separator}"', wire_name(folder))
+        session.untagged(f'{answer} ({" ".join([*attributes, *more])}) "{session.mail.separator}"', name)
 
 
 def lsub(session: Session, args: Arguments) -> str:
@@ -276,15 +310,16 @@ def _plain_pattern(args: Arguments) -> bytes:
 
 def status(session: Session, args: Arguments) -> str:
     args.space()
-    folder = _readable_folder(session, args)
+    asked = session.folder_name(args)
+    folder = _readable(_named(session, asked))
     args.space()
     items = args.words()
     args.end()
-    _write_status(session, folder, items)
+    _write_status(session, folder, items, wire_name(folder) if folder.name == asked else encode_name(asked))
     return "That is all"
 
 
-def _write_status(session: Session, folder: Folder, items: Iterable[str]) -> None:
+def _write_status(session: Session, folder: Folder, items: Iterable[str], name: bytes) -> None:
     with folder.account.lock:
         messages = session.shown(folder)
         known: dict[str, int | str] = {
@@ -299,6 +334,8 @@ def _write_status(session: Session, folder: Folder, items: Iterable[str]) -> Non
             known["HIGHESTMODSEQ"] = _modseq(session, folder)
         if session.offers("STATUS=SIZE"):
             known["SIZE"] = sum(len(message.raw) for message in messages)
+        if session.offers("OBJECTID"):
+            known["MAILBOXID"] = f"({folder.mailbox_id})"
         if session.offers("APPENDLIMIT"):
             known["APPENDLIMIT"] = session.behaviour.max_message_bytes or "NIL"
     values = []
@@ -307,8 +344,10 @@ def _write_status(session: Session, folder: Folder, items: Iterable[str]) -> Non
             raise Malformed(f"Unknown STATUS item {item}")
         if item not in session.behaviour.status_omits:
             values.append(f"{item} {known[item]}")
-    name = quoted(wire_name(folder)).decode("latin-1")
-    session.line(f"* STATUS {name} ({' '.join(values)})" + (" " if session.behaviour.trailing_blanks else ""))
+    session.line(
+        f"* STATUS {quoted(name).decode('latin-1')} ({' '.join(values)})"
+        + (" " if session.behaviour.trailing_blanks else "")
+    )
 
 
 def getquotaroot(session: Session, args: Arguments) -> str:

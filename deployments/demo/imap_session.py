@@ -477,10 +477,22 @@ class Session:
         raw = [folder.name for folder in self.mail.folders if folder.raw_name == wire]
         return raw[0] if raw else decode_name(wire)
 
+    def find(self, name: str) -> Folder | None:
+        """The folder that a client means by one of its names."""
+        behaviour = self.behaviour
+        if behaviour.second_prefix and name != behaviour.second_prefix:
+            name = name.removeprefix(behaviour.second_prefix)
+        if behaviour.lists_ended and behaviour.opens_ended:
+            name = name.removesuffix(self.mail.separator)
+        if behaviour.made_as and behaviour.opens_as_made:
+            name = behaviour.made_as(name)
+        folder = self.mail.find(name)
+        return folder if folder and not folder.shown_after else None
+
     def append_target(self, args: Arguments) -> Folder:
         args.space()
         name = self.folder_name(args)
-        folder = self.mail.find(name)
+        folder = self.find(name)
         if folder is None or not folder.selectable:
             raise Refused("[TRYCREATE] Mailbox does not exist")
         return folder

@@ -36,6 +36,8 @@ class Folder:
         self.uidnext = 1
         self.highest_modseq = 1
         self.deleted = False
+        self.shown_after = 0  # so many LISTs
+        self.mailbox_id = f"F{account.next_mailbox_id()}"  # RFC 8474
         self._by_uid: dict[int, Message] = {}
 
     @property
@@ -108,6 +110,7 @@ class Account:
         self.used_bytes = 0
         self.subscriptions: set[str] = set()
         self._uidvalidity = 0
+        self._mailbox_id = 0
         self._folders: dict[str, Folder] = {}
         self.create("INBOX")
 
@@ -115,6 +118,10 @@ class Account:
         # Small numbers that all accounts share: some services do that, and it catches who keys on UIDVALIDITY alone.
         self._uidvalidity += 1
         return self._uidvalidity
+
+    def next_mailbox_id(self) -> int:
+        self._mailbox_id += 1
+        return self._mailbox_id
 
     @property
     def folders(self) -> list[Folder]:

@@ -212,7 +212,7 @@ def check_readers(found: list[Response]) -> None:
     assert 0 <= opened.uidvalidity < 1 << 63
     assert 0 <= opened.uidnext < 1 << 63
     responses.unreadable_listings(found)
-    responses.personal_namespace(found)
+    responses.namespaces(found)
     responses.quota(found)
 
 
