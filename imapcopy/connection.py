@@ -6,22 +6,24 @@ and `target_connection.py`. One connection serves one thread.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from imapcopy import grammar, responses
+from imapcopy import census, grammar, responses
 from imapcopy.account import Account, Server
 from imapcopy.answers import Stage
+from imapcopy.census import Counted
 from imapcopy.dialogue import Dialogue, can_quote
-from imapcopy.errors import FolderError, MessageError, MigrationError, Refused, Side
-from imapcopy.flight import BODY_ITEMS, SCAN_ITEMS, uid_sets
+from imapcopy.errors import MessageError, MigrationError, Refused, Side
+from imapcopy.flight import BODY_ITEMS, uid_sets
 from imapcopy.folders import Folder
 from imapcopy.heading import HEADING_FIELDS, heading_of
 from imapcopy.identity import may_be_cut
 from imapcopy.namespaces import NO_NAMESPACES, Namespace, Namespaces
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Piece, Selected
+from imapcopy.scan_answers import Answers
 from imapcopy.sign_in import TokenEnded, connect, sign_in
 from imapcopy.wire import Response, Sink
 from models.ledger_rows import Heading
@@ -271,8 +273,11 @@ class Connection:
         if opened.uidnext:
             return opened
         # Servers older than UIDNEXT: the largest UID tells (RFC 3501 section 2.3.1.1).
-        last = [e.uid for e in self._scan_set(b"*")] if opened.messages else []
-        return replace(opened, uidnext=max(last, default=0) + 1)
+        last = Answers()
+        if opened.messages:
+            with self.of_the_folder():
+                census.scan(self._dialogue, b"UID FETCH *", last)
+        return replace(opened, uidnext=max(last.uids, default=0) + 1)
 
     def refresh(self) -> None:
         """Let the server tell what changed in the opened folder; until then some show it as it was."""
@@ -294,16 +299,22 @@ class Connection:
             found += [e for e in self._scan_set(uid_set) if e.uid in wanted]
         return found
 
-    def _scan_set(self, uid_set: bytes) -> list[Envelope]:
-        return self._scanned(self._dialogue.send(b"UID FETCH " + uid_set + b" " + SCAN_ITEMS))
+    def count(self, opened: Selected) -> Counted:
+        """Every message of the folder that has just been opened, and what EXISTS counts beyond them."""
+        answers = Answers()
+        if opened.messages:
+            with self.of_the_folder():
+                census.scan(self._dialogue, b"UID FETCH 1:*", answers)
+        if answers.adds_up(opened.messages, opened.uidnext):
+            return Counted(answers)
+        return census.count(self._dialogue, opened, answers)
 
-    def _scanned(self, tag: bytes, read: Callable[[Response], Envelope | None] = responses.envelope) -> list[Envelope]:
-        """The answers to a scan by ascending UID; a refusal means the folder."""
-        found: dict[int, Envelope] = {}
+    def _scan_set(self, uid_set: bytes) -> list[Envelope]:
+        answers = Answers()
         with self.of_the_folder():
-            for envelope in self._dialogue.answers(tag, read):
-                found[envelope.uid] = envelope
-        return sorted(found.values(), key=lambda e: e.uid)
+            census.scan(self._dialogue, b"UID FETCH " + uid_set, answers)
+        census.fill(self._dialogue, answers)
+        return answers.envelopes()
 
     def messages(self, uids: Iterable[int]) -> Iterator[Message]:
         """The messages with these UIDs, one after the other as they come in; a missing one is absent.
@@ -434,10 +445,4 @@ class Connection:
         try:
             yield
         except Refused as refused:
-            raise self._failure_of_folder(refused) from None
-
-    def _failure_of_folder(self, refused: Refused) -> MigrationError:
-        failure = self.failure(refused, "fetch", self._where)
-        if isinstance(failure, MessageError):
-            return failure.told_as(FolderError)
-        return failure
+            raise census.failure_of_folder(self._dialogue, refused) from None

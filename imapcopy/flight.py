@@ -8,6 +8,7 @@ from imapcopy.dialogue import COMMANDS_IN_FLIGHT, MAX_COLLECTED_BYTES, Dialogue
 from imapcopy.errors import MigrationError, Refused
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message, Selected
+from imapcopy.scan_answers import Answers
 from imapcopy.wire import Deadline, Response
 from models.uid_sets import format_uids
 
@@ -59,17 +60,30 @@ class _Visit:
         self.failure: MigrationError | None = None
         self.bodies: dict[int, Fetched] = {}
         self.scan: dict[int, Fetched] = {}
+        self.parts = Answers()
+        """What lines told of messages that do not tell everything."""
 
     def take(self, response: Response) -> None:
         """Give an answer to the request that waits for it: what nobody asked for, or twice, is not believed."""
         if self.failure or not self.opened:
             return
-        envelope = None if response.literals else responses.envelope(response)
-        if envelope:
+        told = None if response.literals else responses.scanned(response.segments[0])
+        if told:
+            envelope = told[1]
             if envelope.uid in self.scan:
                 self.scan.pop(envelope.uid).scan.append(envelope)
-        elif (message := responses.message(response)) and message.uid in self.bodies:
+        elif self.bodies and (message := responses.message(response)) and message.uid in self.bodies:
             self.bodies.pop(message.uid).messages.append(message)
+        elif self.scan:
+            self.parts.take(response)
+
+    def conclude(self, fetched: Fetched) -> None:
+        """Give a request what was told of its messages in several lines."""
+        self.parts.settle(ended=False)
+        for uid in fetched.request.scan:
+            if self.scan.get(uid) is fetched and (envelope := self.parts.whole.pop(uid, None)):
+                del self.scan[uid]
+                fetched.scan.append(envelope)
 
     def forget(self, fetched: Fetched) -> None:
         """Wait no more for what was not delivered: it would keep all that was, until another folder is opened."""
@@ -131,6 +145,8 @@ class _Flight:
         deadline = Deadline()
         while asked.commands and (not wanted or len(fetched.messages) + len(fetched.scan) < wanted):
             self._read(deadline)
+        if fetched.request.scan:
+            visit.conclude(fetched)
         visit.forget(fetched)
         fetched.failure = visit.failure
         if visit.opened:

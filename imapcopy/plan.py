@@ -14,6 +14,9 @@ GROUP_FOLDERS = 200
 ESTIMATE_BYTES = 1 << 16
 """By so much and a tenth more than there is may an estimate of a size be wrong, as Exchange's are."""
 
+UNSIZED_BYTES = 32 << 20
+"""What a message is taken to weigh whose size is not told: it goes alone."""
+
 Existing = Literal["adopt", "copy"]
 """What becomes of mail that was at the target before us and is equal to a message of the source: it stands for that
 message, or stays beside a copy of it.
@@ -36,6 +39,15 @@ class Envelope:
     arrived: datetime | None
     """The same moment, None when the server's text is no date."""
     size: int
+    flags_told: bool = True
+    """Whether the server tells its flags; where not, `flags` is empty and says nothing."""
+    sized: bool = True
+    """Whether the server tells its size."""
+
+    @property
+    def weight(self) -> int:
+        """Octets to reckon with before it has been read."""
+        return self.size if self.sized else UNSIZED_BYTES
 
 
 def wanted(scan: Iterable[Envelope], since: date | None) -> list[Envelope]:
@@ -67,11 +79,11 @@ def batches(envelopes: Sequence[Envelope], max_messages: int, max_bytes: int) ->
     batch: list[Envelope] = []
     size = 0
     for envelope in envelopes:
-        if batch and (len(batch) >= max_messages or size + envelope.size > max_bytes):
+        if batch and (len(batch) >= max_messages or size + envelope.weight > max_bytes):
             yield batch
             batch, size = [], 0
         batch.append(envelope)
-        size += envelope.size
+        size += envelope.weight
     if batch:
         yield batch
 

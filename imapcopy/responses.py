@@ -19,7 +19,7 @@ _SYSTEM_FLAGS["\\draft"] = "\\Draft"
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)", re.IGNORECASE | re.MULTILINE)
 # The two answers that come by the thousand, as nearly every server writes them; any other order takes the long way.
 _SCANNED = re.compile(
-    rb'\d+ FETCH \(UID ([1-9]\d{0,8}|[1-3]\d{9}) FLAGS \(([^()"]*)\) '
+    rb'(\d+) FETCH \(UID ([1-9]\d{0,8}|[1-3]\d{9}) FLAGS \(([^()"]*)\) '
     rb'INTERNALDATE "([^"\\]*)" RFC822\.SIZE (\d{1,12})\)\Z'
 )
 _FETCH = re.compile(rb"\d+\s+FETCH\b", re.IGNORECASE)
@@ -66,6 +66,8 @@ class Selected:
     messages: int
     keywords: frozenset[str] | None
     append_limit: int | None = None
+    counted: bool = True
+    """Whether EXISTS was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,45 +116,34 @@ def _is_body(key: bytes) -> bool:
     return key[:5].upper() == b"BODY["
 
 
-def _uid(token: Token) -> int:
+def uid_of(token: Token) -> int:
     uid = grammar.number(token)
     if not 0 < uid <= _LARGEST_UID:
         raise grammar.GrammarError("expected a UID")
     return uid
 
 
-def _size(token: Token) -> int:
+def size_of(token: Token) -> int:
     size = grammar.rounded_number(token)
     if size > _LARGEST_SIZE:
         raise grammar.GrammarError("expected the size of a message")
     return size
 
 
-def envelope(response: Response) -> Envelope | None:
-    """One message of a scan; None for an unsolicited FETCH, which has no size and no date."""
-    if found := _SCANNED.match(response.segments[0]):
-        text = found[3].decode("latin-1")
-        arrived = grammar.parse_date_time(text)
-        return Envelope(int(found[1]), _named_flags(found[2]), "" if arrived else text, arrived, int(found[4]))
-    values = fetched(response)
-    if values is None or b"UID" not in values or b"RFC822.SIZE" not in values:
+def scanned(line: bytes) -> tuple[bytes, Envelope] | None:
+    """Message number and message of an answer to a scan that tells everything, as nearly every server writes it."""
+    found = _SCANNED.match(line)
+    if not found:
         return None
-    date = values.get(b"INTERNALDATE")
-    text = date.decode("latin-1") if isinstance(date, bytes) else ""
+    text = found[4].decode("latin-1")
     arrived = grammar.parse_date_time(text)
-    return Envelope(
-        uid=_uid(values[b"UID"]),
-        flags=_flags(values.get(b"FLAGS")),
-        internal_date="" if arrived else text,
-        arrived=arrived,
-        size=_size(values[b"RFC822.SIZE"]),
-    )
+    return found[1], Envelope(int(found[2]), _named_flags(found[3]), "" if arrived else text, arrived, int(found[5]))
 
 
-def labels(response: Response) -> frozenset[bytes]:
-    """The labels of a message in a scan that asks for them (Gmail's X-GM-LABELS)."""
-    found = (fetched(response) or {}).get(b"X-GM-LABELS")
-    return frozenset(each for each in found if isinstance(each, bytes)) if isinstance(found, list) else frozenset()
+def scanned_part(response: Response) -> tuple[int, dict[bytes, Token]] | None:
+    """Message number and items of any other FETCH answer; None for what is none."""
+    values = fetched(response)
+    return None if values is None else (int(response.segments[0].split(None, 1)[0][:10]), values)
 
 
 def message(response: Response) -> Message | None:
@@ -173,7 +164,7 @@ def _with_content(response: Response, name: bytes) -> Message | None:
     if values is None or b"UID" not in values or name not in values:
         return None
     raw = values[name]
-    return Message(_uid(values[b"UID"]), raw if isinstance(raw, bytes) else None)
+    return Message(uid_of(values[b"UID"]), raw if isinstance(raw, bytes) else None)
 
 
 def piece(response: Response) -> Piece | None:
@@ -184,7 +175,7 @@ def piece(response: Response) -> Piece | None:
         return None
     raw = values[found[0]]
     start = int(found[1]) if found[1] else None
-    return Piece(_uid(values[b"UID"]), start, raw if isinstance(raw, bytes) else None, response.passed_on)
+    return Piece(uid_of(values[b"UID"]), start, raw if isinstance(raw, bytes) else None, response.passed_on)
 
 
 def header_fields(response: Response) -> tuple[int, bytes] | None:
@@ -194,7 +185,7 @@ def header_fields(response: Response) -> tuple[int, bytes] | None:
     if values is None or name is None or b"UID" not in values:
         return None
     header = values[name]
-    return _uid(values[b"UID"]), header if isinstance(header, bytes) else b""
+    return uid_of(values[b"UID"]), header if isinstance(header, bytes) else b""
 
 
 def message_id(response: Response) -> tuple[int, str] | None:
@@ -209,10 +200,11 @@ def selected(responses: Iterable[Response]) -> Selected:
     """What SELECT or EXAMINE told; 0 for what it did not tell."""
     uidvalidity = uidnext = messages = 0
     keywords: frozenset[str] | None = frozenset()
+    counted = False
     for response in responses:
         text = response.text
         if match := _EXISTS.match(text):
-            messages = int(match[1])
+            messages, counted = int(match[1]), True
         elif match := _CODE.match(text):
             with contextlib.suppress(grammar.GrammarError):
                 told = match[2].encode()
@@ -224,7 +216,7 @@ def selected(responses: Iterable[Response]) -> Selected:
         elif match := _PERMANENT.match(text):
             flags = match[1].split()
             keywords = None if "\\*" in flags else frozenset(f.lower() for f in flags if not f.startswith("\\"))
-    return Selected(uidvalidity, uidnext, messages, keywords)
+    return Selected(uidvalidity, uidnext, messages, keywords, counted=counted)
 
 
 def statuses(responses: Iterable[Response]) -> dict[bytes, FolderStatus]:
@@ -428,10 +420,10 @@ _ALWAYS_SENDABLE = frozenset(_SYSTEM_FLAGS.values())
 @lru_cache(maxsize=4096)
 def _named_flags(text: bytes) -> frozenset[str]:
     # A mailbox has few sets of flags and many messages: each set is made once and shared.
-    return _flags(list(text.split()))
+    return flags_of(list(text.split()))
 
 
-def _flags(token: Token) -> frozenset[str]:
+def flags_of(token: Token) -> frozenset[str]:
     if not isinstance(token, list):
         return frozenset()
     # Nothing in a list of flags can be NIL but a keyword of that name.

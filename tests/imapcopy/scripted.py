@@ -182,8 +182,8 @@ class Played:
                 peer.say(tag + b" OK done\r\n")
 
 
-def opened(tag: bytes, uidvalidity: int = 7, keywords: bytes = b"\\*") -> bytes:
-    told = b"* 3 EXISTS\r\n* OK [UIDVALIDITY %d] x\r\n* OK [UIDNEXT 4] x\r\n" % uidvalidity
+def opened(tag: bytes, uidvalidity: int = 7, keywords: bytes = b"\\*", exists: int = 3) -> bytes:
+    told = b"* %d EXISTS\r\n* OK [UIDVALIDITY %d] x\r\n* OK [UIDNEXT 4] x\r\n" % (exists, uidvalidity)
     told += b"* OK [PERMANENTFLAGS (%b)] x\r\n" % keywords
     return told + tag + b" OK open\r\n"
 

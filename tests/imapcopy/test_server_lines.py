@@ -30,6 +30,7 @@ from imapcopy.folders import Folder
 from imapcopy.grammar import GrammarError
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message
+from imapcopy.scan_answers import Answers
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import Outgoing, TargetConnection
 from imapcopy.wire import Deadline, Response, Wire, WireBroken
@@ -191,10 +192,12 @@ def read_all(octets: bytes) -> list[Response]:
 
 def check_readers(found: list[Response]) -> None:
     """No reader fails but the ones of FETCH, which say that a line follows no grammar."""
+    answers = Answers()
     for response in found:
         if response.segments[0].startswith(b"* "):
             response.segments[0] = response.segments[0][2:].lstrip(b" ")
-        for read in (responses.envelope, responses.message, responses.piece, responses.message_id, responses.fetched):
+        answers.take(response)
+        for read in (responses.message, responses.piece, responses.message_id, responses.fetched):
             try:
                 check_sane(read(response))
             except GrammarError:
@@ -203,6 +206,9 @@ def check_readers(found: list[Response]) -> None:
         responses.capabilities(response.text)
         responses.appended_uids(response.text, 3)
         responses.copied_uids(response.text, 3)
+    answers.settle()
+    for envelope in answers.envelopes():
+        check_sane(envelope)
     folders = responses.told_apart(responses.listed_folders(found))
     assert len({folder.name for folder in folders}) == len(folders)
     for status in responses.statuses(found).values():

@@ -25,10 +25,16 @@ def test_the_source_has_no_command_that_changes_anything() -> None:
 def test_a_survey_goes_on_where_a_folder_cannot_be_opened_scanned_or_named() -> None:
     def play(peer: Peer) -> None:
         tags = peer.expect(*[b"EXAMINE", b"UID FETCH 1:* "] * 4)
-        peer.say(opened(tags[0], 1) + line(2) + line(1) + done(tags[1]))
+        peer.say(opened(tags[0], 1, exists=2) + line(2) + line(1) + done(tags[1]))
         peer.say(tags[2] + b" NO [NONEXISTENT] no\r\n" + line(1) + line(2) + done(tags[3]))
         peer.say(opened(tags[4], 3) + line(1) + tags[5] + b" NO Some messages could not be FETCHed\r\n")
-        peer.say(opened(tags[6], 4) + line(9) + done(tags[7]))
+        peer.say(opened(tags[6], 4, exists=1) + line(9) + done(tags[7]))
+        # What does not come is asked for once more, then in halves: not one of them comes.
+        peer.say(opened(*peer.expect(b'EXAMINE "torn"'), 3))
+        peer.say(done(*peer.expect(b"NOOP")))
+        for numbers in (b"1:3 ", b"1 ", b"2:3 ", b"2 ", b"3 "):
+            [tag] = peer.expect(b"FETCH " + numbers)
+            peer.say(tag + b" NO Some messages could not be FETCHed\r\n")
 
     names = ["good", "closed", "a\r\nb", "torn", "last"]
     with Played(play) as server, SourceConnection(server.account) as connection:
@@ -45,7 +51,7 @@ def test_a_survey_goes_on_where_a_folder_cannot_be_opened_scanned_or_named() -> 
             assert error.where == name
         assert isinstance(found["torn"], FolderError)
         assert isinstance(found["a\r\nb"], FolderError)
-        assert (connection.selected, connection.uidvalidity) == (b"last", 4)
+        assert (connection.selected, connection.uidvalidity) == (b"torn", 3)
         connection.refresh()
 
 
