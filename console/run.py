@@ -26,6 +26,7 @@ from models.database import reading, writing
 from models.detection import DefaultServers, settle
 from models.enrol import enrol as enrol_roster
 from models.issues import Issue, Mended, issues_of, repairs_of
+from models.ledger_rows import name_of
 from models.lifecycle import find_wave, needing_retry, parked_members
 from models.member import Member
 from models.progress import wave_progress
@@ -63,8 +64,12 @@ _NO_MEMBER = Text("没有地址为“{email}”的成员。", "There is no membe
 _REPORT = Text("报告：{path}", "Report: {path}")
 _FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
 _VERIFIED = Text(
-    "{present} / {checked} 封，缺少 {missing}，读回 {read_back}，改动：{altered}",
-    "{present} / {checked}, missing {missing}, read back {read_back}, altered: {altered}",
+    "{present} / {checked} 封，缺少 {missing}，读回 {read_back}，改动：{altered}；旧邮箱现有 {source} 封",
+    "{present} / {checked}, missing {missing}, read back {read_back}, altered: {altered}; the old mailbox holds {source}",
+)
+_HIDDEN = Text(
+    "旧邮箱的服务器有 {hidden} 封只计数、不列出：没有搬，详见 banjia wave issues",
+    "The server of the old mailbox counts {hidden} that it does not show: not moved, see banjia wave issues",
 )
 _OLD_SIDE = Text("旧邮箱：", "Old mailbox:")
 _NEW_SIDE = Text("新邮箱：", "New mailbox:")
@@ -346,7 +351,7 @@ def _print_issues(listed: list[tuple[Issue, str, str]], mended: list[Mended]) ->
     for issue, file, outcome in listed:
         why = cause_of(issue.cause)
         arrived = f"{issue.arrived:%Y-%m-%d %H:%M}" if issue.arrived else "-"
-        where = f"{issue.email} {issue.folder} UID {issue.uid}, {arrived}, {issue.size:,} B"
+        where = f"{issue.email} {issue.folder} {name_of(issue.uid)}, {arrived}, {issue.size:,} B"
         console.print(plain(f"{where}: {why.title.in_language(spoken)}"))
         if why.id not in told:
             # Once is enough for each cause: there may be hundreds of messages.
@@ -411,7 +416,7 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
         console.print(plain(f"  {told.in_language(language())}"))
     for issue in member.issues:
         title = issue.cause.title.in_language(language())
-        console.print(plain(f"  {issue.folder} UID {issue.source_uid}, {issue.size:,} B: {title}"))
+        console.print(plain(f"  {issue.folder} {name_of(issue.source_uid)}, {issue.size:,} B: {title}"))
     if member.server_text:
         console.print(plain(f"  {member.server_text}"))
     for event in member.events:
@@ -435,15 +440,22 @@ def verify(wave: str, *, deep: bool, as_json: bool) -> None:
         console, spoken = screen(as_json=False), language()
         names = {name: text.in_language(spoken) for name, text in alterations().items()}
         for result in results:
-            numbers = {name: f"{getattr(result, name):,}" for name in ("present", "checked", "missing", "read_back")}
+            counted = ("present", "checked", "missing", "read_back", "source")
+            numbers = {name: f"{getattr(result, name):,}" for name in counted}
             altered = ", ".join(f"{names.get(name, name)} {n}" for name, n in sorted(result.altered.items())) or "-"
             console.print(plain(f"{result.email} {_VERIFIED.format(**numbers, altered=altered).in_language(spoken)}"))
+            if result.hidden:
+                console.print(
+                    plain(f"  {_HIDDEN.format(hidden=f'{result.hidden:,}').in_language(spoken)}"), style="yellow"
+                )
             if result.cause:
                 side = _OLD_SIDE if result.side == "source" else _NEW_SIDE
                 why = cause_of(result.cause).title.in_language(spoken)
                 told = " ".join(part for part in (side.in_language(spoken), why, result.server_text) if part)
                 console.print(plain(f"  {told}"), style="yellow")
-    if any(result.missing or result.cause or _WORTH_A_LOOK & set(result.altered) for result in results):
+    if any(
+        result.missing or result.hidden or result.cause or _WORTH_A_LOOK & set(result.altered) for result in results
+    ):
         raise typer.Exit(Exit.PARTIAL)
 
 

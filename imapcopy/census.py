@@ -38,6 +38,12 @@ class Hidden:
     """The UID that it shares with another message."""
     known_by: str = ""
 
+    @property
+    def told(self) -> str:
+        """What is known of it."""
+        twin = f"UID {self.twin_of} is also that of another message" if self.twin_of else ""
+        return ": ".join(part for part in (f"message {self.number}", twin, self.words) if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -95,11 +101,10 @@ class _Changed(Exception):
 
 
 def count(dialogue: Dialogue, opened: Selected, before: Answers | None = None, *, labels: bool = False) -> Counted:
-    """Count the folder that is open, by message number; `before` is what a scan by UID has told of it."""
-    exists = opened.messages
+    """Count the folder that is open, by message number; `before` is what a scan by UID has told since it was opened."""
+    exists = before.exists if before else opened.messages
     for _ in range(COUNTS):
-        fresh = Answers(labels=labels, numbered=True)
-        fresh.exists = exists
+        fresh = Answers(exists, labels=labels, numbered=True)
         try:
             return _counted(dialogue, fresh, before)
         except _Changed:
@@ -113,7 +118,7 @@ def _counted(dialogue: Dialogue, answers: Answers, before: Answers | None) -> Co
         answers.take(response)
     answers.expunged = False
     items = LABELLED_SCAN_ITEMS if answers.asks_for_labels else SCAN_ITEMS
-    exists = answers.exists or 0
+    exists = answers.exists
     failures = _halve(dialogue, answers, exists, items)
     if before and (others := before.uids - answers.uids):
         # Told before, and by number not: what is still there is told again by its UID.

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 
 from imapcopy.account import Account
 from imapcopy.aliases import Names, find_aliases
@@ -19,7 +19,7 @@ from imapcopy.endpoint import Endpoint, source_endpoint
 from imapcopy.errors import MemberError, MigrationError, Side, is_of_the_folder
 from imapcopy.folders import WHY_NOT_OWN, Folder, FolderPlan, is_inbox
 from imapcopy.grammar import quote
-from imapcopy.plan import Envelope, is_too_large, wanted
+from imapcopy.plan import is_too_large, wanted
 from imapcopy.responses import FolderStatus, append_limit
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
@@ -91,6 +91,8 @@ class _AtSource:
     look: Look
     unreadable: tuple[Finding, ...]
     plan: FolderPlan
+    hidden: int
+    """Messages that its server counts and does not show."""
     a_day: int | None
     """Octets that its service lets be read in a day."""
 
@@ -104,6 +106,7 @@ class _Seen:
     octets: int
     largest: int
     too_large: int
+    hidden: int
 
 
 def check_mailbox(source: Account, target: Account, options: CopyOptions) -> MailboxCheck:
@@ -117,7 +120,7 @@ def check_mailbox(source: Account, target: Account, options: CopyOptions) -> Mai
         failures: list[MigrationError] = []
         old: Listing | None = None
         try:
-            old = from_source.ask(SourceConnection.listing)
+            old = from_source.ask(SourceConnection.listing, statuses=True)
         except MigrationError as error:
             failures.append(error)
         there: _AtTarget | None = None
@@ -162,11 +165,11 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
     seen: dict[Folder, _Seen] = {}
     refused: dict[Folder, MigrationError] = {}
     statuses: dict[bytes, FolderStatus] = {}
-    for folder, survey in connection.survey(pair.source for pair in plan.pairs):
+    for folder, survey in connection.survey((pair.source for pair in plan.pairs), old.statuses):
         if isinstance(survey, Surveyed):
             opened = survey.opened
             statuses[folder.raw] = FolderStatus(opened.messages, opened.uidnext, opened.uidvalidity)
-            seen[folder] = _seen(wanted(survey.scan, options.since), there.limit if there else None)
+            seen[folder] = _seen(survey, options.since, there.limit if there else None)
         elif is_inbox(folder.name) or not is_of_the_folder(survey):
             raise survey
         else:
@@ -178,6 +181,7 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
     if unreadable and not counted:
         raise unreadable[0]
     folders = [each.age for each in counted]
+    hidden = sum(each.hidden for each in counted)
     moments = [moment for each in counted for moment in each.moments]
     look = Look(
         folders=len(folders),
@@ -189,17 +193,19 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
         too_large=sum(each.too_large for each in counted),
         source_quota=connection.quota(),
     )
-    return _AtSource(folders, look, _unreadable(unreadable), plan, connection.provider.download_a_day)
+    return _AtSource(folders, look, _unreadable(unreadable), plan, hidden, connection.provider.download_a_day)
 
 
-def _seen(found: Sequence[Envelope], limit: int | None) -> _Seen:
+def _seen(survey: Surveyed, since: date | None, limit: int | None) -> _Seen:
+    found, hidden = wanted(survey.scan, since), len(survey.hidden)
     dates = [envelope.arrived for envelope in found if envelope.arrived]
     return _Seen(
-        FolderAge(len(found), min(dates, default=None)),
+        FolderAge(len(found) + hidden, min(dates, default=None)),
         (min(dates), max(dates)) if dates else (),
         sum(envelope.size for envelope in found),
         max((envelope.size for envelope in found), default=0),
         sum(is_too_large(envelope.size, limit) for envelope in found),
+        hidden,
     )
 
 
@@ -217,6 +223,7 @@ def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[M
         left_out=whys.total() - not_own - other_names,
         not_own=not_own,
         other_names=other_names,
+        hidden=here.hidden if here else 0,
         roles_wanted=any(pair.role for pair in pairs),
         roles_marked=there is None or any(folder.attributes & _ROLES for folder in there.listing.own),
         keywords_kept=there is None or there.known.keywords != "dropped",

@@ -6,7 +6,7 @@ and `target_connection.py`. One connection serves one thread.
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Piece, Selected
 from imapcopy.scan_answers import Answers
 from imapcopy.sign_in import TokenEnded, connect, sign_in
-from imapcopy.wire import Response, Sink
+from imapcopy.wire import Sink
 from models.ledger_rows import Heading
 from models.providers import Provider, provider_at
 
@@ -301,7 +301,7 @@ class Connection:
 
     def count(self, opened: Selected) -> Counted:
         """Every message of the folder that has just been opened, and what EXISTS counts beyond them."""
-        answers = Answers()
+        answers = Answers(opened.messages)
         if opened.messages:
             with self.of_the_folder():
                 census.scan(self._dialogue, b"UID FETCH 1:*", answers)

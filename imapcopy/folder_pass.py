@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import date
+from datetime import date, datetime
 
 from imapcopy.budget import Allowance, ByteBudget
+from imapcopy.census import Hidden
 from imapcopy.deliver import Delivery
 from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
@@ -38,9 +39,12 @@ from models.ledger_rows import (
 )
 from models.probe import Known
 from models.rules import Repair
+from models.uid_sets import parse_uids
 
 LOAD_MESSAGES = 250
 LOAD_BYTES = 4 << 20
+HIDDEN_ISSUES = 100
+"""So many messages of a folder that the source counts and does not show are issues, one by one."""
 
 
 class FolderPass:
@@ -73,6 +77,8 @@ class FolderPass:
         """The messages that are to be moved, by source UID."""
         self.elsewhere = 0
         """Messages that are shown here and moved from other folders."""
+        self._hidden: tuple[Hidden, ...] = ()
+        """Messages that the source counts here and does not show."""
         self.issues: set[int] = set()
         """Source UIDs that stay behind."""
         self._gone: set[int] = set()
@@ -131,7 +137,7 @@ class FolderPass:
         if self._limit is None and self._known.size_limit is not None:
             self._limit, self._limit_of = self._known.size_limit, "banjia probe:"
         self._everything = {envelope.uid: envelope for envelope in survey.scan}
-        self.elsewhere = survey.elsewhere
+        self.elsewhere, self._hidden = survey.elsewhere, survey.hidden
         self.scan = self._everything
         if self._since:
             self.scan = {envelope.uid: envelope for envelope in wanted(survey.scan, self._since)}
@@ -159,6 +165,15 @@ class FolderPass:
         self._first = first
         self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed, self._repair, self._known)
         self.issues = set(ledger.issues(self.id)) if row.issues else set()
+        self._gone_before = set(parse_uids(row.gone))
+        self.stay_behind([each for each in self._named_hidden() if each.source_uid not in self.issues])
+
+    def _named_hidden(self) -> list[GivenUp]:
+        """What the source counts and does not show, as issues; beyond HIDDEN_ISSUES the counts alone tell."""
+        return [
+            GivenUp(-each.number, "message_hidden", each.told, known_by=each.known_by)
+            for each in self._hidden[:HIDDEN_ISSUES]
+        ]
 
     @property
     def unverified(self) -> list[Entry]:
@@ -231,10 +246,15 @@ class FolderPass:
         there = connection.message_ids([e.uid for e in strangers])
         here = self._examined(source).message_ids([e.uid for e in todo])
         names = set(there.values()) & set(here.values())
-        looks = {(e.size, e.arrived) for e in strangers} & {(e.size, e.arrived) for e in todo}
+        sized = all(e.sized for e in (*strangers, *todo))
+
+        def look(envelope: Envelope) -> tuple[int, datetime | None]:
+            return envelope.size if sized else 0, envelope.arrived
+
+        looks = set(map(look, strangers)) & set(map(look, todo))
 
         def is_alike(envelope: Envelope, message_ids: Mapping[int, str]) -> bool:
-            return message_ids.get(envelope.uid) in names or (envelope.size, envelope.arrived) in looks
+            return message_ids.get(envelope.uid) in names or look(envelope) in looks
 
         candidates = fingerprints(connection, [e for e in strangers if is_alike(e, there)])
         letters = self._letters(source, [e for e in todo if is_alike(e, here)]) if candidates else ()
@@ -336,9 +356,15 @@ class FolderPass:
         self.returned.clear()
 
     @property
-    def left(self) -> dict[int, Envelope]:
-        """What is at the source now, by UID, also what is not to be moved."""
-        return self._everything
+    def left(self) -> Collection[int]:
+        """UIDs of what is at the source now, also of what is not to be moved, or may be there."""
+        return self._everything.keys() | self._doubtful if self._hidden else self._everything.keys()
+
+    @property
+    def _doubtful(self) -> set[int]:
+        """What was brought over and is not told of, while the source hides messages: it may be one of these."""
+        known = {entry.source_uid for batch in self.delivery.recorded for entry in batch.entries}
+        return known - self._everything.keys() - self._gone_before if self._hidden else set()
 
     def carry_flags(self, target: Endpoint[TargetConnection]) -> None:
         """Bring over what changed in the flags at the source since the last pass, and no other flag."""
@@ -425,20 +451,24 @@ class FolderPass:
         for batch in self.delivery.recorded:
             counted[batch.kind] += sum(entry.source_uid in present for entry in batch.entries)
             gone += [e.source_uid for e in batch.entries if e.source_uid not in self._everything]
+        if doubtful := self._doubtful:
+            gone = [uid for uid in gone if uid not in doubtful]
         issues = self.issues | self.delivery.given_up
-        outdated = issues - present.keys()
+        outdated = issues - present.keys() - {-each.number for each in self._hidden}
         remaining = len(issues) - len(outdated)
         moments = [e.arrived for e in present.values() if e.arrived]
         copied, adopted = counted[BatchKind.COPIED], counted[BatchKind.ADOPTED]
         doubt = self.delivery.sent_again.lasting
+        # What is hidden may show itself without a change of STATUS.
+        done = copied + adopted + remaining == len(present) and not self._hidden
         tally = FolderTally(
-            source_messages=len(present),
+            source_messages=len(present) + len(self._hidden),
             copied=copied,
             already_there=adopted,
             issues=remaining,
             oldest=min(moments, default=None),
             newest=max(moments, default=None),
-            settled=self._settled if copied + adopted + remaining == len(present) and not doubt else "",
+            settled=self._settled if done and not doubt else "",
             doubt=doubt,
             gone=gone,
         )

@@ -115,11 +115,15 @@ def find_departed(
                 doubtful[folder.raw].append(folder_id)
             else:
                 gone[folder_id] = set(parse_uids(row.gone))
-    for folder, survey in source.survey([listed[rows[ids[0]].source_name] for ids in doubtful.values()]):
+    for folder, survey in source.survey([listed[rows[ids[0]].source_name] for ids in doubtful.values()], statuses):
         for folder_id in doubtful[folder.raw]:
             # A folder that cannot be opened, or is another one now, is told by its own pass.
             if isinstance(survey, Surveyed) and survey.opened.uidvalidity == rows[folder_id].source_uidvalidity:
-                there[folder_id] = {envelope.uid for envelope in survey.scan}
+                if survey.hidden:
+                    # What is not told may be one of them.
+                    gone[folder_id] = set(parse_uids(rows[folder_id].gone))
+                else:
+                    there[folder_id] = {envelope.uid for envelope in survey.scan}
 
     def has_left(folder_id: int, uid: int) -> bool:
         return uid in gone[folder_id] if folder_id in gone else uid not in there[folder_id]
@@ -247,7 +251,7 @@ class Following:
                     self._unavailable[name] = error
             for left in some:
                 copy = there.get(left.entry.target_uid)
-                found[left] = (copy.flags, keywords) if copy else None
+                found[left] = (copy.flags if copy.flags_told else None, keywords) if copy else None
         return found
 
     def _rebind(self, rebound: Mapping[int, Mapping[Left, Returned]]) -> None:
@@ -284,8 +288,10 @@ class Following:
             self._deliveries[folder_id].note_adopted(batch_id, rebound[folder_id])
 
 
-_Copies = dict[Left, tuple[Flags, frozenset[str] | None] | None]
-"""The flags of copies, and the keywords that their folder allows; None for a copy that is not there."""
+_Copies = dict[Left, tuple[Flags | None, frozenset[str] | None] | None]
+"""The flags of copies, None where they are not told, and the keywords that their folder allows; None for a copy that is
+not there.
+"""
 
 
 def _rank(to: Delivery, copies: _Copies, returned: Returned, left: Left) -> int:
@@ -314,8 +320,10 @@ def _condition(left: Left, returned: Returned, copies: _Copies) -> Condition:
     if (found := copies[left]) is None:
         return Condition.ABSENT
     flags, keywords = found
-    ours = (left.entry.flags, left.entry.flags - _DELETED, returned.envelope.flags)
-    untouched = _folded(flags) in [_folded(sendable_flags(some, keywords)) for some in ours]
+    ours = [left.entry.flags, left.entry.flags - _DELETED]
+    if returned.envelope.flags_told:
+        ours.append(returned.envelope.flags)
+    untouched = flags is not None and _folded(flags) in [_folded(sendable_flags(some, keywords)) for some in ours]
     return Condition.UNTOUCHED if untouched else Condition.TOUCHED
 
 
@@ -341,7 +349,7 @@ def flag_changes(
     for batch in recorded:
         for entry in batch.entries if batch.state != BatchState.INTENDED else ():
             now = scan.get(entry.source_uid)
-            if now is not None and now.flags != entry.flags:
+            if now is not None and now.flags_told and now.flags != entry.flags:
                 add = sendable_flags(_beyond(now.flags, entry.flags), keywords) - _DELETED
                 remove = sendable_flags(_beyond(entry.flags, now.flags), keywords) - _DELETED
                 found[FlagChange(add, remove)].append(replace(entry, flags=now.flags))
@@ -396,7 +404,11 @@ def _carry(target: TargetConnection, change: FlagChange, uids: Mapping[int, int]
     if not change:
         return set()
     found = target.scan_uids(uids)
-    return {uids[e.uid] for e in found if not _folded(change.add) <= _folded(e.flags) or change.remove & e.flags}
+    return {
+        uids[e.uid]
+        for e in found
+        if not e.flags_told or not _folded(change.add) <= _folded(e.flags) or change.remove & e.flags
+    }
 
 
 def _beyond(some: Flags, others: Flags) -> Flags:

@@ -148,7 +148,9 @@ class GroupPass:
         before = {folder.source.raw: folder for folder in self._folders}
         pairs = {pair.source.raw: pair for pair in self._pairs}
         surveyed, landed = ask_both(
-            lambda: dict(self._source.connection.survey(pair.source for pair in self._pairs)),
+            lambda: dict(
+                self._source.connection.survey((pair.source for pair in self._pairs), self._surroundings.statuses)
+            ),
             lambda: dict(self._target.connection.select_each(pair.target_name for pair in self._pairs)),
         )
         folders = []

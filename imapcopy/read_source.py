@@ -56,7 +56,7 @@ class Wish:
 
     @property
     def octets(self) -> int:
-        return sum(envelope.size for envelope in self.envelopes)
+        return sum(envelope.weight for envelope in self.envelopes)
 
 
 @dataclass(slots=True)
@@ -215,7 +215,8 @@ class SourceReader:
         odd: list[Letter] = []
         for each in loaded.letters:
             # Some servers only estimate sizes; others answer for a message that is gone with one of their own making.
-            (sound if len(each.raw) == each.envelope.size else odd).append(each)
+            as_told = len(each.raw) == each.envelope.size or not each.envelope.sized
+            (sound if as_told else odd).append(each)
         self._sizes_are_estimates = self._sizes_are_estimates or len(odd) > len(sound)
         loaded.letters = []
         for each in sound:

@@ -54,14 +54,16 @@ def _save_folder(
     absent: Outcome = "gone"
     try:
         if folder is not None and source.connection.examine(folder).uidvalidity == originals[0].uidvalidity:
-            sizes = {e.uid: e.size for e in source.connection.scan_uids(each.uid for each in originals)}
+            # A message that no command can name has no UID.
+            named = [each.uid for each in originals if each.uid > 0]
+            sizes = {e.uid: e.weight for e in source.connection.scan_uids(named)}
     except MigrationError as error:
         if not is_of_the_folder(error):
             raise
         absent = "unreadable"
     for original in originals:
         if folder is None or original.uid not in sizes:
-            yield original, absent
+            yield original, absent if original.uid > 0 else "unreadable"
         else:
             yield original, _save(source, folder, original, sizes[original.uid])
 

@@ -61,7 +61,7 @@ class Answers:
     `numbered` scans ask by message number: then it is kept which message has which.
     """
 
-    def __init__(self, *, labels: bool = False, numbered: bool = False) -> None:
+    def __init__(self, exists: int = 0, *, labels: bool = False, numbered: bool = False) -> None:
         self.whole: dict[int, Envelope] = {}
         """Messages of which everything is told, by UID."""
         self.partly: dict[int, Told] = {}
@@ -71,8 +71,8 @@ class Answers:
         """UIDs by message number; in a scan by UID only of lines that have not everything."""
         self.twins: dict[int, int] = {}
         """UIDs that a message of a lower number has too, by message number."""
-        self.exists: int | None = None
-        """How many messages there are, where that was told meanwhile."""
+        self.exists = exists
+        """How many messages there are: as the folder was opened, and as was told since."""
         self.expunged = False
         """Messages have left meanwhile, so that numbers mean others now."""
         self.unreadable = ""

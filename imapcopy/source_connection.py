@@ -116,7 +116,7 @@ class SourceConnection(Connection):
                 self._dialogue.unless_refused(scanning)
                 yield folder, error
                 continue
-            answers = Answers(labels=bool(folder.elsewhere))
+            answers = Answers(opened.messages, labels=bool(folder.elsewhere))
             if refused := self._scan_refused(scanning, answers, opened):
                 if not census.may_be_one_message(refused):
                     yield folder, refused
@@ -148,10 +148,11 @@ class SourceConnection(Connection):
 
     def _counted(self, folder: Folder, opened: Selected, before: Answers) -> Surveyed:
         """A folder whose scan did not bring all that is there."""
-        uidvalidity = opened.uidvalidity
+        known: Answers | None = before
         if self.selected != folder.raw:
-            opened = self._open(self.opens_with, folder.raw)
-        known = before if opened.uidvalidity == uidvalidity else None
+            again = self._open(self.opens_with, folder.raw)
+            before.exists = again.messages
+            known, opened = before if again.uidvalidity == opened.uidvalidity else None, again
         counted = census.count(self._dialogue, opened, known, labels=bool(folder.elsewhere))
         return _surveyed(folder, opened, counted.answers, counted.hidden)
 

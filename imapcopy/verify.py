@@ -65,6 +65,10 @@ class Verdict:
     """Why the folder could not be read: nothing else is said of it."""
     bare: dict[int, Bare] = field(default_factory=dict)
     """Messages that the server stored without flags that it ignores when it stores, by target UID."""
+    source: int = 0
+    """How many messages the source counts now."""
+    hidden: int = 0
+    """How many of them it does not show."""
 
     @property
     def altered(self) -> Counter[str]:
@@ -108,6 +112,8 @@ class Due:
     """Target UIDs that stand for a message of any source folder."""
     known: Known = field(default_factory=Known)
     """What a probe has found out about the target."""
+    hidden: int = 0
+    """Messages that the source counts and that are not in the scan, because it does not show them."""
 
     @property
     def entries(self) -> list[tuple[BatchKind, Entry]]:
@@ -134,15 +140,17 @@ def _verdicts(
     found = []
     for due, verdict in verify_folders(source, target, _dues(group, ledger, source, known), deep=deep, flags=False):
         if not isinstance(verdict, MigrationError):
-            found.append(verdict)
+            told = verdict
         elif verdict.cause_id == "folder_missing":
             # Gone, or another folder under the same name: none of the recorded UIDs means anything in it.
             lost = {entry.source_uid for _, entry in due.entries}
-            found.append(Verdict(lost=lost, checked=len(due.entries)))
+            told = Verdict(lost=lost, checked=len(due.entries))
         elif is_of_the_folder(verdict):
-            found.append(Verdict(failure=verdict))
+            told = Verdict(failure=verdict)
         else:
             raise verdict
+        told.source, told.hidden = len(due.scan) + due.hidden, due.hidden
+        found.append(told)
     return found
 
 
@@ -152,9 +160,11 @@ def _dues(
     recorded = ledger.batches_of([row.id or 0 for row in group])
     claimed = ledger.claimed_target_uids([row.target_name for row in group])
     scans: dict[tuple[str, int], Mapping[int, Envelope]] = {}
+    hidden: dict[tuple[str, int], int] = {}
     for folder, survey in source.survey(known[row.source_name] for row in group if row.source_name in known):
         if isinstance(survey, Surveyed):
             scans[folder.name, survey.opened.uidvalidity] = {e.uid: e for e in survey.scan}
+            hidden[folder.name, survey.opened.uidvalidity] = len(survey.hidden)
         elif not is_of_the_folder(survey):
             raise survey
     return [
@@ -165,6 +175,7 @@ def _dues(
             recorded=[batch for batch in recorded[row.id or 0] if batch.state != BatchState.INTENDED],
             scan=scans.get((row.source_name, row.source_uidvalidity), {}),
             claimed=claimed.get((row.target_name, row.target_uidvalidity), ()),
+            hidden=hidden.get((row.source_name, row.source_uidvalidity), 0),
         )
         for row in group
     ]
@@ -227,6 +238,9 @@ class _Comparison:
         self._kept: set[frozenset[str]] = set()
         """Flags that messages have as they were sent."""
         self._stored: dict[int, Envelope] = {}
+        self._keywords: frozenset[str] | None = None
+        self._untold: list[int] = []
+        """Target UIDs of which the first look told nothing."""
         self._digests: dict[int, bytes] = {}
         """Of what is stored, where it is not what was sent."""
 
@@ -294,15 +308,30 @@ class _Comparison:
                     self._doubtful.append(entry)
 
     def _take_scan(self, fetched: Fetched) -> None:
+        self._keywords = fetched.keywords
         stored = {envelope.uid: envelope for envelope in fetched.scan}
+        self._take_stored(fetched.request.scan, stored)
+
+    def _take_stored(self, uids: Iterable[int], stored: Mapping[int, Envelope]) -> None:
         self._stored.update(stored)
-        for uid in fetched.request.scan:
+        for uid in uids:
+            if uid not in stored:
+                self._untold.append(uid)
+                continue
             for kind, entry in self._by_target[uid]:
-                if uid not in stored:
-                    self._verdict.lost.add(entry.source_uid)
-                    self._unread.pop(uid, None)
-                elif kind == BatchKind.COPIED:
-                    self._compare(entry, stored[uid], fetched.keywords)
+                if kind == BatchKind.COPIED:
+                    self._compare(entry, stored[uid], self._keywords)
+
+    def _find_untold(self, target: TargetConnection) -> None:
+        """What was not told is absent only if the folder shows as many messages as it counts."""
+        untold, self._untold = self._untold, []
+        counted = target.count(target.select(self.due.target_name))
+        self._take_stored(untold, {e.uid: e for e in counted.answers.envelopes()})
+        if self._untold and counted.hidden:
+            raise FolderError("message_hidden", "target", counted.hidden[0].told, where=self.due.target_name)
+        for uid in self._untold:
+            self._verdict.lost.update(entry.source_uid for _, entry in self._by_target[uid])
+            self._unread.pop(uid, None)
 
     def _compare(self, entry: Entry, found: Envelope, keywords: frozenset[str] | None) -> None:
         sent = self.due.scan.get(entry.source_uid)
@@ -310,9 +339,11 @@ class _Comparison:
             if entry.target_uid in self._fresh:
                 delivered = self.due.delivered
                 dropped = delivered.keywords_dropped.get(entry.source_uid, frozenset()) if delivered else frozenset()
-                for change in _flag_changes(sent, found, keywords, dropped):
+                told = sent.flags_told and found.flags_told
+                # What was not told is not the same as none: nobody can say that they are equal.
+                for change in _flag_changes(sent, found, keywords, dropped) if told else ["flags"]:
                     self._verdict.note(change, entry.source_uid)
-                if sent.arrived == found.arrived:
+                if told and sent.arrived == found.arrived:
                     # Where the moment is another, the message under this UID may be.
                     self._note_flags(
                         entry, sendable_flags(sent.flags, keywords) - (dropped or frozenset()), found.flags
@@ -367,7 +398,7 @@ class _Comparison:
         """What the message weighed; after an earlier run the source's own number is the best that is known."""
         sent = self.due.scan.get(entry.source_uid)
         known = self._octets(entry)
-        return known if known is not None else sent.size if sent else None
+        return known if known is not None else sent.size if sent and sent.sized else None
 
     def _octets(self, entry: Entry) -> int | None:
         """What it weighed when this run read it: the only size that proves anything."""
@@ -377,6 +408,8 @@ class _Comparison:
         """Look again at what was not as expected, and (`deep`) at what nobody expected."""
         if self.failure:
             raise self.failure
+        if self._untold:
+            self._find_untold(target)
         # What was asked for and did not come is doubtful too.
         self._doubtful += self._unread.values()
         if self._doubtful or self._deep:

@@ -136,6 +136,8 @@ class Circumstances:
     """Folders that are other users' or public, and left out."""
     other_names: int = 0
     """Further names of folders that are moved."""
+    hidden: int = 0
+    """Messages that the source counts and does not show."""
     roles_wanted: bool = False
     """The source has special folders beside INBOX."""
     roles_marked: bool = True
@@ -165,6 +167,8 @@ def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
             note("quota_tight", Severity.WARNS, "target", need=look.bytes, free=free, used=used)
     if look.too_large:
         note("too_large", Severity.WARNS, "target", n=look.too_large, limit=look.limit or 0, largest=look.largest)
+    if seen.hidden:
+        note("messages_hidden", Severity.WARNS, "source", n=seen.hidden)
     if look.folders and not look.messages:
         note("no_mail", Severity.WARNS, "source")
     if not seen.sides_read:

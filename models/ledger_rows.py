@@ -22,6 +22,11 @@ BENIGN = frozenset({"final_line_end", "line_ends", "keyword_dropped", "repaired"
 """Alterations that change no letter of the mail."""
 
 
+def name_of(source_uid: int) -> str:
+    """How people are told of a message: by its UID, or `#5`, the fifth in its folder, where no command can name it."""
+    return f"UID {source_uid}" if source_uid > 0 else f"#{-source_uid}"
+
+
 class BatchState(StrEnum):
     INTENDED = "intended"
     """Committed before sending: what the target holds of it is not known."""
@@ -103,6 +108,7 @@ class MessageIssue(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     folder_copy_id: int = Field(foreign_key="foldercopy.id", index=True)
     source_uid: int = Field(sa_type=WIDE)
+    """Below 0 for a message that the source counts and does not show: then its number in the folder (`name_of`)."""
     cause: str
     server_text: str = ""
     size: int = Field(default=0, sa_type=WIDE)

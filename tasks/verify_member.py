@@ -21,6 +21,10 @@ class Verification:
     missing: int = 0
     read_back: int = 0
     altered: dict[str, int] = field(default_factory=dict)
+    source: int = 0
+    """How many messages the old mailbox counts in the folders that were moved, now."""
+    hidden: int = 0
+    """How many of them its server does not show."""
     cause: str | None = None
     side: str = ""
     server_text: str = ""
@@ -28,7 +32,7 @@ class Verification:
 
 def verify_member(kept: Store, member: Member, *, deep: bool) -> Verification:
     """Compare without writing: to no mailbox, and not to the ledger. A folder that cannot be read gives the cause."""
-    checked = missing = read_back = 0
+    checked = missing = read_back = source_count = hidden = 0
     altered: Counter[str] = Counter()
     failure: MigrationError | None = None
     try:
@@ -37,11 +41,14 @@ def verify_member(kept: Store, member: Member, *, deep: bool) -> Verification:
                 checked += verdict.checked
                 missing += len(verdict.lost)
                 read_back += verdict.read_back
+                source_count += verdict.source
+                hidden += verdict.hidden
                 altered += verdict.altered
                 failure = failure or verdict.failure
     except MigrationError as error:
         failure = error
-    found = Verification(member.email, checked, checked - missing, missing, read_back, dict(altered))
+    present = checked - missing
+    found = Verification(member.email, checked, present, missing, read_back, dict(altered), source_count, hidden)
     if failure is None:
         return found
     return replace(found, cause=failure.cause_id, side=failure.side, server_text=failure.server_text)

@@ -27,6 +27,13 @@ class Received(NamedTuple):
     rest: str
 
 
+class ScanLine(NamedTuple):
+    """One answer to FETCH: the message number, and the items with their values as they are written."""
+
+    number: int
+    items: tuple[tuple[str, str], ...]
+
+
 class Action(Enum):
     """What a fault does to the command that it meets."""
 
@@ -153,6 +160,13 @@ class Behaviour:
     bodies_a_session: int | None = None  # so many are fetched, then the session ends
     commands_a_session: int | None = None  # after the login
     session_ended: str = "Session expired"  # the BYE then
+    # A scan: FETCH without the content of messages. EXISTS counts what `unlisted` leaves out with OK.
+    unlisted: Callable[[bytes], bool] | None = None  # messages that no scan tells of
+    refuses_scan: Callable[[bytes], bool] | None = None  # messages for whose sake a whole scan is NO
+    scan_of_nothing: Literal["OK", "NO", "BAD"] = "OK"  # the answer to FETCH in an empty folder
+    uid_of: Callable[[int], int] | None = None  # the UID that a message is told and asked by, in place of its own
+    retold: Callable[[list[ScanLine]], list[ScanLine]] | None = None  # the answers to a scan, as they are given
+    restless_uidvalidity: bool = False  # another one with every SELECT and EXAMINE; the UIDs stay
     peek_marks_seen: bool = False  # FETCH of a body does so in every form, in a folder that is open for writing
     demands_line_end: bool = False  # APPEND of a message without a final CRLF is BAD
     stores_once: bool = False  # the same octets in the same folder are stored once, and no word is said of it

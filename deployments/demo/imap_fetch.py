@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from deployments.demo.imap_behaviour import Behaviour
+from deployments.demo.imap_behaviour import Behaviour, ScanLine
 from deployments.demo.imap_grammar import Arguments, Literal, Malformed, date_time_text
 from deployments.demo.imap_store import Message
 
@@ -137,6 +137,14 @@ def fetch_answer(
             told = size if item == "RFC822.SIZE" and size is not None else _value(message, item)
             text += f"{item} {told} "
     return [*pieces, text.rstrip(" ").encode("ascii") + b")\r\n"]
+
+
+def scan_line(
+    number: int, message: Message, items: Sequence[str], *, size: int | None = None, labels: Sequence[str] = ()
+) -> ScanLine:
+    """The same without bodies, in parts."""
+    told = {"X-GM-LABELS": f"({' '.join(labels)})"} | ({} if size is None else {"RFC822.SIZE": str(size)})
+    return ScanLine(number, tuple((item, told.get(item) or _value(message, item)) for item in items))
 
 
 def _value(message: Message, item: str) -> str:

@@ -71,6 +71,7 @@ def _open_folder(session: Session, args: Arguments, *, read_only: bool) -> str:
     with folder.account.lock:
         messages = session.shown(folder)
         uids = [message.uid for message in messages]
+        folder.openings += 1
         session.selected = Selected(folder, read_only, folder.uidvalidity, uids, folder.uidnext, folder.highest_modseq)
     system = " ".join(SYSTEM_FLAGS.values())
     keywords = sorted({flag for message in messages for flag in message.flags if not flag.startswith("\\")})
@@ -92,7 +93,8 @@ def _open_folder(session: Session, args: Arguments, *, read_only: bool) -> str:
 
 
 def _uidvalidity(session: Session, folder: Folder) -> str:
-    return f"{folder.uidvalidity:.9e}" if session.behaviour.exponents else str(folder.uidvalidity)
+    told = session.uidvalidity_of(folder)
+    return f"{told:.9e}" if session.behaviour.exponents else str(told)
 
 
 def _modseq(session: Session, folder: Folder) -> int:

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
 from deployments.demo.imap_behaviour import Action
-from deployments.demo.imap_fetch import Body, Item, fetch_answer, fetch_items
+from deployments.demo.imap_fetch import Body, Item, fetch_answer, fetch_items, scan_line
 from deployments.demo.imap_grammar import (
     Arguments,
     Literal,
@@ -48,7 +49,7 @@ def append(session: Session, args: Arguments) -> str:
     if not session.offers("UIDPLUS") or session.behaviour.appenduid == "absent":
         return "Stored"
     shift = 1 if session.behaviour.appenduid == "lying" else 0
-    return f"[APPENDUID {folder.uidvalidity} {set_text(message.uid + shift for message in stored)}] Stored"
+    return f"[APPENDUID {session.uidvalidity_of(folder)} {set_text(message.uid + shift for message in stored)}] Stored"
 
 
 def _stored(session: Session, folder: Folder, raw: bytes, date: datetime | None, flags: frozenset[str]) -> Message:
@@ -115,6 +116,8 @@ def _chosen(session: Session, args: Arguments) -> list[tuple[int, Message]]:
     """Read a sequence set and return the messages that it means and that are still there, with their numbers."""
     selected = session.opened
     numbers = selected.uids if args.by_uid else range(1, len(selected.uids) + 1)
+    if args.by_uid and session.behaviour.uid_of:
+        numbers = [session.behaviour.uid_of(uid) for uid in selected.uids]
     ranges = args.sequence_set()
     if session.behaviour.ascending_sets_only and not is_ascending(ranges):
         raise Malformed("UID parameters!")
@@ -189,6 +192,9 @@ def search(session: Session, args: Arguments) -> str:
 
 def fetch(session: Session, args: Arguments) -> str:
     args.space()
+    how = session.behaviour
+    if not session.opened.uids and how.scan_of_nothing != "OK":
+        raise (Refused if how.scan_of_nothing == "NO" else Malformed)("The specified message set is invalid.")
     chosen = _chosen(session, args)
     args.space()
     items = fetch_items(args)
@@ -205,6 +211,11 @@ def fetch(session: Session, args: Arguments) -> str:
         if not session.offers("CONDSTORE"):
             raise Malformed("Unknown FETCH item MODSEQ")
         session.condstore = True
+    if how.uid_of:
+        chosen = [(number, replace(message, uid=how.uid_of(message.uid))) for number, message in chosen]
+    names = [item for item in items if isinstance(item, str)]
+    if len(names) == len(items) and (how.unlisted or how.refuses_scan or how.retold):
+        return _scan(session, chosen, names)
     marks_seen = not session.opened.read_only and any(
         isinstance(item, Body) and not (item.peek and not session.behaviour.peek_marks_seen) for item in items
     )
@@ -232,6 +243,27 @@ def fetch(session: Session, args: Arguments) -> str:
             labels = session.labels_of(message) if "X-GM-LABELS" in items else ()
             told_items = _in_order(items, how.uid_place, number)
             session.out.writelines(fetch_answer(number, message, told_items, how, lost=lost, size=size, labels=labels))
+    return "That is all"
+
+
+def _scan(session: Session, chosen: list[tuple[int, Message]], items: list[str]) -> str:
+    """Answer a FETCH without bodies the way that the switches say."""
+    how = session.behaviour
+    if how.refuses_scan and any(how.refuses_scan(message.raw) for _, message in chosen):
+        raise Refused("[SERVERBUG] Internal error occurred. Refer to server log for more information.")
+    lines = [
+        scan_line(
+            number,
+            message,
+            items,
+            size=how.told_size(message.raw) if how.told_size else None,
+            labels=session.labels_of(message) if "X-GM-LABELS" in items else (),
+        )
+        for number, message in chosen
+        if not (how.unlisted and how.unlisted(message.raw))
+    ]
+    for line in how.retold(lines) if how.retold else lines:
+        session.line(f"* {line.number} FETCH ({' '.join(f'{name} {value}' for name, value in line.items)})")
     return "That is all"
 
 
@@ -349,7 +381,7 @@ def _copied(session: Session, args: Arguments) -> tuple[str, list[tuple[int, Mes
     if not copies or not session.offers("UIDPLUS"):
         return "", chosen
     sources = set_text(message.uid for _, message in chosen)
-    return f"[COPYUID {target.uidvalidity} {sources} {set_text(copy.uid for copy in copies)}] ", chosen
+    return f"[COPYUID {session.uidvalidity_of(target)} {sources} {set_text(copy.uid for copy in copies)}] ", chosen
 
 
 MESSAGE_COMMANDS = {

@@ -497,6 +497,10 @@ class Session:
             raise Refused("[TRYCREATE] Mailbox does not exist")
         return folder
 
+    def uidvalidity_of(self, folder: Folder) -> int:
+        """What is told of it; the folder keeps its own."""
+        return folder.uidvalidity + (1000 * folder.openings if self.behaviour.restless_uidvalidity else 0)
+
     def shown(self, folder: Folder) -> list[Message]:
         """Return the messages of a folder that lie in the receive range."""
         since = self.behaviour.hidden_before

@@ -30,6 +30,7 @@ class Folder:
         self.account = account
         self.name = name
         self.uidvalidity = uidvalidity
+        self.openings = 0
         self.special_use = special_use
         self.selectable = selectable
         self.raw_name: bytes | None = None  # how an old server spells the name that does not know modified UTF-7
