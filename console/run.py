@@ -65,7 +65,7 @@ _REPORT = Text("报告：{path}", "Report: {path}")
 _FAILURES = Text("待处理名单：{path}", "Roster of failures: {path}")
 _VERIFIED = Text(
     "{present} / {checked} 封，缺少 {missing}，读回 {read_back}，改动：{altered}；旧邮箱现有 {source} 封",
-    "{present} / {checked}, missing {missing}, read back {read_back}, altered: {altered}; the old mailbox holds {source}",
+    "{present} / {checked}, missing {missing}, read back {read_back}, altered: {altered}; {source} in the old mailbox",
 )
 _HIDDEN = Text(
     "旧邮箱的服务器有 {hidden} 封只计数、不列出：没有搬，详见 banjia wave issues",

@@ -33,7 +33,7 @@ def verified(moved: Enrolled, *, deep: bool = True) -> Verification:
 
 
 def test_the_folders_of_a_mailbox_are_one_sum(moved: Enrolled) -> None:
-    assert verified(moved) == Verification(LI, checked=5, present=5, missing=0, read_back=5)
+    assert verified(moved) == Verification(LI, checked=5, present=5, missing=0, read_back=5, source=5)
     account = moved.office.new.account("li@new.example")
     account.folder("INBOX").expunge([2])
     account.folder("Work").expunge([1])
