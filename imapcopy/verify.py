@@ -352,7 +352,7 @@ class _Comparison:
             octets = self._octets(entry)
             if falls_short(found.size if octets is None else octets, sent.size):
                 # Asked for twice, and all of it at once: there is no more to be had.
-                self._verdict.altered["cut_at_source"] += 1
+                self._verdict.note("cut_at_source", entry.source_uid)
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
             self._doubtful.append(entry)
 
