@@ -484,11 +484,17 @@ def prefect_stop(json: AsJson = False) -> None:
 @prefect_app.command("status")
 def prefect_status(json: AsJson = False) -> None:
     """Say whether the local Prefect server runs, and where."""
-    from tasks.prefect_server import running_server
-    from tasks.settings import settings
+    from console import prefect_way
 
-    server = running_server(settings().home)
-    say({"running": server is not None, "ui": server.ui if server else None}, as_json=json)
+    prefect_way.show_status(as_json=json)
+
+
+@prefect_app.command("link")
+def prefect_link(json: AsJson = False) -> None:
+    """Print a link that signs a browser of this machine in to Prefect's pages. It is void when the server has ended."""
+    from console import prefect_way
+
+    prefect_way.show_link(as_json=json)
 
 
 @app.command()

@@ -10,12 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from console.outcome import Exit
-from console.terminal import say, screen
+from console.prefect_way import open_server_told
+from console.terminal import language, say, screen
 from models.database import public_name, words
 from tasks.address_book import address_book
 from tasks.chats import chats
 from tasks.outbox import mail_server, outbox
-from tasks.prefect_server import running_server, use_prefect
+from tasks.prefect_server import dangers, open_server, running_server, use_prefect
 from tasks.settings import settings, settings_files
 from tasks.store import store
 
@@ -83,9 +84,14 @@ def _settings() -> str:
 
 
 def _prefect() -> str:
+    home = settings().home
     if url := os.environ.get("PREFECT_API_URL"):
-        return f"the server of PREFECT_API_URL, {use_prefect(settings().home) and url}"
-    server = running_server(settings().home)
+        use_prefect(home)
+        warnings = [told.in_language(language()) for told in dangers()]
+        return " ".join([f"the server of PREFECT_API_URL, {url}.", *warnings])
+    if old := open_server(home):
+        raise RuntimeError(open_server_told(old).in_language(language()))
+    server = running_server(home)
     return f"own server at {server.ui}" if server else "own server not running; it starts by itself"
 
 

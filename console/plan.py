@@ -9,11 +9,11 @@ from rich.table import Table
 
 from console.lines import plain
 from console.outcome import Exit
+from console.prefect_way import use_prefect
 from console.terminal import language, say, screen
 from models.bilingual import Language, Text
 from models.causes import cause
 from reports.texts import placement, roles
-from tasks.prefect_server import use_prefect
 from tasks.store import store
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def show(wave: str, *, as_json: bool) -> None:
     kept = store()
     require(kept, wave)
     kept.vault.check()
-    use_prefect(kept.settings.home)
+    use_prefect()
     from flows.plan_wave import plan_wave
 
     members: list[MemberPlan] = plan_wave(wave)

@@ -19,6 +19,7 @@ from console.check import print_check
 from console.lines import plain
 from console.live import following, state_text, totals, wait_text
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
+from console.prefect_way import use_prefect
 from console.terminal import INTERRUPTED, fail, language, say, screen
 from models.bilingual import Text
 from models.causes import cause as cause_of
@@ -39,7 +40,6 @@ from reports.summary import InvalidRowSummary, WaveSummary
 from reports.texts import alterations, placement, repair, savings, sentence
 from tasks import policy
 from tasks.domain_records import records_of
-from tasks.prefect_server import use_prefect
 from tasks.settings import know_own_providers, settings
 from tasks.store import Store, store
 
@@ -181,7 +181,7 @@ def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, agai
         note = _PARKED.format(n=len(parked), names=names, wave=wave)
         screen(as_json=True).print(plain(note.in_language(language())))
     with _signals(signal.default_int_handler):
-        use_prefect(kept.settings.home)
+        use_prefect()
         with (
             following(lambda: wave_progress(kept.engine, wave), screen(as_json=as_json), language()),
             _signals(_Stopper()),

@@ -18,6 +18,7 @@ from console.outcome import Exit
 from models.bilingual import Language, Text
 from models.database import NewerDatabase, database_url, trouble, words
 from models.lifecycle import NoSuchWave
+from models.private_files import NotPrivate
 from models.providers import ProvidersMistaken
 from models.rules import RulesMistaken
 from models.vault import VaultClosed
@@ -131,7 +132,9 @@ def _meaning(error: Exception) -> tuple[Text, str, Exit]:
         case NewerDatabase():
             return _NEWER_DATABASE, str(error), Exit.UNEXPECTED
         case PrefectUnreachable():
-            return _PREFECT, str(error), Exit.UNREACHABLE
+            return _PREFECT, error.told.in_language(language()), Exit.UNREACHABLE
+        case NotPrivate():
+            return _FILE, error.told.in_language(language()), Exit.UNEXPECTED
         case SQLAlchemyError():
             # PostgreSQL is a server that every member needs.
             away = trouble(error) and database_url(settings().database).get_backend_name() == "postgresql"

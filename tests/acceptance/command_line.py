@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.servers.dovecot import Dovecot, wait_until
+from tests.servers.prefect_api import PrefectApi
 from tests.servers.secrets_scan import ArgumentWatch, find_secrets
 
 PROGRAM = Path(sys.executable).with_name("banjia")
@@ -107,16 +108,15 @@ class Banjia:
             "BANJIA_CA_FILE": str(directory / "authority.pem"),
         }
         if neighbour:
-            self._environment["PREFECT_API_URL"] = neighbour.prefect_url
+            self._environment |= neighbour.prefect.environment
         self._neighbour = neighbour
         self._secrets: set[str] = set()
         self._runs = 0
 
     @property
-    def prefect_url(self) -> str:
+    def prefect(self) -> PrefectApi:
         """The server of its own, once it runs."""
-        url: str = json.loads((self.home / "prefect" / "server.json").read_text())["url"]
-        return url
+        return PrefectApi(self.home / "prefect")
 
     def migrate(self, roster: Path, *, as_json: bool = True) -> Run:
         """Move a roster's members and wait for the end."""

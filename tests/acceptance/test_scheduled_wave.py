@@ -1,7 +1,5 @@
 """A wave that a worker starts by itself at the time that the admin gave."""
 
-import json
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,7 +50,7 @@ def test_a_worker_starts_a_scheduled_wave_by_itself_and_links_its_report(
         # Prefect gives the last fraction of a second away.
         assert began >= expected - timedelta(seconds=1)
         assert run["name"] == "move night"
-        links = _ask(banjia, "artifacts/filter", {})
+        links = banjia.prefect.ask("artifacts/filter", {})
         assert [link["type"] for link in links if (banjia.reports / "wave.html").as_uri() in str(link["data"])], links
     finally:
         worker.process.terminate()
@@ -76,14 +74,6 @@ def _ended(banjia: Banjia, run_id: str, worker: Started) -> bool:
 
 
 def _flow_run(banjia: Banjia, run_id: str) -> dict[str, Any]:
-    runs: list[dict[str, Any]] = _ask(banjia, "flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+    runs: list[dict[str, Any]] = banjia.prefect.ask("flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
     assert len(runs) == 1
     return runs[0]
-
-
-def _ask(banjia: Banjia, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(  # noqa: S310  (http, to our own server)
-        f"{banjia.prefect_url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
-        return json.load(answer)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tasks.prefect_server import ensure_server
+from tests.servers.prefect_api import PrefectApi
 from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Office, opened_office
 from tests.tasks.prefect_home import end_prefect, prefect_home
@@ -79,10 +79,10 @@ def banjia(home: Path) -> CommandLine:
 class Program:
     """`banjia` as processes, with a Prefect server that the tests share."""
 
-    def __init__(self, home: Path, directory: Path, prefect_url: str) -> None:
+    def __init__(self, home: Path, directory: Path, prefect: PrefectApi) -> None:
         self.home = home
         self._directory = directory
-        self._url = prefect_url
+        self._prefect = prefect
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
@@ -94,7 +94,7 @@ class Program:
         ):
             process = subprocess.Popen(
                 [PROGRAM, *arguments],
-                env={**os.environ, "PYTHONFAULTHANDLER": "1", "PREFECT_API_URL": self._url, **environment},
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **self._prefect.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -126,8 +126,7 @@ class Program:
 
     def flow_run(self, run_id: str) -> dict[str, Any]:
         """A run as Prefect's server knows it."""
-        with urllib.request.urlopen(f"{self._url}/flow_runs/{run_id}", timeout=60) as answer:  # noqa: S310  (http, ours)
-            found: dict[str, Any] = json.load(answer)
+        found: dict[str, Any] = self._prefect.ask(f"flow_runs/{run_id}")
         return found
 
     def close(self, *processes: subprocess.Popen[str]) -> None:
@@ -138,15 +137,16 @@ class Program:
 
 
 @pytest.fixture(scope="session")
-def prefect_url() -> Iterator[str]:
+def prefect() -> Iterator[PrefectApi]:
     # Not only looked at: a busy machine may keep it from answering at once.
-    yield ensure_server(prefect_home()).url
+    ensure_server(prefect_home())
+    yield PrefectApi(prefect_home() / "prefect")
     end_prefect()
 
 
 @pytest.fixture
-def program(home: Path, tmp_path: Path, prefect_url: str) -> Iterator[Program]:
+def program(home: Path, tmp_path: Path, prefect: PrefectApi) -> Iterator[Program]:
     (tmp_path / "output").mkdir()
-    program = Program(home, tmp_path / "output", prefect_url)
+    program = Program(home, tmp_path / "output", prefect)
     yield program
     program.close()

@@ -32,7 +32,7 @@ COMMANDS = {
     "vault": "set list forget rotate purge",
     "notices": "preview send status",
     "host": "list show set pause resume",
-    "prefect": "start stop status",
+    "prefect": "start stop status link",
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.prefect_server import ensure_server
+from tests.servers.prefect_api import PrefectApi
 from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Office, opened_office
 from tests.tasks.prefect_home import end_prefect, prefect_home
@@ -14,12 +15,14 @@ from tests.tasks.prefect_home import end_prefect, prefect_home
 @pytest.fixture(scope="session")
 def prefect_database() -> Iterator[Path]:
     """Prefect's own files, while this process speaks to its server."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+    from prefect import settings
+    from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
     home = prefect_home()
     # Not only looked at: a busy machine may keep it from answering at once.
-    server = ensure_server(home)
-    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
+    ensure_server(home)
+    way = {getattr(settings, name): value for name, value in PrefectApi(home / "prefect").environment.items()}
+    with temporary_settings({**way, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
         yield home / "prefect"
     end_prefect()
 

@@ -20,12 +20,17 @@ from tasks.prefect_server import (
 )
 from tests.servers.dovecot import wait_until
 
+SET_BY_US = (
+    *prefect_server.CLIENT_ENVIRONMENT,
+    *("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_API_SSL_CERT_FILE"),
+    *("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "NO_PROXY", "no_proxy"),
+)
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What use_prefect sets is undone afterwards."""
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    for name in (*prefect_server.CLIENT_ENVIRONMENT, "PREFECT_API_URL", "PREFECT_HOME"):
+    for name in SET_BY_US:
         monkeypatch.setenv(name, os.environ.get(name, ""))
         monkeypatch.delenv(name)
 
@@ -70,11 +75,11 @@ def test_a_server_of_the_admin_s_that_is_busy_is_waited_for_longer_than_one_of_o
 ) -> None:
     waited: list[float] = []
 
-    def answer_late(_url: str, timeout: float) -> object:
+    def answer_late(_opener: object, _url: str, timeout: float) -> object:
         waited.append(timeout)
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(urllib.request, "urlopen", answer_late)
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", answer_late)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     with pytest.raises(PrefectUnreachable):
         use_prefect(tmp_path)
@@ -110,15 +115,14 @@ def test_no_process_of_ours_calls_home_or_runs_a_server_that_forgets() -> None:
     assert prefect_server.CLIENT_ENVIRONMENT["DO_NOT_TRACK"] == "1"
     assert prefect_server.CLIENT_ENVIRONMENT["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert prefect_server.CLIENT_ENVIRONMENT["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "false"
-    assert RunningServer(1, "http://127.0.0.1:4210/api").ui == "http://127.0.0.1:4210"
 
 
 def test_a_server_that_answers_late_is_waited_for_and_not_doubled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = iter([False, False, True, True])
-    monkeypatch.setattr(prefect_server, "_noted_server", lambda home: RunningServer(1, "http://127.0.0.1:1/api"))
+    monkeypatch.setattr(prefect_server, "_noted_server", lambda home: RunningServer(1, "https://127.0.0.1:1/api", ""))
     monkeypatch.setattr(prefect_server, "_is_there", lambda server: True)
-    monkeypatch.setattr(prefect_server, "_answers", lambda url: next(late))
+    monkeypatch.setattr(prefect_server, "_answers", lambda url, context: next(late))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert ensure_server(tmp_path).pid == 1

@@ -1,0 +1,78 @@
+"""Files that hold a secret: read only when nobody else can have read or written them, and written so from the start."""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from models.bilingual import Text
+
+_OPEN = Text(
+    "其他人可以读取或改写 {file}，请运行：chmod 600 {file}",
+    "{file} can be read or written by others; run: chmod 600 {file}",
+)
+_STRANGER = Text(
+    "{file} 属于另一个用户（uid {owner}），其中的内容不能采信；请用自己的用户重新写一个。",
+    "{file} belongs to another user (uid {owner}), so what it holds cannot be trusted; write it anew as yourself.",
+)
+_NO_FILE = Text("{file} 不是普通文件。", "{file} is no ordinary file.")
+_UNREADABLE = Text("无法读取 {file}：{why}", "{file} cannot be read: {why}")
+_FOLDER = Text(
+    "目录 {file} 属于另一个用户（uid {owner}），其中不能存放机密；请换一个 BANJIA_HOME。",
+    "The folder {file} belongs to another user (uid {owner}) and can hold no secrets; choose another BANJIA_HOME.",
+)
+
+
+class NotPrivate(Exception):
+    """A file of secrets is not ours alone, or cannot be read; `told` says why, and what to do."""
+
+    def __init__(self, told: Text) -> None:
+        self.told = told
+        super().__init__(told.en)
+
+
+def read_private(file: Path) -> bytes:
+    """What a file holds that only we may read; FileNotFoundError when there is none, NotPrivate when others may."""
+    try:
+        # O_NONBLOCK: a pipe in its place would otherwise hold us for ever.
+        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise NotPrivate(_UNREADABLE.format(file=file, why=error.strerror)) from None
+    with os.fdopen(handle, "rb") as opened:
+        # Of what is open, not of the name: that may name something else by now.
+        found = os.fstat(opened.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise NotPrivate(_NO_FILE.format(file=file))
+        if found.st_uid not in (os.geteuid(), 0):
+            raise NotPrivate(_STRANGER.format(file=file, owner=found.st_uid))
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise NotPrivate(_OPEN.format(file=file))
+        return opened.read()
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Write or replace a file, whole and with mode 0600 whatever the umask; a link in its place is replaced itself."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            os.fchmod(opened.fileno(), 0o600)
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that is ours alone, or close one that we have; NotPrivate when it is somebody else's."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise NotPrivate(_FOLDER.format(file=folder, owner=found.st_uid))
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        folder.chmod(0o700)
