@@ -1,6 +1,5 @@
 """Where a mailbox is and how to sign in to it."""
 
-import base64
 import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,7 +7,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from imapcopy.admission import OPEN, Admission
-from imapcopy.errors import MigrationError, Side, redact
+from imapcopy.errors import MigrationError, Side
+from imapcopy.redaction import redact
 
 Security = Literal["tls", "starttls", "plain"]
 DEFAULT_PORTS: dict[Security, int] = {"tls": 993, "starttls": 143, "plain": 143}
@@ -113,6 +113,8 @@ class Account:
     """In place of the password."""
     lacking: MigrationError | None = field(default=None, repr=False, compare=False)
     """Why there is nothing to sign in with: nobody connects then."""
+    also_secret: Callable[[], Iterable[str]] = field(default=tuple, repr=False, compare=False)
+    """What opens the member's mailbox on the other side: servers share logs, and members passwords."""
     ways: Ways = field(default_factory=_NothingRemembered, repr=False, compare=False)
     admission: Admission = field(default=OPEN, repr=False, compare=False)
 
@@ -129,29 +131,9 @@ class Account:
         self.heard(side, self.redacted(text))
 
     def redacted(self, text: str) -> str:
-        """A server's words with the secrets taken out."""
-        # Servers quote what they did not understand, also the line of a PLAIN login.
-        secrets = [self.password, *(base64.b64encode(line).decode() for line in self._plain_lines())]
-        for token in self.tokens.issued() if self.tokens else ():
-            secrets += [token, *_encoded(token)]
-        return redact(text, secrets)
+        """A server's words with the secrets taken out, in whatever form it quotes them."""
+        return redact(text, (*self.secrets(), *self.also_secret()))
 
-    def _plain_lines(self) -> list[bytes]:
-        if not self.password:
-            return []
-        return [
-            f"{by}\0{login}\0{self.password}".encode()
-            for login in {self.login or self.user, self.user}
-            for by in ("", self.user)
-        ]
-
-
-def _encoded(secret: str) -> list[str]:
-    """How a secret looks within something longer in base64, by where it begins; its first and last octets not."""
-    found = []
-    for ahead in range(3):
-        coded = base64.b64encode(b"\0" * ahead + secret.encode()).decode().rstrip("=")
-        inner = coded[4 if ahead else 0 : len(coded) - 2]
-        if len(inner) >= 8:
-            found.append(inner)
-    return found
+    def secrets(self) -> tuple[str, ...]:
+        """What opens it, and has opened it."""
+        return self.password, *(self.tokens.issued() if self.tokens else ())

@@ -10,7 +10,6 @@ Each carries a cause (`models.causes`), the side, and the server's own words wit
 an exception are public: Prefect stores them, logs show them.
 """
 
-from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from imapcopy.waits import suggested_wait
@@ -133,14 +132,6 @@ def error_of_reach(
     elif found.reach == "folder":
         kind = FolderError
     return kind(cause_id, side, server_text, where=where, hint=hint, known_by=known_by)
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """Take passwords out of a server's words, make control characters visible, and cut endless ones."""
-    for secret in sorted((s for s in secrets if s), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    visible = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return visible if len(visible) <= 500 else visible[:497] + "..."
 
 
 def _rebuild(

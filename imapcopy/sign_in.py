@@ -123,15 +123,15 @@ def connect(account: Account, side: Side) -> Any:
 
 
 def _connect_failed(error: Exception, account: Account, side: Side) -> MigrationError:
-    text, host = account.redacted(_library_text(error)), account.server.host
-    known_by = ""
+    said, host = _library_text(error), account.server.host
+    text, known_by = account.redacted(said), ""
     if isinstance(error, (OSError, UnicodeError)):
         found = judge_exception(error, stage="connect", side=side, host=host).cause
     elif isinstance(error, CapabilityError):
         # STARTTLS is not offered, or somebody on the way has taken it out: never go on in clear text.
         found = "tls_protocol"
     else:
-        told = judge(text, stage="greeting", side=side, host=host)
+        told = judge(said, stage="greeting", side=side, host=host)
         found, known_by = told.cause, str(KnownBy("greeting", told.rule))
     kind = MemberError if found in {"tls_cert", "tls_protocol", "wrong_port", "starttls_required"} else ServerError
     hint = hint_of(found, error, text, account.server)
@@ -241,8 +241,9 @@ def _attempt(dialogue: Dialogue, mechanism: str, token: Token | None, *, at_once
 
 def _login_failed(dialogue: Dialogue, text: str, found: str = "", token: Token | None = None) -> MigrationError:
     account, side = dialogue.account, dialogue.side
-    text = account.redacted(text)
     verdict = judge(text, stage="login", side=side, host=account.server.host)
+    # Judged before, because what is not free of the password loses words.
+    text = account.redacted(text)
     told, known_by = verdict.cause, str(KnownBy("login", verdict.rule))
     # A connection that ends without a word about the login says nothing about the password.
     found = found if found and told in {"unclassified", "ambiguous_login"} else told

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from imapcopy.errors import redact
+from imapcopy.redaction import redact
 from models.addresses import AddressStatus, Mailbox, Standing
 from models.bilingual import Text
 from tasks import policy

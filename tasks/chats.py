@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from imapcopy.account import Server
-from imapcopy.errors import redact
+from imapcopy.redaction import redact
 from models.bilingual import Text
 from tasks.handed_over import HandedOver, Outcome
 from tasks.settings import Settings, SettingUnusable, read_secret

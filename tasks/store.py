@@ -101,8 +101,8 @@ class Store:
         target = self._account("target", new, member.target_user_name or member.email, member.target_admin, passwords)
         met = _meeting(member, self.met.setdefault(member.id or 0, {}))
         return (
-            replace(source, heard=heard, met=met, ways=self.ways),
-            replace(target, heard=heard, met=met, ways=self.ways),
+            replace(source, heard=heard, met=met, ways=self.ways, also_secret=target.secrets),
+            replace(target, heard=heard, met=met, ways=self.ways, also_secret=source.secrets),
         )
 
     def servers(self, of: Addressed) -> tuple[Server, Server]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from imapcopy.account import Token
-from imapcopy.errors import MemberError, MigrationError, ServerError, Side, redact
+from imapcopy.errors import MemberError, MigrationError, ServerError, Side
+from imapcopy.redaction import redact
 from models.columns import now
 
 AHEAD_SECONDS = 300.0

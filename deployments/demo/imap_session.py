@@ -218,7 +218,7 @@ class Session:
     def untagged(self, text: str, *strings: bytes) -> None:
         """Write an untagged line; the strings are quoted and put behind it."""
         end = b" \r\n" if self.behaviour.trailing_blanks else b"\r\n"
-        self.out.write(b"* " + b" ".join([text.encode("ascii"), *map(quoted, strings)]) + end)
+        self.out.write(b"* " + b" ".join([text.encode("latin-1"), *map(quoted, strings)]) + end)
 
     def ask(self, text: str) -> None:
         self.line("+" if self.behaviour.bare_continuation else f"+ {text}")

@@ -14,7 +14,6 @@ from imapcopy.errors import (
     Refused,
     ServerError,
     error_of_reach,
-    redact,
 )
 from models.causes import causes
 from models.hints import Hint
@@ -46,16 +45,6 @@ def test_the_class_of_a_failure_is_its_causes_reach(cause_id: str) -> None:
 
 def test_an_unknown_cause_of_a_later_version_is_unclassified() -> None:
     assert MemberError("from the future", "source").cause.id == "unclassified"
-
-
-def test_secrets_are_taken_out_the_longest_first_and_control_characters_made_visible() -> None:
-    text = redact("NO secret-long and secret\x1b[31m\r\nB9 OK", ["secret", "", "secret-long"])
-    assert text == "NO *** and ***\\x1b[31m\\x0d\\x0aB9 OK"
-
-
-def test_endless_words_are_cut() -> None:
-    assert len(redact("x" * 10_000, [])) == 500
-    assert redact("x" * 500, []) == "x" * 500
 
 
 def test_a_refusal_does_not_repeat_the_servers_words() -> None:

@@ -30,7 +30,7 @@ SERVICE_ACCOUNT = "mover@company-1.iam.gserviceaccount.example"
 KEY_ID = "canary-key-id-0123456789"
 TENANT = "6f0c1b2a-0000-4000-8000-000000000001"
 CLIENT = "9a8b7c6d-0000-4000-8000-000000000002"
-CLIENT_SECRET = "canary~client.secret-8Q7"
+CLIENT_SECRET = "8Q~Canary.Xw4vTz-mJ9"
 
 
 @dataclass
