@@ -11,6 +11,8 @@ from enum import StrEnum
 from functools import cache
 from typing import NamedTuple
 
+from models.ledger_rows import BatchKind, BatchRecord, BatchState
+
 
 class Source(StrEnum):
     """What the source's server shows of a message in this pass. EXISTS says what there is, not the scan."""
@@ -36,10 +38,11 @@ class Known(StrEnum):
     NEW = "new"
     INTENDED = "intended"
     SENT = "sent"
-    """Confirmed, and not read back yet."""
+    """Confirmed or adopted, and not read back yet."""
     VERIFIED = "verified"
-    """Read back by a pass before."""
+    """Read back."""
     ADOPTED = "adopted"
+    """Was there before us, and has been looked for since."""
     ISSUE = "issue"
 
 
@@ -193,6 +196,15 @@ TABLE: tuple[Row, ...] = (
     Row(Fate.NOTHING, "it stays behind until its issue is tried again", _HERE, [Known.ISSUE]),
     Row(Fate.FORGET, "the message that stayed behind has left", [Source.LEFT], [Known.ISSUE]),
 )
+
+
+def known_as(batch: BatchRecord, *, read_back: bool) -> Known:
+    """What the ledger knows of the messages of a batch; `read_back` if this pass has come to verify it."""
+    if batch.state == BatchState.INTENDED:
+        return Known.INTENDED
+    if batch.state == BatchState.CONFIRMED and not read_back:
+        return Known.SENT
+    return Known.ADOPTED if batch.kind == BatchKind.ADOPTED else Known.VERIFIED
 
 
 @cache

@@ -6,18 +6,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date, datetime
 
+from imapcopy import fates
 from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.census import Hidden
 from imapcopy.deliver import Delivery
 from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
+from imapcopy.fates import Copy, Fate, Situation, Source, fate, known_as
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes, restore_flags
 from imapcopy.identity import digest
 from imapcopy.letter import Letter
 from imapcopy.look_up import Wanted, fingerprints, forms, mark_of, match
-from imapcopy.plan import Envelope, Existing, batches, is_too_large, missing, wanted
+from imapcopy.plan import Envelope, Existing, batches, is_too_large, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.repair import repaired
 from imapcopy.responses import FolderStatus, Selected
@@ -194,20 +196,36 @@ class FolderPass:
 
         return self.delivery.recover(bodies, self._everything)
 
-    def todo(self) -> list[Envelope]:
-        """What is still to be copied, by ascending UID."""
-        accounted = self.issues | self._gone | self.delivery.given_up
+    def _in_ledger(self) -> dict[int, fates.Known]:
+        """What the ledger knows, by source UID."""
+        known = dict.fromkeys(self.issues | self.delivery.given_up, fates.Known.ISSUE)
         for batch in self.delivery.recorded:
-            accounted.update(entry.source_uid for entry in batch.entries)
-        return missing(self.scan.values(), accounted)
+            at = known_as(batch, read_back=batch.id in self._verified)
+            known.update((entry.source_uid, at) for entry in batch.entries)
+        return known
+
+    def _at_source(self, uid: int) -> Source:
+        """What the source shows of a message that the ledger knows."""
+        if uid in self._everything and uid not in self._gone:
+            return Source.TOLD
+        return Source.UNASKED if uid in self._doubtful else Source.LEFT
+
+    def todo(self) -> list[Envelope]:
+        """What is not known yet, by ascending UID: to be looked for at the target, and sent if it is not there."""
+        known = self._in_ledger()
+        new = [e for uid, e in self._everything.items() if uid not in known and uid not in self._gone]
+        by_wish = {wish: fate(Situation(Source.TOLD, wanted=wish)) for wish in (True, False)}
+        todo = [envelope for envelope in new if by_wish[envelope.uid in self.scan] == Fate.LOOK_UP]
+        return sorted(todo, key=lambda envelope: envelope.uid)
 
     def sendable(self) -> list[Envelope]:
         """`todo` without what the target takes in no case; that is committed as issues, and its content never read."""
-        todo = self.todo()
-        too_large = [envelope for envelope in todo if is_too_large(envelope.size, self._limit)]
-        self.stay_behind([self._too_large(envelope, envelope.size) for envelope in too_large])
-        left = {envelope.uid for envelope in too_large}
-        return [envelope for envelope in todo if envelope.uid not in left]
+        by_fate: dict[Fate, list[Envelope]] = {Fate.SEND: [], Fate.GIVE_UP: []}
+        by_room = {fits: fate(Situation(Source.TOLD, copy=Copy.ABSENT, fits=fits)) for fits in (True, False)}
+        for envelope in self.todo():
+            by_fate[by_room[not is_too_large(envelope.size, self._limit)]].append(envelope)
+        self.stay_behind([self._too_large(envelope, envelope.size) for envelope in by_fate[Fate.GIVE_UP]])
+        return by_fate[Fate.SEND]
 
     def _too_large(self, envelope: Envelope, size: int, letter: Letter | None = None) -> GivenUp:
         told = f"{self._limit_of} {self._limit}"
@@ -398,9 +416,12 @@ class FolderPass:
 
     def judged(self, due: Due, verdict: Verdict) -> set[int]:
         """Note what re-reading found; returns the source UIDs that have to be sent again."""
-        fresh = {e.source_uid for batch in due.recorded if self._is_fresh(batch) for e in batch.entries}
-        # A message that had been verified before and is gone now was removed by the member: that is not ours to undo.
-        lost = verdict.lost & fresh
+        known = self._in_ledger() if verdict.lost else {}
+        ends = {
+            uid: fate(Situation(self._at_source(uid), known[uid], uid in self.scan, Copy.ABSENT))
+            for uid in verdict.lost
+        }
+        lost = {uid for uid, end in ends.items() if end in (Fate.SEND_AGAIN, Fate.FORGET)}
         if lost:
             self.delivery.disown(lost)
         if self._deep:
@@ -414,7 +435,7 @@ class FolderPass:
         self._verified.update(
             batch.id for batch in due.recorded if any(e.source_uid not in lost for e in batch.entries)
         )
-        return lost & set(self.scan)
+        return {uid for uid in lost if ends[uid] == Fate.SEND_AGAIN}
 
     def restore_flags(self, target: Endpoint[TargetConnection], verdict: Verdict) -> None:
         """Set the flags that the target's server ignored when it stored the messages."""
@@ -440,19 +461,18 @@ class FolderPass:
         if self.issues or self.delivery.given_up:
             name_issues(self._ledger, self.id, names)
 
-    def _is_fresh(self, batch: BatchRecord) -> bool:
-        return batch.state == BatchState.CONFIRMED and batch.id not in self._verified
-
     def finished(self) -> Finished:
         """The folder's numbers after the pass."""
         present = {uid: e for uid, e in self.scan.items() if uid not in self._gone}
         counted: Counter[BatchKind] = Counter()
-        gone: list[int] = []
         for batch in self.delivery.recorded:
             counted[batch.kind] += sum(entry.source_uid in present for entry in batch.entries)
-            gone += [e.source_uid for e in batch.entries if e.source_uid not in self._everything]
-        if doubtful := self._doubtful:
-            gone = [uid for uid in gone if uid not in doubtful]
+        known = self._in_ledger()
+        gone = [
+            uid
+            for uid in known.keys() - self._everything.keys()
+            if fate(Situation(self._at_source(uid), known[uid], copy=Copy.EQUAL)) == Fate.GONE
+        ]
         issues = self.issues | self.delivery.given_up
         outdated = issues - present.keys() - {-each.number for each in self._hidden}
         remaining = len(issues) - len(outdated)

@@ -1,6 +1,6 @@
 """What is missing, in which batches it is to be sent, and which folders are taken together. Pure."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, TypeVar
@@ -57,11 +57,6 @@ def wanted(scan: Iterable[Envelope], since: date | None) -> list[Envelope]:
         return since is None or e.arrived is None or not is_kept_everywhere(e.arrived) or e.arrived.date() >= since
 
     return [e for e in scan if is_wanted(e)]
-
-
-def missing(scan: Iterable[Envelope], accounted: Collection[int]) -> list[Envelope]:
-    """The messages that the ledger does not know yet, by ascending UID."""
-    return sorted((e for e in scan if e.uid not in accounted), key=lambda e: e.uid)
 
 
 def is_too_large(size: int, limit: int | None) -> bool:

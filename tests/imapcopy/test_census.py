@@ -167,6 +167,7 @@ def test_a_hole_in_the_servers_index_is_an_issue(eight: Box, lost: tuple[int, ..
     row = eight.row()
     assert (row.source_messages, row.copied, row.issues) == (8, 8 - len(lost), len(lost))
     eight.assert_counted()
+    assert not [entry for entry in eight.old.log if entry.rest.startswith("-")]
     # A pass later nothing is different, and once the server has mended it, all is there.
     eight.copy()
     assert eight.issues() == {-number: "message_hidden" for number in lost}

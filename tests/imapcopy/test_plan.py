@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imapcopy import plan
-from imapcopy.plan import Envelope, batches, groups, missing, wanted
+from imapcopy.plan import Envelope, batches, groups, wanted
 
 
 def envelope(uid: int, size: int = 1, arrived: datetime | None = None) -> Envelope:
@@ -36,11 +36,6 @@ def test_groups_hold_every_folder_once_in_order_and_within_the_limits(counts: li
     for group in found:
         assert 1 <= len(group) <= folders
         assert len(group) == 1 or sum(counts[folder] for folder in group) <= plan.GROUP_MESSAGES
-
-
-@given(st.lists(st.integers(1, 50), unique=True), st.sets(st.integers(1, 50)))
-def test_missing_is_what_the_ledger_does_not_know_by_ascending_uid(uids: list[int], known: set[int]) -> None:
-    assert [one.uid for one in missing(map(envelope, uids), known)] == sorted(set(uids) - known)
 
 
 def test_since_keeps_the_day_itself_and_what_has_no_date() -> None:
