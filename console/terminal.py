@@ -73,7 +73,8 @@ def screen(*, as_json: bool) -> Console:
     """Where people read: stdout, or stderr when stdout belongs to the JSON document."""
     stream = sys.stderr if as_json else sys.stdout
     width = None if stream.isatty() else WIDTH_OF_A_FILE
-    return Console(stderr=as_json, highlight=False, width=width, soft_wrap=not stream.isatty())
+    # What stands between colons in somebody's folder or subject is no picture of ours.
+    return Console(stderr=as_json, highlight=False, emoji=False, width=width, soft_wrap=not stream.isatty())
 
 
 def say(document: dict[str, Any], *, as_json: bool) -> None:

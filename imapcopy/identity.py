@@ -69,6 +69,11 @@ def may_be_cut(raw: bytes) -> bool:
 def _digest(raw: bytes) -> tuple[bytes, int, bool]:
     """The digest, how many octets are line ends, and whether each is CRLF as far as that is looked for."""
     # As strong as SHA-256 and five times as fast, where most of a copy's processor time goes into this.
+    if len(raw) < EVEN_BYTES:
+        # Most messages: the same as below, in one go.
+        small = raw.translate(None, b"\r\n")
+        line_ends = len(raw) - len(small)
+        return _hash(small), line_ends, 2 * raw.count(b"\r\n") == line_ends
     found = blake3()
     octets = 0
     paired = True

@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import pandas as pd
 from pydantic import ValidationError
 
 from models.providers import provider_meant
@@ -263,22 +262,15 @@ def _folded(account: str) -> str:
 
 def _clashes(accounts: list[_Accounts]) -> Iterator[RosterProblem]:
     """Report the later of two rows that meet in one mailbox; a pair of rows is reported once."""
-    if not accounts:
-        return
-    frame = pd.DataFrame(
-        {
-            "line": [account.line for account in accounts],
-            "email": pd.Series([account.email for account in accounts], dtype=object),
-            "target": pd.Series([account.target for account in accounts], dtype=object),
-            "source": pd.Series([account.source for account in accounts], dtype=object),
-        }
-    )
     told: set[tuple[int, int]] = set()
     for key, column in (("email", "EmailAddress"), ("target", "TargetUserName"), ("source", "UserName")):
-        first = frame.groupby(key)["line"].transform("min")  # missing keys stay without a group
-        for position in frame.index[first < frame["line"]]:
-            account, other = accounts[position], int(first[position])
-            if (account.line, other) not in told:
+        first: dict[str, int] = {}
+        for account in accounts:
+            if known := getattr(account, key):
+                first[known] = min(first.get(known, account.line), account.line)
+        for account in accounts:
+            other = first.get(getattr(account, key), account.line)
+            if other < account.line and (account.line, other) not in told:
                 told.add((account.line, other))
                 shown = getattr(account, f"shown_{key}")
                 yield roster_problem(f"duplicate-{key}", account.line, column, shown, other=other)

@@ -14,10 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import charset_normalizer
-import pandas as pd
-from python_calamine import CalamineError
-
 from models.roster_columns import column_of
 from models.roster_problems import RosterProblem, roster_problem
 
@@ -82,6 +78,9 @@ def _encoding_of(data: bytes) -> str | None:
     if gb18030 and sum(_decodes(cell, "gb2312") for cell in cells) * 2 >= len(cells):
         # The common characters of GB2312 fill a small part of the space; other encodings seldom hit only them.
         return "gb18030"
+    # Late, because it takes 4 MB with its tables, and nearly every roster is UTF-8 or plainly GB18030.
+    import charset_normalizer
+
     guess = charset_normalizer.from_bytes(
         b"\n".join(cells), cp_isolation=["gb18030", "big5", "cp1252"], enable_fallback=False
     ).best()
@@ -185,6 +184,10 @@ def _parsed(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[Reco
 
 
 def _read_workbook(data: bytes, name: str) -> Sheet:
+    # Late, because pandas and numpy take 50 MB and half a second, and most rosters are text.
+    import pandas as pd
+    from python_calamine import CalamineError
+
     sheet = Sheet(encoding="xlsx")
     try:
         frame = pd.read_excel(

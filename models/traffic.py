@@ -8,10 +8,10 @@ one leaves it when all of it is a day old. The decisions are pure functions.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from importlib import import_module
 from typing import Literal
 
 from sqlalchemy import Engine, delete
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
 from models.columns import WIDE
@@ -113,7 +113,8 @@ def add_traffic(
         {"host": host, "login": login, "hour": hour, **{way: more.get(way, {}).get(hour, 0) for way in WAYS}}
         for hour in hours
     ]
-    insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+    # Both can add where they insert, and nobody needs to load both.
+    insert = import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
     with writing(engine, alone=False) as session:
         if rows:
             added = insert(AccountTraffic).values(rows)

@@ -92,7 +92,8 @@ LITERALS = st.lists(st.sampled_from([b"{3}\r\n", b"\r\n", b"B1 OK\r\n", b"\n", b
 @st.composite
 def responses(draw: st.DrawFn) -> Response:
     literals = draw(st.lists(LITERALS, max_size=3))
-    return Response([draw(TEXTS) for _ in range(len(literals) + 1)], literals)
+    first, *others = [draw(TEXTS) for _ in range(len(literals) + 1)]
+    return Response([b"*" + first, *others], literals)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
