@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from imapcopy.admission import OPEN, Admission
 from imapcopy.errors import MigrationError, Side
+from imapcopy.limits import DEFAULT, Limits
 from imapcopy.redaction import redact
 
 Security = Literal["tls", "starttls", "plain"]
@@ -117,6 +118,7 @@ class Account:
     """What opens the member's mailbox on the other side: servers share logs, and members passwords."""
     ways: Ways = field(default_factory=_NothingRemembered, repr=False, compare=False)
     admission: Admission = field(default=OPEN, repr=False, compare=False)
+    limits: Limits = field(default=DEFAULT, repr=False, compare=False)
 
     @property
     def credential(self) -> Credential:

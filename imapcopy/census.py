@@ -72,7 +72,7 @@ def scan(dialogue: Dialogue, which: bytes, answers: Answers, items: bytes = SCAN
 def read_scan(dialogue: Dialogue, tag: bytes, answers: Answers) -> None:
     """Note the answers to a scan that has been sent; raises Refused, and keeps what came before."""
     try:
-        for _ in dialogue.answers(tag, answers.take):
+        for _ in dialogue.answers(tag, answers.take, of_mail=False):
             pass
     finally:
         answers.settle()

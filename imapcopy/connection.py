@@ -6,15 +6,15 @@ and `target_connection.py`. One connection serves one thread.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 from imapcopy import census, grammar, responses
 from imapcopy.account import Account, Server
 from imapcopy.answers import Stage
 from imapcopy.census import Counted
-from imapcopy.dialogue import Dialogue, can_quote
+from imapcopy.dialogue import Dialogue, Unread, can_quote
 from imapcopy.errors import MessageError, MigrationError, Refused, Side
 from imapcopy.flight import BODY_ITEMS, uid_sets
 from imapcopy.folders import Folder
@@ -24,7 +24,7 @@ from imapcopy.namespaces import NO_NAMESPACES, Namespace, Namespaces
 from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, Message, Piece, Selected
 from imapcopy.scan_answers import Answers
-from imapcopy.sign_in import TokenEnded, connect, sign_in
+from imapcopy.sign_in import Greeted, TokenEnded, connect, sign_in
 from imapcopy.wire import Sink
 from models.ledger_rows import Heading
 from models.providers import Provider, provider_at
@@ -96,17 +96,17 @@ class Connection:
         account.admission.signed_in()
         self._meet()
 
-    def _signed_in(self, client: Any) -> frozenset[str] | None:
+    def _signed_in(self, server: Greeted) -> frozenset[str] | None:
         """What the server offers after the sign-in, None where that has to be tried again with another token."""
-        self.greeting = bytes(client.welcome or b"").decode("latin-1")
-        self._dialogue = Dialogue(self.account, self.side, client)
+        self.greeting = server.greeting
+        self._dialogue = Dialogue(self.account, self.side, server.wire)
         self._left = False
         """The admission knows that it ends."""
         self._dialogue.identified = self._meet
         # Before the sign-in: who is refused needs to know most whose server it was.
         self._meet()
         try:
-            return sign_in(self._dialogue, client)
+            return sign_in(self._dialogue, server)
         except TokenEnded:
             self.drop()
             return None
@@ -123,6 +123,8 @@ class Connection:
     def learn_from(self, earlier: Self) -> None:
         """Take over what an earlier connection has found out about the server."""
         self.opens_with, self.gives_ranges = earlier.opens_with, earlier.gives_ranges
+        if earlier.grew_too_much:
+            self._compressible = False
 
     def _meet(self) -> None:
         self.account.met(self.side, self.provider.name)
@@ -190,6 +192,16 @@ class Connection:
     def can_compress(self) -> bool:
         """Whether compress() would ask the server for something that it offers and has not been asked for."""
         return self._compressible and self.has("COMPRESS=DEFLATE")
+
+    @property
+    def unread(self) -> Sequence[Unread]:
+        """What could not be read in the answers to the last command or flight."""
+        return self._dialogue.unread
+
+    @property
+    def grew_too_much(self) -> bool:
+        """Whether it ended because of what the server had compressed."""
+        return self._dialogue.grew_too_much
 
     # Reading
 

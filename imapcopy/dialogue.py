@@ -5,26 +5,34 @@ section 5.5). Every failure comes out as a MigrationError, but for Refused, whic
 """
 
 import contextlib
-import imaplib
 import re
 import socket
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 from imapcopy import grammar, responses
 from imapcopy.account import Account, Token
 from imapcopy.answers import Stage, Verdict, judge, judge_exception
-from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, Refused, Side, error_of_reach
+from imapcopy.errors import (
+    HOST_BUSY,
+    ConnectionLost,
+    FolderError,
+    MemberError,
+    MigrationError,
+    Refused,
+    Side,
+    UnreadableAnswer,
+    error_of_reach,
+)
+from imapcopy.limits import Limits
 from imapcopy.responses import Selected
-from imapcopy.wire import Deadline, Response, Sink, Wire, WireBroken
+from imapcopy.wire import Deadline, Response, Sink, Unreadable, Wire, WireBroken
 from models import steps
 from models.server_words import KnownBy
 
-MAX_COLLECTED_BYTES = 64 << 20
-"""How large the whole answer to a command without message content may be."""
 FAREWELL_SECONDS = 1.0
 """How long a server may take to close after the goodbye, where somebody waits for it."""
 COMMANDS_IN_FLIGHT = 50
@@ -33,16 +41,27 @@ COMMANDS_IN_FLIGHT = 50
 # struct linger: whether and for how long the end of a socket waits for what was written; 0 s resets the connection.
 THROW_AWAY = struct.pack("ii", 1, 0)
 _SEND_REST = struct.pack("ii", 0, 0)
-_STATUS = re.compile(rb"(OK|NO|BAD)\b ?(.*)", re.IGNORECASE | re.DOTALL)
+STRAY_LINES = 100
+"""So many lines that are no answers may stand among those to one command."""
+_STATUS = re.compile(rb"([A-Za-z][A-Za-z-]{0,19})(?:[ \t]+(.*)|)\Z", re.DOTALL)
+_OUR_TAG = re.compile(rb"B\d+ ", re.IGNORECASE)
+_OF_A_MESSAGE = re.compile(rb"(\d{1,10})\s+FETCH\b", re.IGNORECASE)
 
 T = TypeVar("T")
 Sent = TypeVar("Sent")
 
 
-class Dialogue:
-    """What is said on one connection. `connected` is the library's client: its socket and file are spoken over."""
+class Unread(NamedTuple):
+    """A line that cannot be read, among answers that can; `sequence` is the number of the message that it is about."""
 
-    def __init__(self, account: Account, side: Side, connected: Any) -> None:
+    line: str
+    sequence: int | None
+
+
+class Dialogue:
+    """What is said on one connection."""
+
+    def __init__(self, account: Account, side: Side, wire: Wire) -> None:
         self.account = account
         self.side = side
         self.selected = b""
@@ -57,33 +76,49 @@ class Dialogue:
         self.sent = 0
         self.token: Token | None = None
         """What was signed in with, if not a password."""
-        self._connected = connected
-        admission = self.account.admission
-        self._wire = Wire(connected.socket(), connected._imap.file, admission.read, admission.written)
+        self._wire = wire
+        self.unread: list[Unread] = []
+        """What could not be read in the answers to the last command or flight."""
         self._unawaited: Sequence[bytes] = ()
+
+    @property
+    def limits(self) -> Limits:
+        return self._wire.limits
+
+    def deadline(self) -> Deadline:
+        """For an answer that is read from now on."""
+        return Deadline(self._wire.limits)
+
+    def be_patient(self, times: float) -> None:
+        """Let a silence last so many times as long as elsewhere."""
+        self._wire.be_patient(times * self._wire.limits.silence_seconds)
+
+    @property
+    def grew_too_much(self) -> bool:
+        """Whether the connection ended because of what the server had compressed."""
+        return self._wire.grew_too_much
 
     def drop(self) -> None:
         """Close the socket without a word: the only safe end of a connection that is out of step."""
-        with contextlib.suppress(OSError, imaplib.IMAP4.error):
-            self._connected.shutdown()
+        self._wire.close()
 
     def interrupt(self) -> None:
         """Wake a thread that waits for the server; the connection is of no more use. For other threads than its own."""
-        # Not drop(): closing the library's file would wait for the very read that is to be ended.
+        # Of a TLS socket's own shutdown the reading thread would hear nothing.
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._connected.socket(), socket.SHUT_RDWR)
+            socket.socket.shutdown(self._wire.socket, socket.SHUT_RDWR)
 
     def log_out(self) -> None:
         """Say goodbye; what was written before still goes out. Nothing to a server that is to be left alone."""
         with contextlib.suppress(OSError):
-            self._connected.socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SEND_REST)
+            self._wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SEND_REST)
         self.send(b"LOGOUT")
 
     def hear_end(self, seconds: float = FAREWELL_SECONDS) -> None:
         """Wait until the server has closed, for so long at most, and close."""
         deadline = time.monotonic() + seconds
         with contextlib.suppress(OSError, ValueError):
-            connection = self._connected.socket()
+            connection = self._wire.socket
             while (left := deadline - time.monotonic()) > 0:
                 connection.settimeout(left)
                 if not connection.recv(1 << 16):
@@ -159,16 +194,22 @@ class Dialogue:
     def read(self, deadline: Deadline, sink: Sink | None = None) -> Response:
         try:
             response = self._wire.read(deadline, sink)
+        except Unreadable as broken:
+            raise self.unreadable(str(broken)) from None
         except WireBroken as broken:
             raise self.lost(str(broken)) from None
         except (OSError, ValueError) as error:
-            # ValueError: another thread has closed the file.
+            # ValueError: another thread has closed the socket.
             raise self.lost_by(error) from None
         steps.passed(steps.READ[self.side])
         return response
 
-    def finish(self, response: Response, tag: bytes) -> str | None:
-        """The text of the tagged OK, None while the command goes on; BYE and refusals raise."""
+    def finish(self, response: Response, tag: bytes, *, skip_stray: bool = False) -> str | None:
+        """The text of the tagged OK, None while the command goes on; BYE and refusals raise.
+
+        A tagged status that IMAP does not know is a refusal, too. With `skip_stray` a line that is no answer at all is
+        only noted: where no mail is on the way, nobody's words can be taken for an answer by that.
+        """
         line = response.segments[0]
         if line.startswith(b"* "):
             response.segments[0] = line[2:].lstrip(b" ")
@@ -181,11 +222,11 @@ class Dialogue:
             if responses.is_notice(response):
                 self.account.hear(self.side, response.text)
             return None
-        if line.startswith(tag):
-            match = _STATUS.match(line[len(tag) :])
+        if line.startswith(tag) or line[: len(tag)].upper() == tag:
+            match = _STATUS.match(line[len(tag) :].lstrip(b" "))
             if not match:
-                raise self.lost(f"unreadable answer: {response.text}")
-            status, text = match[1].decode().upper(), match[2].decode("utf-8", "backslashreplace").strip()
+                raise self.unreadable(response.text)
+            status, text = match[1].decode().upper(), (match[2] or b"").decode("utf-8", "backslashreplace").strip()
             if status != "OK":
                 if self.token and self._judged(text).cause == "token_expired":
                     # Nothing more is carried out over this connection; the next one is opened with another token.
@@ -195,10 +236,21 @@ class Dialogue:
             return text
         if line.startswith(b"+"):
             return None
-        if any(line.startswith(other) for other in self._unawaited):
+        if any(line[: len(other)].upper() == other for other in self._unawaited):
             response.segments[0] = b""
             return None
-        raise self.lost(f"answer to a command nobody sent: {response.text}")
+        if skip_stray and not _OUR_TAG.match(line) and len(self.unread) < STRAY_LINES:
+            self.note_unread(response)
+            response.segments[0] = b""
+            return None
+        raise self.unreadable(response.text)
+
+    def note_unread(self, response: Response) -> None:
+        """Keep a line that cannot be read; what comes behind it can."""
+        found = _OF_A_MESSAGE.match(response.segments[0])
+        self.unread.append(Unread(self.account.redacted(response.text), int(found[1]) if found else None))
+        if len(self.unread) > self.limits.answers // 100:
+            raise self.unreadable(response.text)
 
     def hear_alert(self, text: str) -> None:
         """Tell what came with ALERT, which people must be shown (RFC 9051 section 7.1)."""
@@ -207,30 +259,48 @@ class Dialogue:
 
     def collect(self, tag: bytes) -> tuple[str, list[Response]]:
         """The tagged text and the untagged answers of a command; Refused on NO and BAD."""
-        deadline = Deadline()
+        deadline = self.deadline()
         untagged: list[Response] = []
-        collected = 0
+        weight = folders = 0
+        self.unread.clear()
         while True:
             response = self.read(deadline)
-            text = self.finish(response, tag)
+            text = self.finish(response, tag, skip_stray=True)
             if text is not None:
                 return text, untagged
-            collected += response.octets
-            if collected > MAX_COLLECTED_BYTES:
-                raise self.lost("the server's answer has no end")
+            weight += response.weight
+            if weight > self.limits.held_octets:
+                raise self.unreadable("the server's answer has no end")
+            if responses.names_a_folder(response):
+                folders += 1
+                if folders > self.limits.folders:
+                    raise self._too_many_folders()
             untagged.append(response)
 
-    def answers(self, tag: bytes, read: Callable[[Response], T | None], sink: Sink | None = None) -> Iterator[T]:
-        """What `read` makes of the untagged answers to a command, without what it makes nothing of."""
-        deadline = Deadline()
+    def answers(
+        self, tag: bytes, read: Callable[[Response], T | None], sink: Sink | None = None, *, of_mail: bool = True
+    ) -> Iterator[T]:
+        """What `read` makes of the untagged answers to a command, without what it makes nothing of.
+
+        Of a line that cannot be read `unread` keeps a note. `of_mail`: words of strangers are on the way, so that a
+        line which is not whole ends the connection: nobody knows whose the next one is.
+        """
+        deadline = self.deadline()
+        weight = 0
+        self.unread.clear()
         while True:
             response = self.read(deadline, sink)
-            if self.finish(response, tag) is not None:
+            if self.finish(response, tag, skip_stray=not of_mail) is not None:
                 return
             try:
                 found = read(response)
             except grammar.GrammarError as error:
-                raise self.lost(f"unreadable FETCH: {error}") from None
+                if of_mail and isinstance(error, grammar.NotWhole):
+                    raise self.unreadable(response.text) from None
+                self.note_unread(response)
+                continue
+            if not of_mail and (weight := weight + response.weight) > self.limits.scanned_octets:
+                raise self.unreadable("the server's answer has no end")
             if found is not None:
                 yield found
 
@@ -270,6 +340,8 @@ class Dialogue:
         """The error that a refusal means."""
         text = f"{refused.status} {refused.text}"
         told = judge(text, stage=stage, side=self.side, host=self.account.server.host)
+        if not told.rule and refused.status not in ("NO", "BAD"):
+            told = Verdict("unreadable_answer", "")
         redacted, known_by = self.account.redacted(text), str(KnownBy(stage, told.rule))
         error = error_of_reach(told.cause, self.side, redacted, where=where, known_by=known_by)
         self.account.admission.failed(error)
@@ -293,6 +365,19 @@ class Dialogue:
         error = ConnectionLost(found, self.side, redacted, where=self.account.server.host, known_by=known_by)
         self.account.admission.failed(error)
         return error
+
+    def unreadable(self, text: str) -> UnreadableAnswer:
+        """The error that says so; nothing more goes over the connection, as nothing that comes could be told apart."""
+        self.drop()
+        where = grammar.decode_mailbox(self.selected) if self.selected else self.account.server.host
+        error = UnreadableAnswer("unreadable_answer", self.side, self.account.redacted(text), where=where)
+        self.account.admission.failed(error)
+        return error
+
+    def _too_many_folders(self) -> MigrationError:
+        self.drop()
+        told = f"more than {self.limits.folders:,} folders"
+        return MemberError("too_many_folders", self.side, told, where=self.account.server.host)
 
     def lost_by(self, error: Exception) -> ConnectionLost:
         self.drop()

@@ -90,6 +90,12 @@ class ConnectionLost(ServerError):
     """The connection broke; what was under way has an unknown outcome."""
 
 
+class UnreadableAnswer(ConnectionLost):
+    """The server sent what cannot be read, and nothing behind it can be told apart any more. Asked the same, it would
+    send the same: only what is asked for otherwise, or something else, may come.
+    """
+
+
 class LeftOff(ConnectionLost):
     """No more mail is moved for now, so that a limit is not reached; what has arrived is still verified."""
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from imapcopy import grammar, responses
-from imapcopy.dialogue import COMMANDS_IN_FLIGHT, MAX_COLLECTED_BYTES, Dialogue
-from imapcopy.errors import MigrationError, Refused
+from imapcopy.dialogue import COMMANDS_IN_FLIGHT, Dialogue
+from imapcopy.errors import HOST_BUSY, MigrationError, Refused
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message, Selected
 from imapcopy.scan_answers import Answers
@@ -63,10 +63,13 @@ class _Visit:
         self.parts = Answers()
         """What lines told of messages that do not tell everything."""
 
-    def take(self, response: Response) -> None:
-        """Give an answer to the request that waits for it: what nobody asked for, or twice, is not believed."""
+    def take(self, response: Response) -> int:
+        """Give an answer to the request that waits for it: what nobody asked for, or twice, is not believed.
+
+        Returns how many octets of mail are held for it from now on.
+        """
         if self.failure or not self.opened:
-            return
+            return 0
         told = None if response.literals else responses.scanned(response.segments[0])
         if told:
             envelope = told[1]
@@ -74,8 +77,10 @@ class _Visit:
                 self.scan.pop(envelope.uid).scan.append(envelope)
         elif self.bodies and (message := responses.message(response)) and message.uid in self.bodies:
             self.bodies.pop(message.uid).messages.append(message)
+            return len(message.raw or b"")
         elif self.scan:
             self.parts.take(response)
+        return 0
 
     def conclude(self, fetched: Fetched) -> None:
         """Give a request what was told of its messages in several lines."""
@@ -116,7 +121,10 @@ class _Flight:
         """By tag; with the folder that it opens, if it is no FETCH."""
         self._openings = 0
         self._untagged: list[Response] = []
-        self._octets = 0
+        self._held = 0
+        """Octets of mail that have come and are not handed over yet."""
+        dialogue.unread.clear()
+        self._weight = 0
 
     def ask(self, request: FetchRequest) -> _Asked:
         """Send what a request needs."""
@@ -142,12 +150,13 @@ class _Flight:
         """Read until a request has all that it wants, or its commands have ended."""
         fetched, visit = asked.fetched, asked.visit
         wanted = len(fetched.request.bodies) + len(fetched.request.scan)
-        deadline = Deadline()
+        deadline = self._dialogue.deadline()
         while asked.commands and (not wanted or len(fetched.messages) + len(fetched.scan) < wanted):
             self._read(deadline)
         if fetched.request.scan:
             visit.conclude(fetched)
         visit.forget(fetched)
+        self._held -= sum(len(message.raw or b"") for message in fetched.messages)
         fetched.failure = visit.failure
         if visit.opened:
             fetched.uidvalidity, fetched.keywords = visit.opened.uidvalidity, visit.opened.keywords
@@ -155,20 +164,22 @@ class _Flight:
 
     def land(self) -> None:
         """Read what is still to come, so that the connection is in step."""
-        deadline = Deadline()
+        deadline = self._dialogue.deadline()
         while self._commands:
             self._read(deadline)
 
     def _make_room(self) -> None:
         # One request may take many commands: scattered UIDs need many sets.
-        deadline = Deadline()
+        deadline = self._dialogue.deadline()
         while len(self._commands) >= COMMANDS_IN_FLIGHT:
             self._read(deadline)
 
     def _read(self, deadline: Deadline) -> None:
         """Read one response and do with it what it calls for."""
         response = self._dialogue.read(deadline)
-        tag = response.segments[0].split(b" ", 1)[0] + b" "
+        line = response.segments[0]
+        # A line of data has no tag; most lines are of mail.
+        tag = b"" if line.startswith(b"* ") else line.split(b" ", 1)[0].upper() + b" "
         refused = ended = None
         try:
             # No line begins with a line end: an answer to no command of ours never counts as one.
@@ -183,18 +194,26 @@ class _Flight:
         if opens:
             self._open(opens, refused)
         elif refused:
+            failure = self._dialogue.failure(refused, "fetch", grammar.decode_mailbox(asked.visit.raw))
+            if failure.cause_id in HOST_BUSY:
+                # It wants to be left alone, and no message is to blame.
+                raise failure
             asked.fetched.refused = refused
 
     def _take(self, response: Response) -> None:
         try:
-            self._current.take(response)
-        except grammar.GrammarError as error:
-            raise self._dialogue.lost(f"unreadable FETCH: {error}") from None
+            self._held += self._current.take(response)
+        except grammar.NotWhole:
+            raise self._dialogue.unreadable(response.text) from None
+        except grammar.GrammarError:
+            self._dialogue.note_unread(response)
+        if self._held > self._dialogue.limits.literal_octets:
+            raise self._dialogue.unreadable("the server sends much more than it said its messages have")
         if self._openings and not response.literals:
             self._untagged.append(response)
-            self._octets += response.octets
-            if self._octets > MAX_COLLECTED_BYTES:
-                raise self._dialogue.lost("the server's answer has no end")
+            self._weight += response.weight
+            if self._weight > self._dialogue.limits.held_octets:
+                raise self._dialogue.unreadable("the server's answer has no end")
 
     def _open(self, visit: _Visit, refused: Refused | None) -> None:
         dialogue = self._dialogue
@@ -207,7 +226,7 @@ class _Flight:
             dialogue.selected, dialogue.uidvalidity = visit.raw, visit.opened.uidvalidity
         self._openings -= 1
         self._untagged.clear()
-        self._octets = 0
+        self._weight = 0
 
 
 def fetch_each(dialogue: Dialogue, verb: bytes, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:

@@ -18,6 +18,10 @@ LITERAL_AT_END = re.compile(rb"~?\{(\d{1,20})\+?\}\r?\n?\Z")
 # An atom may hold brackets with blanks inside: BODY[HEADER.FIELDS (MESSAGE-ID)]. No bracket within a bracket, lest a
 # line of nothing else is searched to its end for each.
 _TOKEN = re.compile(rb'\s*(?:(\()|(\))|"((?:[^"\\]|\\.)*)"|((?:\[[^\[\]\r\n]*\]|[^\s()"])+))')
+_DATA = re.compile(
+    rb"\*[ \t]+(?:\d+[ \t]+FETCH|X?LIST|LSUB|STATUS|NAMESPACE|QUOTA|ID|FLAGS|CAPABILITY)\b", re.IGNORECASE
+)
+_BEGINS = re.compile(rb"\*[ \t]|\+(?:\s|\Z)|[A-Z]{1,4}\d+ ", re.IGNORECASE)
 _ESCAPED = re.compile(rb"\\(.)")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_NUMBERS = {month: number for number, month in enumerate(_MONTHS, 1)}
@@ -28,6 +32,10 @@ _FLAG = re.compile(rb"\\?[^\s(){%*\"\\\]\x00-\x1f\x7f-\xff]+\Z")
 
 class GrammarError(ValueError):
     """A response that does not follow the grammar."""
+
+
+class NotWhole(GrammarError):
+    """A response in which something is still open at its end: what follows may belong to it."""
 
 
 def parse(segments: Sequence[bytes], literals: Sequence[bytes]) -> list[Token]:
@@ -54,12 +62,35 @@ def parse(segments: Sequence[bytes], literals: Sequence[bytes]) -> list[Token]:
             else:
                 stack[-1].append(None if atom.upper() == b"NIL" else atom)
         if segment[position:].strip():
-            raise GrammarError(f"cannot read {segment[position : position + 40]!r}")
+            broken = NotWhole if segment[position:].lstrip().startswith(b'"') else GrammarError
+            raise broken(f"cannot read {segment[position : position + 40]!r}")
         if index < len(literals):
             stack[-1].append(literals[index])
     if len(stack) != 1:
-        raise GrammarError("a parenthesis is never closed")
+        raise NotWhole("a parenthesis is never closed")
     return root
+
+
+def is_data(line: bytes) -> bool:
+    """Whether a line is an answer whose brackets mean something; others are words for people."""
+    return bool(_DATA.match(line))
+
+
+def begins_response(line: bytes) -> bool:
+    """Whether a line looks like the first one of a response."""
+    return bool(_BEGINS.match(line))
+
+
+def left_open(segments: Sequence[bytes]) -> tuple[bool, bool]:
+    """Whether a parenthesis is open at the end of what was read so far, and whether a quoted string is."""
+    depth, rest = 0, b""
+    for segment in segments:
+        position = 0
+        while match := _TOKEN.match(segment, position):
+            position = match.end()
+            depth = max(0, depth + bool(match[1]) - bool(match[2]))
+        rest = segment[position:].lstrip()
+    return depth > 0, rest.startswith(b'"')
 
 
 def pairs(tokens: Token) -> dict[bytes, Token]:

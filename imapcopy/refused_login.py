@@ -14,6 +14,10 @@ CAUSES = frozenset(
 )
 """Refusals in which a typing mistake may be all that is wrong."""
 
+# RFC 2221 section 4.1: the URL of RFC 5092, of which only the host is wanted.
+_REFERRAL = re.compile(
+    r"\[REFERRAL\s+imaps?://(?:[^@/\]\s]*@)?([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])", re.IGNORECASE
+)
 _FULL_WIDTH = re.compile("[\uff01-\uff5e\uffe0-\uffe6\u3001\u3002]")
 _UNTYPED_QUOTES = re.compile("[\u2018-\u201f]")
 _SPACES = re.compile(r"\s")
@@ -37,6 +41,12 @@ def login_hint(account: Account, provider: Provider) -> Hint | None:
         if _SPACES.search(account.password):
             return Hint("password_blanks_inside")
     return Hint("user_upper_case") if account.user != account.user.lower() else None
+
+
+def referral_hint(text: str) -> Hint | None:
+    """The server that a refusal names as the one where the mailbox is."""
+    found = _REFERRAL.search(text)
+    return Hint("referral", {"host": found[1].strip("[]").lower()}) if found else None
 
 
 def template_hint(account: Account, provider: Provider, used: str) -> Hint | None:

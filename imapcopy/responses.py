@@ -9,6 +9,7 @@ from functools import lru_cache
 from imapcopy import grammar
 from imapcopy.folders import Folder
 from imapcopy.grammar import Token
+from imapcopy.limits import LONG_TEXT
 from imapcopy.namespaces import NO_NAMESPACES, Namespace, Namespaces
 from imapcopy.plan import Envelope
 from imapcopy.wire import Response
@@ -40,6 +41,15 @@ _APPENDUID = re.compile(r"\[APPENDUID (\d{1,19}) ([\d:,]+)\]", re.IGNORECASE | r
 _COPYUID = re.compile(r"\[COPYUID (\d{1,19}) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
 _RUNS = re.compile(r"\d{1,10}(?::\d{1,10})?(?:,\d{1,10}(?::\d{1,10})?)*\Z", re.ASCII)
 _NOTICE = re.compile(r"(?:NO|BAD|OK\s*\[ALERT\])(?:\s|\Z)", re.IGNORECASE)
+
+
+# RFC 9051 appendix E.
+_IN_REV2 = frozenset(
+    {
+        *("NAMESPACE", "UNSELECT", "UIDPLUS", "ESEARCH", "SEARCHRES", "ENABLE", "IDLE", "SASL-IR", "LIST-EXTENDED"),
+        *("LIST-STATUS", "MOVE", "LITERAL-", "STATUS=SIZE"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +147,7 @@ def scanned(line: bytes) -> tuple[bytes, Envelope] | None:
         return None
     text = found[4].decode("latin-1")
     arrived = grammar.parse_date_time(text)
-    return found[1], Envelope(int(found[2]), _named_flags(found[3]), "" if arrived else text, arrived, int(found[5]))
+    return found[1], Envelope(int(found[2]), _flags_of(found[3]), "" if arrived else text, arrived, int(found[5]))
 
 
 def scanned_part(response: Response) -> tuple[int, dict[bytes, Token]] | None:
@@ -293,6 +303,11 @@ def listed_folders(responses: Iterable[Response], kinds: Collection[bytes] = (b"
     return folders
 
 
+def names_a_folder(response: Response) -> bool:
+    """Whether an answer is one of a list of folders."""
+    return response.segments[0][:5].upper() in (b"LIST ", b"XLIST", b"LSUB ")
+
+
 def unreadable_listings(responses: Iterable[Response]) -> list[str]:
     """The LIST answers that name no folder that can be read, for people."""
     lists = (response for response in responses if re.match(rb"X?LIST\b", response.segments[0], re.IGNORECASE))
@@ -355,9 +370,13 @@ def quota(responses: Iterable[Response]) -> tuple[int, int] | None:
 
 
 def capabilities(text: str) -> frozenset[str]:
-    """What `CAPABILITY IMAP4rev1 ...` offers, in upper case; one service writes `LITERAL +`."""
+    """What `CAPABILITY IMAP4rev1 ...` offers, in upper case; one service writes `LITERAL +`.
+
+    A server of IMAP4rev2 alone offers what is part of that, said or unsaid.
+    """
     words = text.upper().replace(" LITERAL + ", " LITERAL+ ").split()
-    return frozenset(words[1:]) if words[:1] == ["CAPABILITY"] else frozenset()
+    found = frozenset(words[1:]) if words[:1] == ["CAPABILITY"] else frozenset()
+    return found | _IN_REV2 if "IMAP4REV2" in found and "IMAP4REV1" not in found else found
 
 
 def appended_uids(text: str, count: int) -> tuple[int, list[int]]:
@@ -415,6 +434,11 @@ def sendable_flags(flags: frozenset[str], keywords: frozenset[str] | None) -> fr
 
 
 _ALWAYS_SENDABLE = frozenset(_SYSTEM_FLAGS.values())
+
+
+def _flags_of(text: bytes) -> frozenset[str]:
+    # Sets that are long are few, or nobody's mailbox: kept, they would fill the memory.
+    return _named_flags(text) if len(text) <= LONG_TEXT else flags_of(list(text.split()))
 
 
 @lru_cache(maxsize=4096)

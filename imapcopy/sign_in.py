@@ -1,27 +1,28 @@
 """Opens a connection and signs in: TLS or a refusal, one try of a password, then who we are.
 
-imapclient connects and negotiates TLS. After that the copier speaks over the same socket itself: the library rewrites
-bare line ends, loses a whole answer to one odd name, never looks at the status of MULTIAPPEND, cannot overlap commands,
-and answers a refused token with the token.
+imapclient hears the greeting, asks what is offered and negotiates STARTTLS, over our own wire, which bounds what it
+reads. After that the copier speaks over the same wire itself: the library rewrites bare line ends, loses a whole answer
+to one odd name, never looks at the status of MULTIAPPEND, cannot overlap commands, and answers a refused token with the
+token.
 """
 
 import ast
 import base64
-import contextlib
+import imaplib
 import re
 import socket
 import ssl
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import imapclient
 from imapclient.exceptions import CapabilityError, IMAPClientError
-from imapclient.imap4 import IMAP4WithTimeout
-from imapclient.tls import IMAP4_TLS
 
 from imapcopy import refused_login, responses
 from imapcopy.account import Account, Server, Token
 from imapcopy.answers import judge, judge_exception
-from imapcopy.dialogue import MAX_COLLECTED_BYTES, THROW_AWAY, Dialogue
+from imapcopy.dialogue import THROW_AWAY, Dialogue
 from imapcopy.errors import ConnectionLost, MemberError, MigrationError, Refused, ServerError, Side, error_of_reach
 from imapcopy.mechanisms import (
     acknowledgement,
@@ -32,18 +33,19 @@ from imapcopy.mechanisms import (
     template_for,
     told_in,
 )
-from imapcopy.refused_login import login_hint, template_hint
+from imapcopy.refused_login import login_hint, referral_hint, template_hint
 from imapcopy.unconnected import hint_of
-from imapcopy.wire import Deadline
+from imapcopy.wire import OpeningDeadline, Unreadable, Wire, WireBroken
 from models.providers import provider_at
 from models.server_words import KnownBy
 
-CONNECT_SECONDS = 20.0
-SILENCE_SECONDS = 60.0
-"""How long a server may say nothing while an answer is due."""
-_BEYOND_THE_LIBRARY = (ValueError, ArithmeticError, MemoryError)
-"""What the library lets out where an answer is no IMAP: numbers of a thousand digits, literals of an exabyte."""
+_NO_IMAP = (IMAPClientError, WireBroken, ValueError, ArithmeticError, MemoryError)
+"""What comes out where an answer is none; of the library, numbers of a thousand digits too."""
+ADDRESSES_IN_VAIN = 3
+"""All addresses of a host together get so many times as long as one."""
 IDENTITY = b'ID ("name" "Banjia")'
+_FOR_THE_ADMIN = frozenset({"tls_cert", "tls_protocol", "wrong_port", "starttls_required", "unreadable_answer"})
+"""Causes for which no waiting helps a connection that came to nothing."""
 _OF_THE_PASSWORD = frozenset({"bad_credentials", "ambiguous_login", "app_password_required"})
 _OF_THE_TEMPLATE = frozenset({"admin_refused", "auth_mechanism"})
 """Causes that may lie in how an administrator and a member are named."""
@@ -55,12 +57,70 @@ class TokenEnded(Exception):
     """The server does not take the token, and it is not the newest: another one may open, over another connection."""
 
 
-class _Greeted:
-    """Takes the capabilities of the greeting where a server refuses to be asked for them before the login."""
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """A server that has greeted, inside TLS where it is to be, and what it said of itself."""
 
-    def _get_capabilities(self: Any) -> None:
+    wire: Wire
+    greeting: str
+    offered: frozenset[str]
+    lets_anybody_in: bool
+    """It has signed us in without being asked (PREAUTH)."""
+
+
+class _OverWire(imaplib.IMAP4):
+    """Reads and writes over our wire: `open`, `read`, `readline`, `send` and `shutdown` are there to be overridden."""
+
+    def __init__(self, wire: Wire, deadline: OpeningDeadline, server: Server) -> None:
+        self._wire = wire
+        self._deadline = deadline
+        self.only_rev2 = False
+        """It speaks IMAP4rev2 alone (RFC 9051), of which the library has not heard."""
+        super().__init__(server.host, server.port)
+
+    def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:
+        self.host, self.port = host, port
+        self.sock = self._wire.socket
+
+    def read(self, size: int) -> bytes:
+        if size > self._wire.limits.opening_octets:
+            raise Unreadable(f"the server announced {size} bytes at once")
+        return self._wire.octets(size, self._deadline)
+
+    def readline(self) -> bytes:
+        line = b""
+        while not line:
+            self._deadline.answered()
+            line = self._wire.line(self._deadline).rstrip(b"\r\n")
+        # The library knows its tag and the status behind it in capital letters only.
+        tag, blank, rest = line.partition(b" ")
+        if blank and tag.upper().startswith(_octets(self.tagpre)):
+            status, blank, rest = rest.partition(b" ")
+            line = tag.upper() + b" " + status.upper() + (blank or b" ") + rest
+        return line + b"\r\n"
+
+    def send(self, data: Any) -> None:
+        self._wire.send(data)
+
+    def shutdown(self) -> None:
+        self._wire.close()
+
+    def starttls(self, ssl_context: ssl.SSLContext | None = None) -> Any:
+        if ssl_context is None or "STARTTLS" not in self.capabilities:
+            raise self.abort("TLS not supported by server")
+        status, data = self.xatom("STARTTLS")
+        if status != "OK":
+            raise self.error("Couldn't establish TLS session")
+        self._wire.encrypt(ssl_context, self.host, self._deadline.patience or 0.001)
+        # What was said in clear may have been anybody's words (RFC 9051 section 6.2.1).
+        self.untagged_responses.clear()
+        self._get_capabilities()
+        return status, data
+
+    def _get_capabilities(self) -> None:
+        """Take the capabilities of the greeting where a server refuses to be asked for them before the login."""
         told = self.untagged_responses.get("CAPABILITY", [])
-        in_greeting = tuple(told[-1].decode("latin-1").upper().split()) if told else ()
+        in_greeting = tuple(_octets(told[-1]).decode("latin-1").upper().split()) if told else ()
         try:
             super()._get_capabilities()  # type: ignore[misc]
         except self.abort:
@@ -69,57 +129,89 @@ class _Greeted:
             if not in_greeting:
                 raise
             self.capabilities = in_greeting
-        if "IMAP4REV1" not in self.capabilities:
+        if not {"IMAP4REV1", "IMAP4REV2"} & {*self.capabilities}:
             # After a NO the library takes the server's words for its capabilities.
             self.capabilities = in_greeting or self.capabilities
+        self.only_rev2 = "IMAP4REV2" in self.capabilities and "IMAP4REV1" not in self.capabilities
+        if self.only_rev2:
+            self.capabilities = (*self.capabilities, "IMAP4REV1")
+
+    @property
+    def offered(self) -> frozenset[str]:
+        names = [str(name) for name in self.capabilities if not (self.only_rev2 and name == "IMAP4REV1")]
+        return responses.capabilities("CAPABILITY " + " ".join(names))
 
 
-class _TlsClient(_Greeted, IMAP4_TLS):  # type: ignore[misc]
-    pass
-
-
-class _PlainClient(_Greeted, IMAP4WithTimeout):  # type: ignore[misc]
-    pass
+def _octets(value: Any) -> bytes:
+    """What the library's types are vague about."""
+    return value if isinstance(value, bytes) else b""
 
 
 class _Client(imapclient.IMAPClient):  # type: ignore[misc]
-    def _create_IMAP4(self) -> Any:  # noqa: N802  (the library's name)
-        if self.ssl:
-            return _TlsClient(self.host, self.port, self.ssl_context, self._timeout.connect)
-        return _PlainClient(self.host, self.port, self._timeout.connect)
+    def __init__(self, wire: Wire, deadline: OpeningDeadline, server: Server) -> None:
+        self._spoken_over = wire, deadline, server
+        super().__init__(server.host, server.port, ssl=False)
+        # It has set the socket's time-out by its own lights.
+        wire.be_patient(wire.silence)
+
+    def _create_IMAP4(self) -> _OverWire:  # noqa: N802  (the library's name)
+        return _OverWire(*self._spoken_over)
 
 
-def connect(account: Account, side: Side) -> Any:
-    """The library's client, connected and, where it is to be, inside TLS."""
+def connect(account: Account, side: Side) -> Greeted:
+    """Connect, have TLS where it is to be, hear the greeting and ask what is offered; nothing is said of who we are."""
     server = account.server
     if server.security == "plain" and not (server.is_loopback or server.plain_allowed):
         raise MemberError("clear_text_refused", side, "", where=server.host)
+    row = provider_at(server.host, told=server.provider)
+    limits = account.limits.at_least(row.connect_seconds, row.silence_seconds, row.answer_seconds)
+    wire: Wire | None = None
     try:
-        client = _Client(
-            server.host,
-            port=server.port,
-            ssl=server.security == "tls",
-            ssl_context=_tls_context(server) if server.security == "tls" else None,
-            timeout=imapclient.SocketTimeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
-        )
-    except (OSError, IMAPClientError, *_BEYOND_THE_LIBRARY) as error:
-        raise _connect_failed(error, account, side) from None
-    # The library formats the repr of every literal at its default level, even with logging off.
-    client._imap.debug = 0
-    client.normalise_times = False
-    try:
+        wire = Wire(_reached(server, limits.connect_seconds), limits, account.admission.read, account.admission.written)
+        deadline = OpeningDeadline(limits)
+        if server.security == "tls":
+            wire.encrypt(_tls_context(server), server.host, limits.connect_seconds)
+        client = _Client(wire, deadline, server)
+        # The library formats the repr of every line at its default level, even with logging off.
+        client._imap.debug = 0
         if server.security == "starttls":
             client.starttls(_tls_context(server))
+        wire.be_patient(limits.silence_seconds)
         # Without it each small command waits 40 ms for the server's delayed ACK.
-        client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # What this process leaves in the socket when it dies must not arrive: the next one looks up what did, and on a
         # slow line megabytes of mail would still come in while it looks, and after.
-        client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, THROW_AWAY)
-    except (OSError, IMAPClientError, *_BEYOND_THE_LIBRARY) as error:
-        with contextlib.suppress(OSError, IMAPClientError):
-            client.shutdown()
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, THROW_AWAY)
+    except (OSError, *_NO_IMAP) as error:
+        if wire:
+            wire.close()
         raise _connect_failed(error, account, side) from None
-    return client
+    spoken = client._imap
+    greeting = bytes(spoken.welcome or b"").decode("latin-1")
+    return Greeted(wire, greeting, spoken.offered, spoken.state == "AUTH")
+
+
+def _reached(server: Server, seconds: float) -> socket.socket:
+    """A connection to the first address of a host that takes it; a name often has one that leads nowhere."""
+    end = time.monotonic() + ADDRESSES_IN_VAIN * seconds
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(server.host, server.port, 0, socket.SOCK_STREAM):
+        if (left := min(seconds, end - time.monotonic())) <= 0:
+            break
+        try:
+            connected = socket.socket(family, kind, protocol)
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            connected.settimeout(left)
+            connected.connect(address)
+        except OSError as error:
+            connected.close()
+            failure = error
+        else:
+            return connected
+    raise failure or OSError("the host has no address")
 
 
 def _connect_failed(error: Exception, account: Account, side: Side) -> MigrationError:
@@ -127,35 +219,35 @@ def _connect_failed(error: Exception, account: Account, side: Side) -> Migration
     text, known_by = account.redacted(said), ""
     if isinstance(error, (OSError, UnicodeError)):
         found = judge_exception(error, stage="connect", side=side, host=host).cause
+    elif isinstance(error, Unreadable):
+        found = "unreadable_answer"
     elif isinstance(error, CapabilityError):
         # STARTTLS is not offered, or somebody on the way has taken it out: never go on in clear text.
         found = "tls_protocol"
     else:
         told = judge(said, stage="greeting", side=side, host=host)
         found, known_by = told.cause, str(KnownBy("greeting", told.rule))
-    kind = MemberError if found in {"tls_cert", "tls_protocol", "wrong_port", "starttls_required"} else ServerError
-    hint = hint_of(found, error, text, account.server)
+    kind = MemberError if found in _FOR_THE_ADMIN else ServerError
+    hint = referral_hint(text) or hint_of(found, error, text, account.server)
     return kind(found, side, text, where=f"{host}:{account.server.port}", hint=hint, known_by=known_by)
 
 
-def sign_in(dialogue: Dialogue, client: Any) -> frozenset[str]:
+def sign_in(dialogue: Dialogue, server: Greeted) -> frozenset[str]:
     """Sign in, introduce ourselves, and return what the server offers after that; TokenEnded asks for another try."""
     account, side = dialogue.account, dialogue.side
     if any(c in "\r\n\0" for c in account.user + account.login + account.password):
         raise MemberError("bad_credentials", side, "user name or password contains a control character")
-    if client._imap.state == "AUTH":
+    if server.lets_anybody_in:
         # It gives one mailbox to whoever connects, so all members would be brought the same one.
-        raise MemberError(
-            "no_sign_in", side, account.redacted(_library_text(client.welcome)), where=account.server.host
-        )
+        raise MemberError("no_sign_in", side, account.redacted(server.greeting), where=account.server.host)
     if account.is_the_admins and account.ways.is_given_up(account.server, account.password):
         # One account signs in for all: a wrong password must not be tried once for each of them.
         raise MemberError("admin_refused", side, "not tried again in this run", where=account.user)
     # The library has asked when it connected, and once more after STARTTLS.
-    offered = frozenset(str(name).upper() for name in client._imap.capabilities)
-    dialogue.hear_alert(_text(client.welcome).removeprefix("* "))
+    offered = server.offered
+    dialogue.hear_alert(server.greeting.removeprefix("* "))
     known = account.ways.known(account.server, account.credential)
-    provider = provider_at(account.server.host, _text(client.welcome), offered, told=account.server.provider)
+    provider = provider_at(account.server.host, server.greeting, offered, told=account.server.provider)
     asked = account
     if template := template_for(asked, provider, offered):
         account = dialogue.account = named_in_one(asked, side, template)
@@ -213,11 +305,11 @@ def _attempt(dialogue: Dialogue, mechanism: str, token: Token | None, *, at_once
         command = b"AUTHENTICATE " + mechanism.encode()
         tag = dialogue.send(command + b" " + response if at_once else command)
         answers = [] if at_once else [response]
-    deadline, octets = Deadline(), 0
+    deadline, weight = dialogue.deadline(), 0
     capabilities = challenge = ""
     while True:
         answer = dialogue.read(deadline)
-        octets += answer.octets
+        weight += answer.weight
         asked = answer.segments[0].startswith(b"+")
         try:
             text = dialogue.finish(answer, tag)
@@ -225,8 +317,8 @@ def _attempt(dialogue: Dialogue, mechanism: str, token: Token | None, *, at_once
             raise (Refused(refused.status, f"{refused.text} {challenge}") if challenge else refused) from None
         if text is not None:
             return f"[{capabilities}]" if capabilities else text
-        if octets > MAX_COLLECTED_BYTES:
-            raise dialogue.lost("the server's answer has no end")
+        if weight > dialogue.limits.held_octets:
+            raise dialogue.unreadable("the server's answer has no end")
         if not asked:
             # Dovecot tells its capabilities in the OK, or before it to a client that has asked already.
             capabilities = answer.text if answer.text.upper().startswith("CAPABILITY ") else capabilities
@@ -259,7 +351,8 @@ def _login_failed(dialogue: Dialogue, text: str, found: str = "", token: Token |
         # Gmail refuses good tokens in these words when it has seen too many sign-ins; and an administrator's password
         # is not the member's to mend.
         found = "token_refused" if account.tokens else "admin_refused" if account.is_the_admins else found
-    return error_of_reach(found, side, text, where=account.user, known_by=known_by)
+    hint = referral_hint(text) if found == "other_server" else None
+    return error_of_reach(found, side, text, where=account.user, hint=hint, known_by=known_by)
 
 
 def _introduced(dialogue: Dialogue, offered: frozenset[str], told: frozenset[str] | None) -> frozenset[str]:
@@ -281,10 +374,6 @@ def _introduced(dialogue: Dialogue, offered: frozenset[str], told: frozenset[str
     return offered
 
 
-def _text(answer: object) -> str:
-    return answer.decode("latin-1") if isinstance(answer, bytes) else str(answer)
-
-
 def _told_capabilities(text: str) -> frozenset[str] | None:
     """The capabilities that an answer to a login tells: `OK [CAPABILITY IMAP4rev1 ...] Logged in` (RFC 9051 7.1)."""
     match = re.match(r"\[(CAPABILITY [^\]]*)\]", text, re.IGNORECASE)
@@ -293,12 +382,14 @@ def _told_capabilities(text: str) -> frozenset[str] | None:
 
 def _tls_context(server: Server) -> ssl.SSLContext:
     context = ssl.create_default_context()
+    # Whom it is for stands in subjectAltName and nowhere else (RFC 9525 section 6.3).
+    context.hostname_checks_common_name = False
     if server.ca_file:
         context.load_verify_locations(server.ca_file)
     return context
 
 
-def _library_text(error: BaseException | bytes) -> str:
+def _library_text(error: BaseException) -> str:
     """The server's words out of the library's wrapping: `b'[AUTHENTICATIONFAILED] ...'`, `LOGIN command error: ...`."""
     text = str(error)
     match = re.search(r"b(['\"])(.*)\1", text, re.DOTALL)

@@ -15,7 +15,6 @@ from imapcopy.dialogue import COMMANDS_IN_FLIGHT
 from imapcopy.errors import ConnectionLost, FolderError, MigrationError, Refused, Side
 from imapcopy.flight import Fetched, FetchRequest, fetch_each, uid_sets
 from imapcopy.responses import Message, Selected
-from imapcopy.wire import Deadline
 
 LITERAL_MINUS_BYTES = 4096
 """LITERAL- allows unannounced literals up to this size (RFC 7888)."""
@@ -184,19 +183,17 @@ class TargetConnection(Connection):
             raise ValueError("this server takes one message a command")
         self.account.admission.may_write(sum(len(message.raw) for message in messages))
         tag = self._dialogue.tag()
-        deadline = Deadline()
         out = bytearray(tag + b"APPEND " + grammar.quote(grammar.encode_mailbox(name)))
         for message in messages:
             out += _append_arguments(message)
             size = len(message.raw)
-            deadline.allow(size)
             if not announced and self._unannounced(size):
                 out += b" {%d+}\r\n" % size
             else:
                 out += b" {%d}\r\n" % size
                 self._write_mail(out)
                 out.clear()
-                self._await_continuation(tag, deadline)
+                self._await_continuation(tag)
             if size < 65536:
                 out += _whole(message.raw)
             else:
@@ -212,9 +209,15 @@ class TargetConnection(Connection):
 
     def appended(self, tag: bytes, count: int) -> tuple[int, list[int]]:
         """The answer to an APPEND of `count` messages, as `append` returns and raises it."""
-        deadline = Deadline()
+        deadline = self._dialogue.deadline()
         while True:
-            text = self._dialogue.finish(self._dialogue.read(deadline), tag)
+            try:
+                text = self._dialogue.finish(self._dialogue.read(deadline), tag)
+            except Refused as refused:
+                if refused.status in ("NO", "BAD"):
+                    raise
+                # No words of IMAP: nobody knows what it has stored.
+                raise self._dialogue.lost(f"{refused.status} {refused.text}") from None
             if text is not None:
                 return responses.appended_uids(text, count)
 
@@ -236,10 +239,8 @@ class TargetConnection(Connection):
                 yield self._outcome(answered)
             answered = tag
             if not plus:
-                deadline = Deadline()
-                deadline.allow(size)
                 try:
-                    self._await_continuation(tag, deadline)
+                    self._await_continuation(tag)
                 except Refused as refused:
                     answered = None
                     yield refused
@@ -264,7 +265,8 @@ class TargetConnection(Connection):
     def _unannounced(self, size: int) -> bool:
         return self.has("LITERAL+") or (size <= LITERAL_MINUS_BYTES and self.has("LITERAL-"))
 
-    def _await_continuation(self, tag: bytes, deadline: Deadline) -> None:
+    def _await_continuation(self, tag: bytes) -> None:
+        deadline = self._dialogue.deadline()
         while True:
             response = self._dialogue.read(deadline)
             if response.segments[0].startswith(b"+"):

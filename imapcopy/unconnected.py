@@ -54,7 +54,7 @@ def _of_certificate(code: int, server: Server) -> Hint | None:
         names = certificate_names(server.host, server.port, str(server.ca_file or ""), server.security == "starttls")
         if names:
             return Hint("certificate_names", {"names": names, "host": server.host})
-        return Hint("certificate_other_names", {"host": server.host})
+        return Hint("certificate_other_names" if names is None else "certificate_without_names", {"host": server.host})
     for codes, kind in (
         (_EXPIRED, "certificate_expired"),
         (_EARLY, "certificate_early"),
@@ -105,10 +105,10 @@ def banner(host: str, port: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def certificate_names(host: str, port: int, ca_file: str, starttls: bool) -> tuple[str, ...]:
-    """The names in a certificate that is trusted and for somebody else; () where it cannot be seen."""
+def certificate_names(host: str, port: int, ca_file: str, starttls: bool) -> tuple[str, ...] | None:
+    """The names in a certificate that is trusted and for somebody else; None where it cannot be seen."""
     if starttls:
-        return ()
+        return None
     context = ssl.create_default_context()
     # Whose it is, is what is asked. Whether it is to be trusted, is still seen to.
     context.check_hostname = False
@@ -122,7 +122,7 @@ def certificate_names(host: str, port: int, ca_file: str, starttls: bool) -> tup
         shown = wrapped.getpeercert() or {}
         names = shown.get("subjectAltName", ())
         return tuple(str(each[1]) for each in names if len(each) > 1 and each[0] in {"DNS", "IP Address"})
-    return ()
+    return None
 
 
 @lru_cache(maxsize=256)

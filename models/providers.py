@@ -75,6 +75,7 @@ Step = Annotated[str, AfterValidator(_known_step)]
 """What a provider's own steps are for; a key of `STEPS`."""
 Labelled = Annotated[str, Field(pattern="^(inbox|sent|drafts|trash|junk|archive)$")]
 Attribute = Annotated[str, Field(pattern=r"^\\[a-z]+$")]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 Ending = Annotated[str, Field(pattern=r"^[a-z0-9*]([a-z0-9*.-]*[a-z0-9])?$")]
 """A domain name in lower case, without a dot at its ends."""
 
@@ -154,6 +155,12 @@ class Provider:
     """The same for one mailbox."""
     logins_a_minute: int | None = None
     """How many sign-ins of all members together it stands."""
+    connect_seconds: Seconds | None = None
+    """How long its servers may take to greet, where that is more than is set (`BANJIA_CONNECT_SECONDS`)."""
+    silence_seconds: Seconds | None = None
+    """How long they may say nothing while an answer is due (`BANJIA_SILENCE_SECONDS`)."""
+    answer_seconds: Seconds | None = None
+    """In how long an answer has to get on (`BANJIA_ANSWER_SECONDS`)."""
     largest_message: int | None = None
     """Octets, where the service publishes a limit; what its server tells counts more."""
     download_a_day: int | None = None

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from imapcopy import dialogue, group_pass, look_up, send, sign_in, wire
+from imapcopy import group_pass, look_up, send, wire
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import MigrationError, ServerError
+from imapcopy.limits import DEFAULT, Limits
 from imapcopy.send import Capacity
 from models.ledger import Ledger
 from models.member import release_lease, take_lease
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.dovecot
 SOURCE, PASSWORD = "lin@old.example", "invented-1"
 TARGETS = [f"lin{number}@new.example" for number in range(400)]
 MESSAGES = 10
-PATIENCE = sign_in.CONNECT_SECONDS, sign_in.SILENCE_SECONDS
+IMPATIENT = Limits(connect_seconds=1.0, silence_seconds=0.7)
 Side = str
 
 
@@ -49,6 +50,7 @@ class Line:
     wanted: Counter[Mail]
     user: str = ""
     member: int = 0
+    limits: Limits = DEFAULT
 
     def begin(self) -> None:
         self.user = next(self.users)
@@ -56,8 +58,8 @@ class Line:
 
     def copy(self) -> None:
         token = take_lease(self.engine, self.member)
-        source = Account(Server("127.0.0.1", self.proxies["source"].port, "plain"), SOURCE, PASSWORD)
-        target = Account(Server("127.0.0.1", self.proxies["target"].port, "plain"), self.user, PASSWORD)
+        source = Account(self._server("source"), SOURCE, PASSWORD, limits=self.limits)
+        target = Account(self._server("target"), self.user, PASSWORD, limits=self.limits)
         try:
             copy_mailbox(
                 source, target, Ledger(self.engine, self.member, token), CopyOptions(capacity=Capacity(connections=2))
@@ -65,9 +67,12 @@ class Line:
         finally:
             release_lease(self.engine, self.member, token)
 
+    def _server(self, side: Side) -> Server:
+        return Server("127.0.0.1", self.proxies[side].port, "plain")
+
     def survives(self, side: Side, *rules: Rule) -> None:
         """Run into it, go on without it, and find all there once."""
-        patient = PATIENCE == (sign_in.CONNECT_SECONDS, sign_in.SILENCE_SECONDS)
+        patient = self.limits == DEFAULT
         struck = self.runs_into(side, *rules)
         if struck < len(rules) and not patient:
             # On a busy machine it had given up before it came there. It is patient from now on.
@@ -86,7 +91,7 @@ class Line:
 
     def converges(self) -> None:
         """Go on undisturbed, and patiently: the machine may be busy."""
-        sign_in.CONNECT_SECONDS, sign_in.SILENCE_SECONDS = PATIENCE
+        self.limits = DEFAULT
         for proxy in self.proxies.values():
             proxy.arm()
         self.copy()
@@ -145,7 +150,7 @@ def line(
     assert mail_of(servers.source, SOURCE) == before
 
 
-LONGEST_AHEAD = 2 * sign_in.SILENCE_SECONDS
+LONGEST_AHEAD = 2 * DEFAULT.silence_seconds
 
 
 class Clock:
@@ -198,9 +203,8 @@ HANGS_AT_THE_TARGET = [
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_in, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(sign_in, "SILENCE_SECONDS", 0.7)
+def impatient(line: Line) -> None:
+    line.limits = IMPATIENT
 
 
 @pytest.mark.usefixtures("impatient")
@@ -237,9 +241,8 @@ def test_a_slow_line_that_lives_is_not_given_up(
     line.converges()
 
 
-def test_lines_without_end(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialogue, "MAX_COLLECTED_BYTES", 1 << 20)
-    monkeypatch.setattr(wire, "MAX_UNTAGGED", 20_000)
+def test_lines_without_end(line: Line) -> None:
+    line.limits = Limits(held_octets=1 << 20, answers=20_000)
     for side, after in (("source", b"READ-ONLY]"), ("target", b"READ-WRITE]")):
         line.survives(side, Rule("s2c", "endless", after, octets=b"* OK still here\r\n" * 100))
 

@@ -1,17 +1,20 @@
 """The one door to a mailbox, against servers that are right, strict, odd and hostile."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deployments.demo.imap_server import Action, Fault, ImapServer
-from imapcopy import dialogue, sign_in, wire
-from imapcopy.errors import ConnectionLost, FolderError, MigrationError, Refused
+from imapcopy import wire
+from imapcopy.account import Account
+from imapcopy.errors import ConnectionLost, FolderError, MemberError, MigrationError, Refused, UnreadableAnswer
 from imapcopy.folders import Folder
+from imapcopy.limits import DEFAULT, Limits
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import Outgoing, TargetConnection
-from tests.imapcopy.scripted import Peer, Played, Scripted, done
+from tests.imapcopy.scripted import Peer, Played, Scripted, done, line
 from tests.imapcopy.world import LIN, NEW, account_at, mail, moment
 
 INBOX = Folder(b"INBOX", "INBOX", "/", frozenset())
@@ -274,34 +277,71 @@ def test_a_literal_that_is_cut_off_is_a_lost_connection(old: ImapServer) -> None
     connection.close()
 
 
-def test_a_huge_literal_is_refused_when_it_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_LITERAL_BYTES", 1000)
+def limited(account: Account, **small: Any) -> Account:
+    return replace(account, limits=Limits(**small))
+
+
+def test_a_huge_literal_is_refused_when_it_is_announced() -> None:
     with Scripted({"FETCH": lambda rest: b"* 1 FETCH (UID 1 BODY[] {1001}\r\n"}) as server:
-        connection = SourceConnection(server.account)
+        connection = SourceConnection(limited(server.account, literal_octets=1000))
         connection.examine(INBOX)
-        with pytest.raises(ConnectionLost, match="1001 bytes at once"):
+        with pytest.raises(UnreadableAnswer, match="1001 bytes at once"):
             list(connection.messages([1]))
         connection.close()
 
 
-def test_untagged_lines_without_end_are_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_UNTAGGED", 100)
+def test_untagged_lines_without_end_end_the_connection() -> None:
     with Scripted({"LIST": b"* OK still here\r\n" * 200}) as server:
-        connection = SourceConnection(server.account)
-        with pytest.raises(ConnectionLost, match="no end"):
+        connection = SourceConnection(limited(server.account, answers=100))
+        with pytest.raises(UnreadableAnswer, match="no end"):
             connection.listing()
         connection.close()
 
 
-def test_an_answer_is_bounded_in_its_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialogue, "MAX_COLLECTED_BYTES", 10_000)
-    with Scripted({"LIST": b'* LIST () "/" {1000}\r\n' + b"x" * 1000 + b"\r\n"}) as server:
-        with SourceConnection(server.account) as connection:
-            assert len(connection.listing().folders) == 1
-        server.answers["LIST"] = b'* LIST () "/" {1000}\r\n' + b"x" * 1000 + b"\r\n" + b"* OK more\r\n" * 2000
-        connection = SourceConnection(server.account)
-        with pytest.raises(ConnectionLost, match="no end"):
+def test_empty_lines_without_end_do_so_too() -> None:
+    with Scripted({"LIST": b"\r\n" * 200 + b"* OK\r\n"}) as server:
+        connection = SourceConnection(limited(server.account, answers=100))
+        with pytest.raises(UnreadableAnswer, match="no end"):
             connection.listing()
+        connection.close()
+
+
+def test_an_answer_is_bounded_in_what_it_weighs_too() -> None:
+    long_name = b'* LIST () "/" {1000}\r\n' + b"x" * 1000 + b"\r\n"
+    with Scripted({"LIST": long_name}) as server:
+        account = limited(server.account, held_octets=10_000)
+        with SourceConnection(account) as connection:
+            assert len(connection.listing().folders) == 1
+        for much in (b"* OK more\r\n" * 2000, long_name * 8, b'* LIST (a b) "/" ' + b"(a)" * 1000 + b"\r\n"):
+            server.answers["LIST"] = long_name + much
+            connection = SourceConnection(account)
+            with pytest.raises(UnreadableAnswer, match="no end"):
+                connection.listing()
+            connection.close()
+
+
+def test_a_scan_is_bounded_in_what_it_weighs() -> None:
+    with Scripted({"FETCH": b"".join(map(line, range(1, 100)))}) as server:
+        for weight, fits in ((100_000, True), (20_000, False)):
+            connection = SourceConnection(limited(server.account, scanned_octets=weight))
+            connection.examine(INBOX)
+            if fits:
+                assert len(connection.scan()) == 99
+            else:
+                with pytest.raises(UnreadableAnswer, match="no end"):
+                    connection.scan()
+            connection.close()
+
+
+def test_a_mailbox_of_too_many_folders_is_refused_by_name() -> None:
+    folders = b"".join(b'* LIST () "/" F%d\r\n' % number for number in range(12))
+    with Scripted({"LIST": folders}) as server:
+        with SourceConnection(limited(server.account, folders=12)) as connection:
+            assert len(connection.listing().folders) == 12
+        connection = SourceConnection(limited(server.account, folders=11))
+        with pytest.raises(MemberError, match="more than 11 folders") as caught:
+            connection.listing()
+        assert caught.value.cause_id == "too_many_folders"
         connection.close()
 
 
@@ -309,7 +349,7 @@ def test_a_server_that_takes_too_long_over_one_command_is_left(monkeypatch: pyte
     with Scripted({"LIST": b"* OK still here\r\n" * 3}) as server:
         connection = SourceConnection(server.account)
         # Not the module's own: other threads of this process have clocks to read, too.
-        monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=iter(range(0, 10**6, 400)).__next__))
+        monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=iter(range(0, 10**6, 700)).__next__))
         with pytest.raises(ConnectionLost) as caught:
             connection.listing()
         assert caught.value.cause_id == "timeout"
@@ -320,9 +360,9 @@ def test_a_server_that_takes_too_long_over_one_command_is_left(monkeypatch: pyte
 def test_a_silent_server_is_left(old: ImapServer) -> None:
     old.behaviour.faults.append(Fault("LIST", Action.HANG))
     connection = SourceConnection(account_at(old, LIN))
-    silence = connection._dialogue._connected.socket()
-    assert silence.gettimeout() == sign_in.SILENCE_SECONDS
-    silence.settimeout(0.05)
+    wire = connection._dialogue._wire
+    assert wire.socket.gettimeout() == wire.silence == DEFAULT.silence_seconds
+    wire.be_patient(0.05)
     with pytest.raises(ConnectionLost) as caught:
         connection.listing()
     assert caught.value.cause_id == "timeout"

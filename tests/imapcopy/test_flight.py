@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from imapcopy import flight, wire
-from imapcopy.errors import ConnectionLost
+from imapcopy.errors import ConnectionLost, ServerError, UnreadableAnswer
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.responses import Message
@@ -172,14 +172,54 @@ def test_a_connection_that_ends_in_the_middle_of_a_stream_is_lost(cut: bytes) ->
             next(stream)
 
 
-@pytest.mark.parametrize("garbled", [b"?OK x", b"?NO x", b"B999 OK x", b"TAG PERHAPS", b"", b"* 1 FETCH (UID"])
-def test_a_garbled_answer_in_a_stream_is_a_lost_connection(garbled: bytes) -> None:
+@pytest.mark.parametrize("garbled", [b"?OK x", b"?NO x", b"B999 OK x", b"* 1 FETCH (UID\r\nx", b'* 1 FETCH ("'])
+def test_a_garbled_answer_in_a_stream_ends_the_connection(garbled: bytes) -> None:
+    """Mail is on the way: what comes next may be a stranger's words."""
+
     def play(peer: Peer) -> None:
         a, a1 = peer.expect(b"EXAMINE", b"UID FETCH")
-        peer.say(opened(a) + garbled.replace(b"TAG", a1) + b"\r\n")
+        peer.say(opened(a) + garbled + b"\r\n" + done(a1))
 
-    with Played(play) as server, SourceConnection(server.account) as connection, pytest.raises(ConnectionLost):
-        list(connection.stream([FetchRequest(b"A", [1], 9)]))
+    with Played(play) as server, SourceConnection(server.account) as connection:
+        with pytest.raises(UnreadableAnswer) as caught:
+            list(connection.stream([FetchRequest(b"A", [1], 9)]))
+        assert (caught.value.cause_id, caught.value.where) == ("unreadable_answer", "A")
+
+
+@pytest.mark.parametrize("status", [b"PERHAPS", b"ERR no such thing"])
+def test_a_status_that_imap_does_not_know_is_a_refusal(status: bytes) -> None:
+    def play(peer: Peer) -> None:
+        a, a1 = peer.expect(b"EXAMINE", b"UID FETCH")
+        peer.say(opened(a) + a1.lower() + b" " + status + b"\r\n")
+
+    with Played(play) as server, SourceConnection(server.account) as connection:
+        [fetched] = connection.stream([FetchRequest(b"A", [1], 9)])
+        assert fetched.refused is not None
+        assert connection.failure(fetched.refused, "fetch").cause_id == "unreadable_answer"
+        connection.refresh()
+
+
+def test_words_of_haste_end_a_stream_at_once_whatever_the_status() -> None:
+    def play(peer: Peer) -> None:
+        a, a1 = peer.expect(b"EXAMINE", b"UID FETCH")
+        peer.say(opened(a) + a1 + b" ERR Fetch frequency limited!\r\n")
+
+    with Played(play) as server, SourceConnection(server.account) as connection:
+        with pytest.raises(ServerError) as caught:
+            list(connection.stream([FetchRequest(b"A", [1], 9)]))
+        assert caught.value.cause_id == "throttled"
+    assert server.after == [b"LOGOUT"]
+
+
+def test_an_answer_that_is_whole_and_means_nothing_costs_its_message() -> None:
+    def play(peer: Peer) -> None:
+        a, a1 = peer.expect(b"EXAMINE", b"UID FETCH")
+        peer.say(opened(a) + b"* 7 FETCH (UID 4294967296 BODY[] {2}\r\nhi)\r\n" + body(2, b"two") + done(a1))
+
+    with Played(play) as server, SourceConnection(server.account) as connection:
+        [fetched] = connection.stream([FetchRequest(b"A", [1, 2], 9)])
+        assert raws(fetched) == {2: b"two"}
+        assert [each.sequence for each in connection.unread] == [7]
 
 
 class Meter:

@@ -7,19 +7,18 @@ through the wire, the grammar and the responses, and through whole dialogues wit
 """
 
 import imaplib
-import io
 import random
 import re
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy import responses
+from imapcopy import responses, sign_in
 from imapcopy.account import Account, Server
 from imapcopy.connection import Connection
 from imapcopy.dialogue import Dialogue
@@ -180,14 +179,13 @@ ANSWERS = st.lists(SEEDS.map(several), max_size=12)
 
 
 def read_all(octets: bytes) -> list[Response]:
-    wire = Wire(socket.socket(), io.BufferedReader(io.BytesIO(octets)))  # type: ignore[arg-type]
+    wire = Wire(cast(socket.socket, Memory([octets], obliging=False).saying()))
     found: list[Response] = []
-    with closing(wire._socket):
-        try:
-            while True:
-                found.append(wire.read(Deadline()))
-        except WireBroken:
-            return found
+    try:
+        while True:
+            found.append(wire.read(Deadline()))
+    except WireBroken:
+        return found
 
 
 def check_readers(found: list[Response]) -> None:
@@ -244,10 +242,10 @@ def test_damaged_answers_are_read_or_refused(octets: bytes) -> None:
 # Dialogues
 
 
-class Memory(io.RawIOBase):
+class Memory:
     """A server in memory: each command is answered with the next of the answers; behind them it is gone, or says OK.
 
-    Stands for the library's client, its socket and its file.
+    Stands for the socket to it.
     """
 
     def __init__(self, answers: Iterable[bytes], *, obliging: bool) -> None:
@@ -258,31 +256,21 @@ class Memory(io.RawIOBase):
         self._literal = 0
         self._tag = b""
 
-    # The client
-
-    @property
-    def _imap(self) -> "Memory":
-        return self
-
-    @property
-    def file(self) -> "Memory":
-        return self
-
-    def socket(self) -> "Memory":
+    def saying(self) -> "Memory":
+        """Say the first answer without being asked."""
+        self._out = next(self._answers, b"")
         return self
 
     def shutdown(self, *how: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._out = b""
         self._answers = iter(())
         self._obliging = False
 
     def setsockopt(self, *option: object) -> None:
         pass
-
-    # The socket
-
-    def gettimeout(self) -> None:
-        return
 
     def settimeout(self, seconds: float | None) -> None:
         pass
@@ -316,17 +304,12 @@ class Memory(io.RawIOBase):
         if not announced:
             self._tag = b""
 
-    # The file
-
-    def readable(self) -> bool:
-        return True
-
-    def read1(self, most: int) -> bytes:
+    def recv(self, most: int) -> bytes:
         said, self._out = self._out[:most], self._out[most:]
         return said
 
-    def readinto1(self, view: memoryview) -> int:
-        said = self.read1(len(view))
+    def recv_into(self, view: memoryview) -> int:
+        said = self.recv(len(view))
         view[: len(said)] = said
         return len(said)
 
@@ -337,7 +320,9 @@ def connected(kind: type[Connection], answers: Iterable[bytes], *, obliging: boo
     connection.account = ACCOUNT
     connection.capabilities = CAPABILITIES
     connection._compressible = connection._left = False
-    connection._dialogue = Dialogue(ACCOUNT, connection.side, Memory(answers, obliging=obliging))
+    connection._dialogue = Dialogue(
+        ACCOUNT, connection.side, Wire(cast(socket.socket, Memory(answers, obliging=obliging)))
+    )
     if isinstance(connection, TargetConnection):
         connection.fence = lambda: None
     return connection
@@ -464,7 +449,7 @@ def test_a_sign_in_ends_with_a_connection_or_a_cause(greeting: bytes, first: byt
     ours, theirs = socket.socketpair()
     with pytest.MonkeyPatch.context() as patched, closing(theirs):
         patched.setattr(imaplib, "Int2AP", lambda number: b"AAAA")
-        patched.setattr(socket, "create_connection", lambda *where, **how: ours)
+        patched.setattr(sign_in, "_reached", lambda *where: ours)
         # No more than the socket holds: nobody reads yet.
         theirs.sendall(said[:100_000])
         theirs.shutdown(socket.SHUT_WR)

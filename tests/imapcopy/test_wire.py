@@ -1,7 +1,6 @@
 """Octets in any portion are the same responses; what has no end is left, and a large literal is held once."""
 
 import contextlib
-import io
 import itertools
 import os
 import random
@@ -21,25 +20,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imapcopy import wire
-from imapcopy.wire import Deadline, Response, Wire, WireBroken
+from imapcopy.limits import DEFAULT, Limits
+from imapcopy.wire import Deadline, Response, Unreadable, Wire, WireBroken
 from tests.servers.certificates import Authority
 
 SECONDS = 120.0
 """No socket here waits longer: a test that hangs is a test that fails."""
 
 
-class Portions(io.RawIOBase):
-    """A connection that hands over the given octets, at most one portion a read; empty ones are passed over."""
+class Portions:
+    """A socket that hands over the given octets, at most one portion a read; empty ones are passed over."""
 
     def __init__(self, portions: Iterable[bytes]) -> None:
         self._portions = iter(portions)
         self._held = memoryview(b"")
         self.served = 0
 
-    def readable(self) -> bool:
-        return True
+    def settimeout(self, seconds: float) -> None:
+        pass
 
-    def readinto(self, into: Any) -> int:
+    def recv(self, most: int) -> bytes:
+        into = bytearray(most)
+        return bytes(into[: self.recv_into(into)])
+
+    def recv_into(self, into: Any) -> int:
         while not self._held:
             portion = next(self._portions, None)
             if portion is None:
@@ -52,10 +56,10 @@ class Portions(io.RawIOBase):
         return count
 
 
-def reading(portions: Iterable[bytes] | Portions) -> Wire:
+def reading(portions: Iterable[bytes] | Portions, limits: Limits = DEFAULT) -> Wire:
     """A wire that can only read."""
     raw = portions if isinstance(portions, Portions) else Portions(portions)
-    return Wire(cast(socket.socket, None), io.BufferedReader(raw))
+    return Wire(cast(socket.socket, raw), limits)
 
 
 def cut(octets: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
@@ -193,24 +197,33 @@ def test_a_line_without_end_is_left_before_it_fills_the_memory(start: bytes) -> 
     raw = Portions(itertools.chain([start], itertools.repeat(b"x" * 100_000)))
     with pytest.raises(WireBroken, match="line without end"):
         reading(raw).read(Deadline())
-    assert raw.served <= len(start) + wire.MAX_LINE_BYTES + 2 * wire.READ_BYTES
+    assert raw.served <= len(start) + DEFAULT.line_octets + 2 * wire.READ_BYTES
 
 
 def test_a_line_may_be_nearly_as_long_as_is_allowed() -> None:
-    line = b"* " + b"x" * (wire.MAX_LINE_BYTES - 10)
+    line = b"* " + b"x" * (DEFAULT.line_octets - 10)
     assert reading(cut(line + b"\r\n", [100_000])).read(Deadline()).segments == [line]
 
 
-def test_a_literal_too_large_is_refused_before_any_of_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_LITERAL_BYTES", wire.READ_BYTES + 5)
-    allowed = b"x" * (wire.READ_BYTES + 5)
-    taken = reading([b"* 1 FETCH (BODY[] {%d}\r\n" % len(allowed), allowed + b")\r\n"])
+def test_a_literal_too_large_is_refused_before_any_of_it_is_read() -> None:
+    limits = Limits(literal_octets=wire.READ_BYTES + 5)
+    allowed = b"x" * limits.literal_octets
+    taken = reading([b"* 1 FETCH (BODY[] {%d}\r\n" % len(allowed), allowed + b")\r\n"], limits)
     assert taken.read(Deadline()).literals == [allowed]
     announcement = b"* 1 FETCH (BODY[] {%d}\r\n" % (len(allowed) + 1)
     raw = Portions([announcement, b"never to be read"])
-    with pytest.raises(WireBroken, match=f"announced {len(allowed) + 1} bytes"):
-        reading(raw).read(Deadline())
+    with pytest.raises(Unreadable, match=f"announced {len(allowed) + 1} bytes"):
+        reading(raw, limits).read(Deadline())
     assert raw.served == len(announcement)
+
+
+def test_the_literals_of_one_response_are_bounded_together() -> None:
+    parts = [b"* 1 FETCH (BODY[] {10}\r\n0123456789"] + [b" X {10}\r\n0123456789"] * 20
+    for limits, match in ((Limits(literal_octets=95), "announced 100 bytes"), (Limits(literals=5), "has no end")):
+        raw = Portions(parts)
+        with pytest.raises(Unreadable, match=match):
+            reading(raw, limits).read(Deadline())
+        assert raw.served < 250
 
 
 def test_a_literal_of_twenty_digits_needs_no_memory() -> None:
@@ -249,7 +262,7 @@ def test_a_server_that_drips_is_left_in_the_middle_of_whatever_it_sends(
     raw = Portions(ticking(itertools.chain([start], itertools.repeat(b"x"))))
     with pytest.raises(WireBroken, match="timed out"):
         reading(raw).read(Deadline())
-    assert raw.served < len(start) + wire.COMMAND_SECONDS + 300_000 / wire.SLOWEST_BYTES_PER_SECOND + 5
+    assert raw.served < len(start) + DEFAULT.answer_seconds + 5
 
 
 @pytest.mark.parametrize("start", [b"* OK", LITERAL_THAT_DRIPS])
@@ -284,10 +297,9 @@ def test_a_connection_cut_anywhere_is_broken(octets: bytes, compressed: bool) ->
 @pytest.fixture
 def pair() -> Iterator[tuple[Wire, socket.socket]]:
     ours, theirs = socket.socketpair()
-    with ours, theirs, ours.makefile("rb") as file:
-        ours.settimeout(SECONDS)
+    with ours, theirs:
         theirs.settimeout(SECONDS)
-        yield Wire(ours, file), theirs
+        yield Wire(ours, Limits(silence_seconds=SECONDS)), theirs
 
 
 def test_both_directions_are_deflated_with_a_peer_that_answers_at_once(pair: tuple[Wire, socket.socket]) -> None:
@@ -380,7 +392,7 @@ def sending(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path
             ours = client.wrap_socket(ours, server_hostname="localhost")
             theirs = accepting.result()
     with ours, theirs:
-        yield Wire(ours, io.BufferedReader(Portions([]))), theirs
+        yield Wire(ours, Limits(silence_seconds=SECONDS)), theirs
 
 
 def received(theirs: socket.socket, octets: int) -> bytes:
@@ -429,19 +441,17 @@ def test_whoever_waited_for_room_asks_again_before_anything_more_leaves(
     monkeypatch.setattr(ours, "_wait_until", make_room)
     with pytest.raises(Lost):
         ours.send(noise(1 << 20), fence)
-    ours._socket.close()
+    ours.close()
     with raw, contextlib.suppress(ConnectionError):
         while more := raw.recv(65536):
             before.extend(more)
     assert 0 < len(before) < 1 << 20
 
 
-def test_a_server_that_takes_nothing_is_not_waited_for_for_ever(
-    sending: Sending, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_takes_nothing_is_not_waited_for_for_ever(sending: Sending) -> None:
     ours, _ = sending
-    ours._socket.settimeout(0.1)
-    monkeypatch.setattr(wire, "SLOWEST_BYTES_PER_SECOND", 1 << 40)
+    ours.limits = Limits(taken_per_second=1 << 40)
+    ours.be_patient(0.1)
     with pytest.raises(TimeoutError):
         ours.send(noise(1 << 20))
-    assert ours._socket.gettimeout() == 0.1
+    assert ours.socket.gettimeout() == 0.1
