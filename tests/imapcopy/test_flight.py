@@ -240,7 +240,7 @@ class Meter:
             return response
 
         monkeypatch.setattr(wire.Wire, "send", lambda _, data, fence: sending(data))
-        monkeypatch.setattr(wire.Wire, "read", lambda _, deadline: reading(deadline))
+        monkeypatch.setattr(wire.Wire, "read", lambda _, deadline, sink: reading(deadline))
 
 
 SCATTERED = range(1_000_000, 1_020_000, 2)
