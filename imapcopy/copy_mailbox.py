@@ -11,9 +11,10 @@ from imapcopy.account import Account
 from imapcopy.aliases import Names, find_aliases
 from imapcopy.connection import Listing
 from imapcopy.copy_options import CopyOptions, Watch
+from imapcopy.created import Created
 from imapcopy.deliver import Delivery
 from imapcopy.endpoint import Endpoint, ask_both, source_endpoint, target_endpoint
-from imapcopy.errors import FolderError, MemberError, MigrationError, is_of_the_folder
+from imapcopy.errors import MemberError, MigrationError, is_of_the_folder
 from imapcopy.folder_pass import settled_as
 from imapcopy.folders import Folder, FolderPair, FolderPlan, Place, map_folders
 from imapcopy.grammar import encode_mailbox
@@ -41,22 +42,24 @@ def copy_mailbox(
         options = replace(options, known=options.known.of(to_target.connection.greeting))
         rows = ledger.folders()
         before = ledger.places()
-        plan, statuses = plan_each_once(from_source, old, new, options, known_places(rows, before), seconds(before))
+        known = known_places(rows, before)
+        plan, statuses = plan_each_once(from_source, old, new, options, known, seconds(before))
         pairs = plan.pairs
         # How many a view contributes is known only when it has been scanned.
         counted = [pair.source.raw for pair in pairs if not pair.source.elsewhere]
         watch.found(sum(statuses[raw].messages for raw in counted if raw in statuses))
-        plan, refused = _created(to_target, plan)
-        pairs = plan.pairs
+        created = Created(to_target, plan, {folder.name for folder in new.folders}, known, watch.rest)
+        created.make()
+        pairs = created.plan.pairs
         places = _Places(ledger, before)
-        places.note(plan, statuses)
-        failures: list[MigrationError] = list(refused.values())
+        places.note(created.plan, statuses)
+        failures: list[MigrationError] = list(created.refused.values())
         unchanged = _unchanged(pairs, statuses, to_target, new.statuses, rows, options)
         seen: list[int] = list(unchanged.values())
-        changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in refused]
+        changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in created.refused]
         _recover_elsewhere(pairs, statuses, to_target, ledger, rows)
         listed = {folder.name: folder for folder in (*old.folders, *(pair.source for pair in pairs))}
-        surroundings = Surroundings(listed, statuses)
+        surroundings = Surroundings(listed, statuses, created)
         counts = {raw: status.messages for raw, status in statuses.items()}
         for apart in _apart(changed):
             for group in groups(apart, lambda pair: counts.get(pair.source.raw, 0)):
@@ -66,7 +69,7 @@ def copy_mailbox(
                     else:
                         seen.append(folder.id)
                         places.count(folder.source, folder.elsewhere)
-        places.note(plan, statuses)
+        places.note(created.plan, statuses)
         if failures:
             raise _all_of(failures)
         if left := [row.source_name for row in ledger.folders() if row.id not in seen]:
@@ -141,29 +144,6 @@ def known_places(rows: Iterable[FolderCopy], places: Mapping[str, FolderPlace]) 
         why = known[row.source_name].why if row.source_name in known else ""
         known[row.source_name] = Place(row.target_name, why)
     return known
-
-
-def _created(target: Endpoint[TargetConnection], plan: FolderPlan) -> tuple[FolderPlan, dict[str, FolderError]]:
-    """Create what the target lacks, under other names where it refuses the first; returns what it refuses for good."""
-    refused: dict[str, FolderError] = {}
-    first: dict[str, FolderError] = {}
-    """By source folder: the answer to the name that it should have had."""
-    asked: set[str] = set()
-    while True:
-        names = dict.fromkeys(p.target_name for p in plan.pairs if p.create and p.target_name not in asked)
-        uses = {pair.target_name: pair.special_use for pair in plan.pairs if pair.special_use}
-        subscribe = {pair.target_name for pair in plan.pairs if pair.subscribe} - asked
-        asked.update(names, subscribe)
-        if names or subscribe:
-            # What was created before a session ended exists now, which is no failure.
-            refused.update(target.ask(TargetConnection.create, names, uses, sorted(subscribe)))
-        for pair in plan.pairs:
-            if pair.target_name in refused:
-                first.setdefault(pair.source.name, refused[pair.target_name])
-        again = plan.renamed(refused) if refused else plan
-        if again == plan:
-            return plan, {p.target_name: first[p.source.name] for p in plan.pairs if p.target_name in refused}
-        plan = again
 
 
 class _Places:

@@ -36,6 +36,14 @@ class Watch:
     stop: threading.Event = field(default_factory=threading.Event)
     found: Callable[[int], None] = lambda messages: None
     """Called once with the number of messages at the source."""
+    pause: Callable[[float], object] | None = None
+    """How to pass so many seconds, if not by waiting."""
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long for a server, or until a stop is asked for."""
+        if seconds:
+            (self.pause or self.stop.wait)(seconds)
+        self.check()
 
     def check(self) -> None:
         if self.stop.is_set():

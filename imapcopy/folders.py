@@ -87,6 +87,10 @@ class FolderPlan:
         """Other names for the folders whose names the target refused; a folder that has none left keeps its name."""
         return replace(self, pairs=self.naming.renamed(self.pairs, refused))
 
+    def numbered(self, names: Collection[str]) -> "FolderPlan":
+        """The same names with a number behind them, where they are those of other folders."""
+        return replace(self, pairs=self.naming.numbered(self.pairs, names))
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -433,6 +437,20 @@ class Naming:
                     pair, target_name=other.target_name, why=other.why, step=other.step, create=other.create
                 )
         return tuple(found[pair.source.name] for pair in pairs)
+
+    def numbered(self, pairs: Sequence[FolderPair], names: Collection[str]) -> tuple[FolderPair, ...]:
+        """The pairs, with a number behind these names."""
+        taken = {_folded(pair.target_name) for pair in pairs}
+        other: dict[str, str] = {}
+        for name in names:
+            other[name] = self._spelled(_untaken(name, taken))
+            taken.add(_folded(other[name]))
+        return tuple(
+            replace(pair, target_name=found, why="taken_there", create=found not in self.existing)
+            if (found := other.get(pair.target_name))
+            else pair
+            for pair in pairs
+        )
 
     def _other(
         self, pair: FolderPair, above: FolderPair | None, gone: Collection[str], taken: Collection[str]

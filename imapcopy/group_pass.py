@@ -15,6 +15,7 @@ from typing import Any
 from imapcopy import budget
 from imapcopy.budget import Allowance
 from imapcopy.copy_options import CopyOptions, Watch
+from imapcopy.created import Created
 from imapcopy.distant import is_large
 from imapcopy.endpoint import TOKENS_IN_VAIN, Endpoint, ask_both
 from imapcopy.errors import (
@@ -56,6 +57,7 @@ class Surroundings:
     listed: Mapping[str, Folder]
     """By name."""
     statuses: Mapping[bytes, FolderStatus]
+    created: Created
 
 
 class GroupPass:
@@ -146,6 +148,8 @@ class GroupPass:
     def _opened(self) -> list[FolderPass]:
         """Open all folders on both sides, scan the source's, and find their rows in the ledger."""
         before = {folder.source.raw: folder for folder in self._folders}
+        created = self._surroundings.created
+        self._pairs = created.now(self._pairs)
         pairs = {pair.source.raw: pair for pair in self._pairs}
         surveyed, landed = ask_both(
             lambda: dict(
@@ -153,6 +157,10 @@ class GroupPass:
             ),
             lambda: dict(self._target.connection.select_each(pair.target_name for pair in self._pairs)),
         )
+        if not before:
+            landed |= created.found(self._pairs, landed)
+            self._pairs = created.now(self._pairs)
+            pairs = {pair.source.raw: pair for pair in self._pairs}
         folders = []
         for listed, survey in surveyed.items():
             pair = pairs[listed.raw]

@@ -87,7 +87,13 @@ class Box:
         """To read from."""
         return Ledger(self.engine, self.member_id, 0)
 
-    def copy(self, stop: threading.Event | None = None, source: Account | None = None, **options: Any) -> None:
+    def copy(
+        self,
+        stop: threading.Event | None = None,
+        source: Account | None = None,
+        pause: Callable[[float], object] | None = None,
+        **options: Any,
+    ) -> None:
         """Run one pass under a lease of its own, from the old server or another; what it sent has been carried out."""
         token = self.lease()
         try:
@@ -96,7 +102,7 @@ class Box:
                 account_at(self.new, self.target_user),
                 Ledger(self.engine, self.member_id, token),
                 CopyOptions(**options) if options else self.options,
-                Watch(stop=stop) if stop else None,
+                Watch(stop=stop or threading.Event(), pause=pause),
             )
         finally:
             release_lease(self.engine, self.member_id, token)

@@ -63,7 +63,7 @@ def test_every_benign_alteration_has_a_name() -> None:
 
 def test_every_reason_for_a_folders_place_has_words() -> None:
     """The engine's modules name reasons as plain words; each of them is told in both languages."""
-    source = "".join((files("imapcopy") / name).read_text(encoding="utf-8") for name in ("folders.py",))
+    source = "".join((files("imapcopy") / name).read_text(encoding="utf-8") for name in ("folders.py", "created.py"))
     assert set(re.findall(r'"(\w+)"', source)) >= set(placements())
     assert ENGLISH.placement("of_a_later_version") == "of_a_later_version"
     assert set(roles()) == set(ROLES)
