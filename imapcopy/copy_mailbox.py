@@ -59,10 +59,10 @@ def copy_mailbox(
         changed = [p for p in pairs if p.source.raw not in unchanged and p.target_name not in created.refused]
         _recover_elsewhere(pairs, statuses, to_target, ledger, rows)
         listed = {folder.name: folder for folder in (*old.folders, *(pair.source for pair in pairs))}
-        surroundings = Surroundings(listed, statuses, created)
+        surroundings = Surroundings(listed, dict(statuses), created)
         counts = {raw: status.messages for raw, status in statuses.items()}
         for apart in _apart(changed):
-            for group in groups(apart, lambda pair: counts.get(pair.source.raw, 0)):
+            for group in groups(apart, lambda pair: counts.get(pair.source.raw, 0), options.grouping):
                 for folder in GroupPass(group, surroundings, from_source, to_target, ledger, options, watch).run():
                     if folder.failed:
                         failures.append(folder.failed)

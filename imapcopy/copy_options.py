@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from imapcopy.errors import Stopped
-from imapcopy.plan import Existing
+from imapcopy.plan import GROUPING, Existing, Grouping
 from imapcopy.send import Capacity
 from models.probe import Known
 from models.rules import FolderRules, Repair
@@ -25,6 +25,7 @@ class CopyOptions:
     folders: FolderRules = field(default_factory=FolderRules)
     repair: Repair = "never"
     capacity: Capacity = field(default_factory=Capacity)
+    grouping: Grouping = GROUPING
     known: Known = field(default_factory=Known)
     """What a probe has found out about the target."""
 

@@ -15,7 +15,7 @@ from imapcopy.endpoint import Endpoint
 from imapcopy.errors import MigrationError
 from imapcopy.fates import Copy, Fate, Situation, Source, fate, known_as
 from imapcopy.folders import Folder, FolderPair
-from imapcopy.follow import Departed, Returned, carry_flags, flag_changes, restore_flags
+from imapcopy.follow import Departed, Returned, carry_flags, flag_changes, has_lost, restore_flags
 from imapcopy.identity import digest
 from imapcopy.letter import Letter
 from imapcopy.look_up import Wanted, fingerprints, forms, mark_of, match
@@ -139,6 +139,11 @@ class FolderPass:
         if self._limit is None and self._known.size_limit is not None:
             self._limit, self._limit_of = self._known.size_limit, "banjia probe:"
         self._everything = {envelope.uid: envelope for envelope in survey.scan}
+        # What came between EXAMINE and the scan is in the scan; what EXISTS counts may not be.
+        self._stood = (
+            max(survey.opened.messages, len(survey.scan) + survey.elsewhere),
+            max(survey.opened.uidnext, max(self._everything, default=0) + 1),
+        )
         self.elsewhere, self._hidden = survey.elsewhere, survey.hidden
         self.scan = self._everything
         if self._since:
@@ -195,6 +200,15 @@ class FolderPass:
             return ((letter.uid, letter.raw) for letter in self._letters(source, envelopes))
 
         return self.delivery.recover(bodies, self._everything)
+
+    def may_have_lost(self, now: FolderStatus) -> bool:
+        """Whether something may have left the folder since it was surveyed."""
+        return bool(self._everything) and has_lost(*self._stood, now)
+
+    def keep_only(self, there: Collection[int]) -> None:
+        """Know no more of what has left the folder since it was surveyed; what has come is for the next pass."""
+        self._everything = {uid: envelope for uid, envelope in self._everything.items() if uid in there}
+        self.scan = {uid: envelope for uid, envelope in self.scan.items() if uid in there}
 
     def _in_ledger(self) -> dict[int, fates.Known]:
         """What the ledger knows, by source UID."""

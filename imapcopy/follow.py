@@ -98,7 +98,7 @@ def find_departed(
     only those are looked at that may have lost something since their last pass.
     """
     every = ledger.folders(superseded=True)
-    rows = {row.id or 0: row for row in every if row.superseded or _has_known(row)}
+    rows = {row.id or 0: row for row in every if row.superseded or has_known(row)}
     current = {row.source_name for row in every if not row.superseded}
     there: dict[int, Collection[int]] = {}
     gone: dict[int, Collection[int]] = {}
@@ -141,7 +141,8 @@ def find_departed(
     return Departed(_known_there(target, left), standing)
 
 
-def _has_known(row: FolderCopy) -> bool:
+def has_known(row: FolderCopy) -> bool:
+    """Whether the ledger knows messages of a folder."""
     return bool(row.copied or row.already_there or row.gone or row.issues)
 
 
@@ -166,9 +167,14 @@ def _known_there(target: TargetConnection, left: Sequence[Left]) -> list[Left]:
 def may_have_lost(settled: str, status: FolderStatus) -> bool:
     """Whether a message may have left a folder since its last pass: no more can have come than UIDs were given."""
     before = json.loads(settled) if settled else {}
-    if not (status.uidnext and before.get("uidnext")):
+    return has_lost(before.get("messages", 0), before.get("uidnext", 0), status)
+
+
+def has_lost(messages: int, uidnext: int, status: FolderStatus) -> bool:
+    """Whether a message may have left a folder since it had so many and that UIDNEXT, 0 for unknown."""
+    if not (status.uidnext and uidnext):
         return True
-    return bool(status.messages - before["messages"] < status.uidnext - before["uidnext"])
+    return status.messages - messages < status.uidnext - uidnext
 
 
 class Following:

@@ -29,14 +29,14 @@ from imapcopy.errors import (
 )
 from imapcopy.folder_pass import FolderPass, settled_as
 from imapcopy.folders import Folder, FolderPair
-from imapcopy.follow import Departed, Following, find_departed
+from imapcopy.follow import Departed, Following, find_departed, has_known
 from imapcopy.letter import Letter
 from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, batches
 from imapcopy.read_source import BROKEN, Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Writer, writer
-from imapcopy.source_connection import SourceConnection
+from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
@@ -56,7 +56,8 @@ class Surroundings:
 
     listed: Mapping[str, Folder]
     """By name."""
-    statuses: Mapping[bytes, FolderStatus]
+    statuses: dict[bytes, FolderStatus]
+    """As they were told last."""
     created: Created
 
 
@@ -81,6 +82,8 @@ class GroupPass:
         self._options = options
         self._watch = watch
         self._folders: list[FolderPass] = []
+        self._known: set[str] = set()
+        """Source folders, of this group or others, of which the ledger knows messages."""
         self._departed: Departed | None = None
         """Looked for when there is something to copy that may have come from there."""
 
@@ -182,7 +185,9 @@ class GroupPass:
         rows = self._ledger.open_folders([folder.key for folder in going])
         recorded = self._ledger.batches_of([row.id or 0 for row in rows])
         claimed = self._ledger.claimed_target_uids([row.target_name for row in rows])
-        used = {row.target_name for row in self._ledger.folders(superseded=True) if row.superseded}
+        every = self._ledger.folders(superseded=True)
+        used = {row.target_name for row in every if row.superseded}
+        self._known = {row.source_name for row in every if has_known(row)}
         for folder, row in zip(going, rows, strict=True):
             claims = claimed.get((row.target_name, row.target_uidvalidity), ())
             first = row.target_name not in used
@@ -195,6 +200,22 @@ class GroupPass:
         self._each(lambda folder: arrived.extend(folder.recover(self._source)))
         if arrived and self._target.connection.can_move:
             self._following(self._find_departed()).tidy(arrived)
+
+    def _ask_anew(self) -> None:
+        """Learn what has left its folder since that was surveyed: it may stand in the survey of a later one, too."""
+        connection, surroundings = self._source.connection, self._surroundings
+        going = {folder.source.raw: folder for folder in self._going if folder.left}
+        others = {surroundings.listed[name].raw for name in self._known if name in surroundings.listed}
+        names = others | going.keys()
+        if len(names) < 2:
+            return
+        surroundings.statuses.update(now := connection.statuses_now(names))
+        doubtful = [folder for raw, folder in going.items() if raw in now and folder.may_have_lost(now[raw])]
+        for listed, survey in connection.survey(folder.source for folder in doubtful):
+            folder = going[listed.raw]
+            # One that cannot be opened any more fails when it is read.
+            if isinstance(survey, Surveyed) and survey.opened.uidvalidity == folder.key.source_uidvalidity:
+                folder.keep_only({envelope.uid for envelope in survey.scan})
 
     def _find_departed(self) -> Departed:
         surroundings = self._surroundings
@@ -224,11 +245,12 @@ class GroupPass:
 
     def _copy(self) -> None:
         """Read in one thread, write in this one."""
-        todo = {folder.source.raw: folder.sendable() for folder in self._going}
-        if not any(todo.values()):
+        if not any(folder.todo() for folder in self._going):
             return
         if self._departed is None:
+            self._ask_anew()
             self._departed = self._find_departed()
+        todo = {folder.source.raw: folder.sendable() for folder in self._going}
         large = [(folder, e) for folder in self._going for e in todo[folder.source.raw] if is_large(e)]
         todo = {raw: [e for e in envelopes if not is_large(e)] for raw, envelopes in todo.items()}
         with Allowance(budget.PROCESS) as allowance:

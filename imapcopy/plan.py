@@ -7,10 +7,6 @@ from typing import Literal, TypeVar
 
 from imapcopy.arrival import is_kept_everywhere
 
-GROUP_MESSAGES = 20_000
-GROUP_FOLDERS = 200
-"""Folders that are taken together: as many as may stand in memory with all that is known of their messages."""
-
 ESTIMATE_BYTES = 1 << 16
 """By so much and a tenth more than there is may an estimate of a size be wrong, as Exchange's are."""
 
@@ -83,13 +79,24 @@ def batches(envelopes: Sequence[Envelope], max_messages: int, max_bytes: int) ->
         yield batch
 
 
-def groups(folders: Iterable[F], messages: Callable[[F], int]) -> Iterator[list[F]]:
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """How many folders are taken together: as many as may stand in memory with all that is known of their messages."""
+
+    messages: int = 20_000
+    folders: int = 200
+
+
+GROUPING = Grouping()
+
+
+def groups(folders: Iterable[F], messages: Callable[[F], int], grouping: Grouping = GROUPING) -> Iterator[list[F]]:
     """Folders that are taken together; one with more messages than a group may have is alone."""
     group: list[F] = []
     total = 0
     for folder in folders:
         count = messages(folder)
-        if group and (total + count > GROUP_MESSAGES or len(group) >= GROUP_FOLDERS):
+        if group and (total + count > grouping.messages or len(group) >= grouping.folders):
             yield group
             group, total = [], 0
         group.append(folder)

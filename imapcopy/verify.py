@@ -25,7 +25,7 @@ from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import Identification, alteration, alteration_of_repaired, digest
 from imapcopy.look_up import fingerprints
-from imapcopy.plan import Envelope, batches, falls_short, groups
+from imapcopy.plan import GROUPING, Envelope, Grouping, batches, falls_short, groups
 from imapcopy.responses import Message, sendable_flags
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
@@ -120,11 +120,13 @@ class Due:
         return [(batch.kind, entry) for batch in self.recorded for entry in batch.entries]
 
 
-def verify_mailbox(source: Account, target: Account, ledger: Ledger, *, deep: bool) -> Iterator[Verdict]:
+def verify_mailbox(
+    source: Account, target: Account, ledger: Ledger, *, deep: bool, grouping: Grouping = GROUPING
+) -> Iterator[Verdict]:
     """Re-read every folder of a mailbox that the ledger knows, some folders at a time; writes nothing."""
     with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
         known = {folder.name: folder for folder in from_source.ask(SourceConnection.listing).folders}
-        for group in groups(ledger.folders(), lambda row: row.copied + row.already_there):
+        for group in groups(ledger.folders(), lambda row: row.copied + row.already_there, grouping):
             yield from ask_over_both(from_source, to_target, partial(_verdicts, group, ledger, known, deep=deep))
 
 

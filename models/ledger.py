@@ -259,7 +259,7 @@ class Ledger:
             arrived = [(each.folder_id, each.arrived) for each in settled]
             _let_alterations_follow(session, left, [*arrived, *rebound.items()], keeps_subjects=self.keeps_subjects)
             for folder_id, source_uids in left.items():
-                _take_out(session, folder_id, source_uids, counted=False)
+                _take_out(session, folder_id, source_uids)
             return {folder_id: _adopt(session, folder_id, entries) for folder_id, entries in rebound.items()}
 
     def note_flags(self, flags: Mapping[int, Sequence[Flags]]) -> None:
@@ -335,7 +335,7 @@ class Ledger:
     def disown(self, folder_id: int, source_uids: Collection[int]) -> None:
         """Take messages out of their batches that are not at the target after all; the next plan sends them again."""
         with self._fenced() as session:
-            _take_out(session, folder_id, source_uids, counted=True)
+            _take_out(session, folder_id, source_uids, to_be_sent=True)
 
     def finish_folders(self, finished: Sequence[Finished]) -> None:
         """Commit folders after a pass: what was re-read from the target, and their numbers."""
@@ -408,12 +408,16 @@ def _unclaim(session: Session, folder: FolderCopy, target_uids: Collection[int])
         for batch in session.exec(select(Batch).where(Batch.folder_copy_id == row.id)).all():
             entries = _record(batch).entries
             if taken := {entry.source_uid for entry in entries if entry.target_uid in target_uids}:
-                _take_out(session, _id(row.id), taken, counted=False)
+                _take_out(session, _id(row.id), taken)
 
 
-def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *, counted: bool) -> None:
-    """Take messages out of their batches; `counted` among those that are at the source, or gone from there."""
+def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *, to_be_sent: bool = False) -> None:
+    """Take messages out of their batches: they are at the source and `to_be_sent` again, or have left it.
+
+    What has left was counted as gone by the pass that noticed it, and before that among what is at the source.
+    """
     folder = session.get_one(FolderCopy, folder_id)
+    gone = set(parse_uids(folder.gone))
     _forget_repairs(session, folder_id, source_uids)
     _forget_altered(session, folder, source_uids)
     for batch in session.exec(select(Batch).where(Batch.folder_copy_id == folder_id)):
@@ -423,13 +427,14 @@ def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *,
         if not taken:
             continue
         rest = _share(batch.bytes, len(kept), len(record.entries))
-        if not counted:
-            folder.gone = format_uids(uid for uid in parse_uids(folder.gone) if uid not in source_uids)
-        elif batch.kind == BatchKind.COPIED:
-            folder.copied -= taken
-            folder.bytes -= batch.bytes - rest
+        present = sum(e.source_uid in source_uids and e.source_uid not in gone for e in record.entries)
+        if batch.kind == BatchKind.COPIED:
+            folder.copied -= present
+            folder.bytes -= batch.bytes - rest if to_be_sent else 0
         else:
-            folder.already_there -= taken
+            folder.already_there -= present
+        if not to_be_sent and not folder.superseded:
+            folder.source_messages = max(0, folder.source_messages - present)
         session.add(folder)
         if kept:
             batch.bytes = rest
@@ -438,6 +443,8 @@ def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *,
             session.add(batch)
         else:
             session.delete(batch)
+    folder.gone = format_uids(sorted(gone.difference(source_uids)))
+    session.add(folder)
 
 
 def _all_uids(session: Session, folder_id: int) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
-from imapcopy import plan
+from imapcopy.copy_options import CopyOptions
 from imapcopy.deliver import Delivery
 from imapcopy.errors import ServerError
 from imapcopy.follow import Following
+from imapcopy.plan import Grouping
 from models.ledger import Ledger
 from tests.imapcopy.world import LIN, NEW, Box, contents, everything, mail, moment
 
@@ -273,11 +274,9 @@ def test_of_equal_messages_only_the_one_that_was_moved_follows(mailbox: Box, cop
     assert (mailbox.sent("UID MOVE"), mailbox.sent()) == (1, 1)
 
 
-def test_mail_moved_between_folders_that_are_taken_one_after_the_other_follows(
-    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mail_moved_between_folders_that_are_taken_one_after_the_other_follows(mailbox: Box, copy: Copy) -> None:
     two_folders(mailbox, copy)
-    monkeypatch.setattr(plan, "GROUP_FOLDERS", 1)
+    mailbox.options = CopyOptions(grouping=Grouping(folders=1))
     moved(mailbox.old, LIN, 2, "INBOX", "Archive")
     moved(mailbox.old, LIN, 1, "Archive", "INBOX")
     copy()
@@ -383,11 +382,9 @@ def test_one_deleted_copy_keeps_back_one_message(mailbox: Box, copy: Copy) -> No
     assert mailbox.issues("INBOX") == {6: "moved_at_source"}
 
 
-def test_mail_that_stayed_behind_and_moved_on_is_not_sent(
-    mailbox: Box, copy: Copy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mail_that_stayed_behind_and_moved_on_is_not_sent(mailbox: Box, copy: Copy) -> None:
     two_folders(mailbox, copy)
-    monkeypatch.setattr(plan, "GROUP_FOLDERS", 1)
+    mailbox.options = CopyOptions(grouping=Grouping(folders=1))
     mailbox.target.folder("Archive").set_flags(1, ["\\Flagged"])
     moved(mailbox.old, LIN, 1, "Archive", "INBOX")
     copy()

@@ -38,10 +38,10 @@ from deployments.demo.imap_server import CAPABILITIES, Action, ImapServer
 from deployments.demo.imap_server import Account as Mailbox
 from deployments.demo.imap_store import Folder, Message
 from imapcopy import group_pass
-from imapcopy import plan as plan_module
 from imapcopy import send as send_module
 from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import ServerError
+from imapcopy.plan import Grouping
 from imapcopy.send import Capacity
 from tests.imapcopy.test_faults import Clock, Death, World, clock
 from tests.imapcopy.world import PASSWORD, Box, mail, moment, new_member
@@ -228,9 +228,8 @@ class Histories(RuleBasedStateMachine):
         self.keywords = keywords
         self.can_move = {"MOVE", "UIDPLUS"} <= PROFILES[new]
         self.change(group_pass, "BATCH_MESSAGES", batch)
-        self.change(plan_module, "GROUP_FOLDERS", group)
         self.change(send_module, "UNANSWERED_BATCHES", unanswered)
-        self.box.options = CopyOptions(capacity=Capacity(connections=connections))
+        self.box.options = CopyOptions(capacity=Capacity(connections=connections), grouping=Grouping(folders=group))
         self.world.old.log.clear()
         for name, kind, flags in mail:
             self.mail_arrives(name, kind, flags, 1)

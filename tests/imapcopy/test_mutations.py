@@ -21,9 +21,9 @@ from sqlalchemy import Engine
 
 from deployments.demo import imap_fetch
 from deployments.demo.imap_server import Action, Fault, Folder, ImapServer
-from imapcopy import plan
 from imapcopy.errors import MigrationError, ServerError
 from imapcopy.identity import digest
+from imapcopy.plan import GROUPING, Grouping
 from imapcopy.verify import verify_mailbox
 from models.ledger import Ledger
 from models.ledger_rows import BatchState
@@ -242,11 +242,11 @@ def fill(box: Box) -> Box:
     return box
 
 
-def found_after(box: Box, *, deep: bool) -> Found:
+def found_after(box: Box, *, deep: bool, grouping: Grouping = GROUPING) -> Found:
     """What `banjia verify` says, all folders together."""
     found: Counter[str] = Counter()
     old, new = account_at(box.old, box.source_user), account_at(box.new, box.target_user)
-    for verdict in verify_mailbox(old, new, box.ledger, deep=deep):
+    for verdict in verify_mailbox(old, new, box.ledger, deep=deep, grouping=grouping):
         found.update(verdict.altered)
         found["lost"] += len(verdict.lost)
     return +found
@@ -491,12 +491,11 @@ def test_folders_are_verified_some_at_a_time_and_surveyed_in_flight(
     for folder, number in product(range(6), range(3)):
         mailbox.deliver(10 * folder + number, f"F{folder}")
     mailbox.copy()
-    monkeypatch.setattr(plan, "GROUP_MESSAGES", 6)
     at_once: list[int] = []
     batches_of = Ledger.batches_of
     monkeypatch.setattr(Ledger, "batches_of", lambda self, ids: (at_once.append(len(ids)), batches_of(self, ids))[1])
     mailbox.old.log.clear()
-    assert found_after(mailbox, deep=True) == {}
+    assert found_after(mailbox, deep=True, grouping=Grouping(messages=6)) == {}
     assert at_once == [3, 2, 2], "INBOX is empty"
     verbs = [entry.verb for entry in mailbox.old.log if entry.verb in ("EXAMINE", "UID FETCH")]
     assert verbs == ["EXAMINE", "UID FETCH"] * 7, "each scan is asked for with its EXAMINE"

@@ -2,12 +2,10 @@
 
 from datetime import UTC, date, datetime
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imapcopy import plan
-from imapcopy.plan import Envelope, batches, groups, wanted
+from imapcopy.plan import Envelope, Grouping, batches, groups, wanted
 
 
 def envelope(uid: int, size: int = 1, arrived: datetime | None = None) -> Envelope:
@@ -27,15 +25,14 @@ def test_batches_hold_everything_once_in_order_and_within_the_limits(sizes: list
         assert len(batch) == 1 or sum(one.size for one in batch) <= octets
 
 
-@given(st.lists(st.integers(0, 3 * plan.GROUP_MESSAGES // 2), max_size=12), st.integers(1, 5))
+@given(st.lists(st.integers(0, 3 * Grouping().messages // 2), max_size=12), st.integers(1, 5))
 def test_groups_hold_every_folder_once_in_order_and_within_the_limits(counts: list[int], folders: int) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plan, "GROUP_FOLDERS", folders)
-        found = list(groups(range(len(counts)), lambda folder: counts[folder]))
+    grouping = Grouping(folders=folders)
+    found = list(groups(range(len(counts)), lambda folder: counts[folder], grouping))
     assert [folder for group in found for folder in group] == list(range(len(counts)))
     for group in found:
         assert 1 <= len(group) <= folders
-        assert len(group) == 1 or sum(counts[folder] for folder in group) <= plan.GROUP_MESSAGES
+        assert len(group) == 1 or sum(counts[folder] for folder in group) <= grouping.messages
 
 
 def test_since_keeps_the_day_itself_and_what_has_no_date() -> None:
