@@ -13,6 +13,7 @@ from imapcopy.connection import Listing
 from imapcopy.copy_options import CopyOptions, Watch
 from imapcopy.created import Created
 from imapcopy.deliver import Delivery
+from imapcopy.departures import tell_moved_from_deleted
 from imapcopy.endpoint import Endpoint, ask_both, source_endpoint, target_endpoint
 from imapcopy.errors import MemberError, MigrationError, is_of_the_folder
 from imapcopy.folder_pass import settled_as
@@ -70,11 +71,15 @@ def copy_mailbox(
                         seen.append(folder.id)
                         places.count(folder.source, folder.elsewhere)
         places.note(created.plan, statuses)
+        every = ledger.folders(superseded=True)
+        left = {row.source_name for row in every if not row.superseded and row.id not in seen}
+        if left and not failures:
+            there = {folder.name for folder in old.folders if folder.selectable}
+            ledger.supersede_all_but(seen, left - there)
+        if left or any(row.gone or row.strayed for row in every):
+            tell_moved_from_deleted(ledger)
         if failures:
             raise _all_of(failures)
-        if left := [row.source_name for row in ledger.folders() if row.id not in seen]:
-            there = {folder.name for folder in old.folders if folder.selectable}
-            ledger.supersede_all_but(seen, set(left) - there)
 
 
 def plan_folders(

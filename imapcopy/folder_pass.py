@@ -334,7 +334,7 @@ class FolderPass:
             self._sizes[letter.uid] = len(letter.raw)
             if self._repair == "refused":
                 self._mend(letter)
-            if departed.reserve(letter.digest):
+            if departed.free(letter.digest):
                 self.returned.append(Returned(letter.envelope, letter.digest))
             else:
                 loaded.letters.append(letter)

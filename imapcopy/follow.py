@@ -7,10 +7,10 @@ only added or taken away as they were at the source: what the member did at the 
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import partial
+from typing import NamedTuple
 
 from imapcopy.deliver import Delivery
 from imapcopy.errors import HOST_BUSY, FolderError, MigrationError, Refused, is_of_the_folder
@@ -20,6 +20,7 @@ from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus, sendable_flags
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
+from imapcopy.twins import AGREEMENTS_OF_MOVES, Mark, folded, pair
 from imapcopy.verify import Bare
 from models.flag_sets import Flags
 from models.ledger import Ledger
@@ -66,24 +67,18 @@ class Departed:
         self._left: dict[bytes, list[Left]] = defaultdict(list)
         for each in left:
             self._left[each.entry.digest].append(each)
-        self._free = Counter({digest: len(some) for digest, some in self._left.items()})
-        self._free.subtract(standing)
+        self._standing = Counter(standing)
 
-    def reserve(self, digest: bytes) -> bool:
-        """Whether one of them may be this message; if so, it is kept for it."""
-        if self._free[digest] < 1:
-            return False
-        self._free[digest] -= 1
-        return True
+    def free(self, digest: bytes) -> int:
+        """For how many messages with that digest they may stand."""
+        return max(0, len(self.of(digest)) - self._standing[digest])
 
     def of(self, digest: bytes) -> Sequence[Left]:
         return self._left.get(digest, ())
 
-    def take(self, digest: bytes, rank: Callable[[Left], int]) -> Left:
-        """The one of lowest rank, for a message that one was kept for."""
-        some = self._left[digest]
-        some.remove(best := min(some, key=rank))
-        return best
+    def take(self, left: Left) -> None:
+        """It stands for a message now."""
+        self._left[left.entry.digest].remove(left)
 
 
 def find_departed(
@@ -189,22 +184,29 @@ class Following:
         self._deliveries = {delivery.folder_id: delivery for delivery in deliveries}
         self.moved: Counter[int] = Counter()
         """Copies that followed, by ledger id of the folder where they are now."""
+        self.left_over = False
+        """Some have no copy: there are more of them than have left."""
         self._unavailable: dict[str, MigrationError] = {}
         """Target folders that cannot be opened now."""
 
     def follow(self, returned: Mapping[int, Sequence[Returned]]) -> dict[int, list[GivenUp]]:
         """Let copies follow their messages, which are given by ledger id of their folder.
 
-        What stays behind is returned in the same way, for the caller to commit.
+        What stays behind is returned in the same way, for the caller to commit; what has no copy at all is to be sent.
         """
         copies = self._look({each.digest for some in returned.values() for each in some})
+        paired = self._paired(returned, copies)
         stays: dict[int, list[GivenUp]] = defaultdict(list)
         moves: dict[tuple[str, int], dict[Left, Returned]] = defaultdict(dict)
         rebound: dict[int, dict[Left, Returned]] = defaultdict(dict)
+        through: dict[int, set[int]] = defaultdict(set)
+        """What has left folders that this pass is through with, or has left out, by ledger id."""
         for folder_id, some in returned.items():
             delivery = self._deliveries[folder_id]
             for each in some:
-                left = self._departed.take(each.digest, partial(_rank, delivery, copies, each))
+                if (left := paired.get((folder_id, each.envelope.uid))) is None:
+                    self.left_over = True
+                    continue
                 if error := self._unavailable.get(left.target_name):
                     # Whether the member removed it cannot be told now.
                     delivery.failed = error
@@ -216,6 +218,9 @@ class Following:
                     moves[left.target_name, folder_id][left] = each
                 else:
                     stays[folder_id].append(_stays(each, left, condition))
+                    if left.folder_id not in self._deliveries:
+                        through[left.folder_id].add(left.entry.source_uid)
+        self._ledger.depart(through)
         if rebound:
             self._rebind(rebound)
         for (origin, folder_id), pairs in moves.items():
@@ -229,11 +234,36 @@ class Following:
 
     def tidy(self, arrived: Iterable[Entry]) -> None:
         """Forget what a run that died had moved: it is in its new place, and stands for that message alone."""
-        digests = [entry.digest for entry in arrived if self._departed.reserve(entry.digest)]
-        copies = self._look(set(digests))
-        found = [self._departed.take(digest, lambda left: copies[left] is not None) for digest in digests]
-        if absent := [left for left in found if copies[left] is None and left.target_name not in self._unavailable]:
+        digests = Counter(entry.digest for entry in arrived)
+        copies = self._look(digests)
+        absent: list[Left] = []
+        for digest, count in digests.items():
+            some = sorted(self._departed.of(digest), key=lambda left: copies[left] is not None)
+            absent += [left for left in some[: min(count, self._departed.free(digest))] if copies[left] is None]
+        absent = [left for left in absent if left.target_name not in self._unavailable]
+        for left in absent:
+            self._departed.take(left)
+        if absent:
             self._commit([], {}, absent)
+
+    def _paired(self, returned: Mapping[int, Sequence[Returned]], copies: "_Copies") -> dict[tuple[int, int], Left]:
+        """Which copy stands for which message, by folder and source UID: of twins each for its own."""
+        twins: dict[bytes, list[tuple[int, Returned]]] = defaultdict(list)
+        for folder_id, some in returned.items():
+            for each in some:
+                twins[each.digest].append((folder_id, each))
+        found = {}
+        for digest, equal in twins.items():
+            # One that nobody has touched first: it may follow.
+            left = sorted(self._departed.of(digest), key=lambda each: _condition(each, None, copies))
+            marks = [_mark(each.envelope, each.envelope.flags, self._deliveries[i].name) for i, each in equal]
+            there = [_mark(copies[each], each.entry.flags, each.target_name) for each in left]
+            for one, other in pair(marks, there, AGREEMENTS_OF_MOVES)[: self._departed.free(digest)]:
+                folder_id, message = equal[one]
+                found[folder_id, message.envelope.uid] = left[other]
+        for taken in found.values():
+            self._departed.take(taken)
+        return found
 
     def _look(self, digests: Collection[bytes]) -> "_Copies":
         """See how the copies fare that may be asked for."""
@@ -257,7 +287,7 @@ class Following:
                     self._unavailable[name] = error
             for left in some:
                 copy = there.get(left.entry.target_uid)
-                found[left] = (copy.flags if copy.flags_told else None, keywords) if copy else None
+                found[left] = _Copy(copy, keywords) if copy else None
         return found
 
     def _rebind(self, rebound: Mapping[int, Mapping[Left, Returned]]) -> None:
@@ -294,16 +324,23 @@ class Following:
             self._deliveries[folder_id].note_adopted(batch_id, rebound[folder_id])
 
 
-_Copies = dict[Left, tuple[Flags | None, frozenset[str] | None] | None]
-"""The flags of copies, None where they are not told, and the keywords that their folder allows; None for a copy that is
-not there.
-"""
+class _Copy(NamedTuple):
+    """A copy as it was found, and the keywords that its folder allows."""
+
+    envelope: Envelope
+    keywords: frozenset[str] | None
 
 
-def _rank(to: Delivery, copies: _Copies, returned: Returned, left: Left) -> int:
-    """What follows best comes first: a copy that is in the right folder, then one that may be moved there."""
-    condition = _condition(left, returned, copies)
-    return -1 if _is_in(left, to) and condition != Condition.ABSENT else condition
+_Copies = dict[Left, _Copy | None]
+"""None for a copy that is not there."""
+
+
+def _mark(found: Envelope | _Copy | None, flags: Flags, place: str) -> Mark:
+    """What tells it from its twins; `flags` are those at the source when they were last carried over."""
+    envelope = found.envelope if isinstance(found, _Copy) else found
+    if envelope is None:
+        return Mark(flags=folded(flags))
+    return Mark(envelope.arrived, folded(flags), envelope.size, place=place)
 
 
 def _is_in(left: Left, delivery: Delivery) -> bool:
@@ -321,15 +358,15 @@ def _stays(returned: Returned, left: Left, condition: Condition) -> GivenUp:
     return GivenUp(envelope.uid, MOVED, place, envelope.size, envelope.arrived, returned.digest)
 
 
-def _condition(left: Left, returned: Returned, copies: _Copies) -> Condition:
+def _condition(left: Left, returned: Returned | None, copies: _Copies) -> Condition:
     """How a copy fares; one that has the message's present flags hides no act of the member."""
     if (found := copies[left]) is None:
         return Condition.ABSENT
-    flags, keywords = found
     ours = [left.entry.flags, left.entry.flags - _DELETED]
-    if returned.envelope.flags_told:
+    if returned and returned.envelope.flags_told:
         ours.append(returned.envelope.flags)
-    untouched = flags is not None and _folded(flags) in [_folded(sendable_flags(some, keywords)) for some in ours]
+    alike = [_folded(sendable_flags(some, found.keywords)) for some in ours]
+    untouched = found.envelope.flags_told and _folded(found.envelope.flags) in alike
     return Condition.UNTOUCHED if untouched else Condition.TOUCHED
 
 

@@ -116,12 +116,15 @@ class GroupPass:
             self._watch.check()
             # Before a second transfer too: what is not under its UID may be there under another.
             self._each(lambda folder: folder.adopt(self._source, self._target))
-            try:
-                self._copy()
-            except LeftOff as limit:
-                # What has arrived is verified now: a later pass would have to read all of it back.
-                left_off = limit
-            self._follow()
+            to_be_sent = True
+            while to_be_sent and not left_off:
+                try:
+                    self._copy()
+                except LeftOff as limit:
+                    # What has arrived is verified now: a later pass would have to read all of it back.
+                    left_off = limit
+                # Again where there are more equal messages than such as have moved.
+                to_be_sent = self._follow()
             self._each(lambda folder: folder.carry_flags(self._target))
             lost = self._verify()
             for folder in self._going:
@@ -211,10 +214,11 @@ class GroupPass:
             return
         surroundings.statuses.update(now := connection.statuses_now(names))
         doubtful = [folder for raw, folder in going.items() if raw in now and folder.may_have_lost(now[raw])]
-        for listed, survey in connection.survey(folder.source for folder in doubtful):
+        for listed, survey in connection.survey([folder.source for folder in doubtful], now):
             folder = going[listed.raw]
-            # One that cannot be opened any more fails when it is read.
-            if isinstance(survey, Surveyed) and survey.opened.uidvalidity == folder.key.source_uidvalidity:
+            # One that cannot be opened any more fails when it is read; of what is not told nothing is concluded.
+            complete = isinstance(survey, Surveyed) and not survey.hidden
+            if complete and survey.opened.uidvalidity == folder.key.source_uidvalidity:
                 folder.keep_only({envelope.uid for envelope in survey.scan})
 
     def _find_departed(self) -> Departed:
@@ -232,16 +236,17 @@ class GroupPass:
     def _following(self, departed: Departed) -> Following:
         return Following(self._target.connection, self._ledger, departed, [folder.delivery for folder in self._going])
 
-    def _follow(self) -> None:
-        """Let the copies of messages that were moved at the source follow them."""
+    def _follow(self) -> bool:
+        """Let the copies of messages that were moved at the source follow them; whether some have to be sent."""
         returned = {folder.id: folder.returned for folder in self._going if folder.returned}
         if not returned or self._departed is None:
-            return
+            return False
         following = self._following(self._departed)
         stays = following.follow(returned)
         for folder in self._going:
             folder.stay_behind(stays.get(folder.id, ()))
             folder.followed(following.moved[folder.id])
+        return following.left_over
 
     def _copy(self) -> None:
         """Read in one thread, write in this one."""

@@ -65,7 +65,8 @@ class Wanted(NamedTuple):
 
 def mark_of(envelope: Envelope, keywords: frozenset[str] | None, uid: int = 0) -> Mark:
     """What tells a message, as its folder at the target can hold it, from its twins."""
-    return Mark(envelope.arrived, folded(sendable_flags(envelope.flags, keywords)), envelope.size, uid)
+    flags = folded(sendable_flags(envelope.flags, keywords)) if envelope.flags_told else None
+    return Mark(envelope.arrived, flags, envelope.size, uid)
 
 
 def forms(raw: bytes | Distant) -> tuple[Form, ...]:
@@ -108,7 +109,8 @@ def fingerprints(connection: TargetConnection, envelopes: Iterable[Envelope]) ->
 
 
 def _fingerprint(envelope: Envelope, digests: tuple[bytes, ...], size: int) -> Fingerprint:
-    return Fingerprint(envelope.uid, digests, Mark(envelope.arrived, folded(envelope.flags), size, envelope.uid))
+    flags = folded(envelope.flags) if envelope.flags_told else None
+    return Fingerprint(envelope.uid, digests, Mark(envelope.arrived, flags, size, envelope.uid))
 
 
 def match(wanted: Iterable[Wanted], candidates: Iterable[Fingerprint]) -> list[Entry]:

@@ -21,6 +21,8 @@ class Mark(NamedTuple):
     size: int = 0
     uid: int = 0
     """At the target, where its server has told it."""
+    place: str = ""
+    """The target's folder where it is, or belongs."""
 
 
 AGREEMENTS = (
@@ -38,6 +40,8 @@ AGREEMENTS = (
 them before the next, so that none takes a copy that fits another one better. A date before flags: servers drop
 keywords and members mark mail, and neither changes a date. At last nothing: then servers keep neither.
 """
+AGREEMENTS_OF_MOVES = tuple((*names, *place) for names in AGREEMENTS for place in (("place",), ()))
+"""The same for messages that were moved: of copies that fit as well, one that lies in the right folder already."""
 
 
 def folded(flags: Flags) -> Flags:
@@ -45,13 +49,18 @@ def folded(flags: Flags) -> Flags:
     return frozenset(flag.lower() for flag in flags) - {"\\recent", "\\deleted"}
 
 
-def pair(wanted: Sequence[Mark], found: Sequence[Mark]) -> list[tuple[int, int]]:
-    """Pair messages of one digest with copies of it, as many as there are on both sides; positions in both lists."""
+def pair(
+    wanted: Sequence[Mark], found: Sequence[Mark], agreements: Sequence[tuple[str, ...]] = AGREEMENTS
+) -> list[tuple[int, int]]:
+    """Pair messages of one digest with copies of it, as many as there are on both sides; positions in both lists.
+
+    The surest pairs come first; of those that are as sure, the first of either list.
+    """
     if len(wanted) == len(found) == 1:
         return [(0, 0)]
     pairs: list[tuple[int, int]] = []
     left, free = list(range(len(wanted))), list(range(len(found)))
-    for names in AGREEMENTS:
+    for names in agreements:
         if not left or not free:
             break
         there: dict[tuple[object, ...], deque[int]] = defaultdict(deque)

@@ -28,7 +28,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlmodel import Session, create_engine
 
-SCHEMA_HEAD = "0012"
+SCHEMA_HEAD = "0013"
 """The newest migration; opening an older database brings it there."""
 CONNECTIONS = 16
 """To PostgreSQL, of one process: several machines fit into the hundred that a server allows. A transaction is short,

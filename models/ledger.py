@@ -119,7 +119,7 @@ class Ledger:
                     key = FolderKey(row.source_name, row.source_uidvalidity, row.target_name, row.target_uidvalidity)
                     row.superseded = key != wanted[row.source_name]
                     if row.superseded:
-                        row.gone = ""
+                        row.gone = row.strayed = ""
                     session.add(row)
                     if not row.superseded:
                         found[key] = row
@@ -141,6 +141,7 @@ class Ledger:
                 if row.id not in folder_ids and not row.superseded:
                     row.superseded = True
                     row.gone = _all_uids(session, _id(row.id)) if row.source_name in deleted else ""
+                    row.strayed = row.strayed if row.gone else ""
                     session.add(row)
 
     def places(self) -> dict[str, FolderPlace]:
@@ -213,6 +214,33 @@ class Ledger:
                 )
             )
             return [(folder_id, uid, digest) for folder_id, uid, digest in rows if digest]
+
+    def depart(self, source_uids: Mapping[int, Collection[int]]) -> None:
+        """Note what has left folders, by their ids, since they were finished."""
+        if not source_uids:
+            return
+        with self._fenced() as session:
+            for folder_id, uids in source_uids.items():
+                folder = session.get_one(FolderCopy, folder_id)
+                gone = set(parse_uids(folder.gone))
+                if not folder.superseded and (fresh := set(uids) - gone):
+                    for batch in session.exec(select(Batch).where(Batch.folder_copy_id == folder_id)):
+                        departed = len(fresh.intersection(parse_uids(batch.source_uids)))
+                        folder.source_messages -= departed
+                        if batch.kind == BatchKind.COPIED:
+                            folder.copied -= departed
+                        else:
+                            folder.already_there -= departed
+                    _note_gone(folder, gone | fresh)
+                    session.add(folder)
+
+    def note_strayed(self, source_uids: Mapping[int, Collection[int]]) -> None:
+        """Commit which of the messages that have left folders, by their ids, were moved without their copies."""
+        if source_uids:
+            with self._fenced() as session:
+                for folder_id, uids in source_uids.items():
+                    strayed = format_uids(sorted(uids))
+                    session.exec(update(FolderCopy).where(col(FolderCopy.id) == folder_id).values(strayed=strayed))
 
     def intend(
         self, folder_id: int, source_uids: Sequence[int], digests: Sequence[bytes], size: int, uidnext: int
@@ -443,8 +471,13 @@ def _take_out(session: Session, folder_id: int, source_uids: Collection[int], *,
             session.add(batch)
         else:
             session.delete(batch)
-    folder.gone = format_uids(sorted(gone.difference(source_uids)))
+    _note_gone(folder, gone.difference(source_uids))
     session.add(folder)
+
+
+def _note_gone(folder: FolderCopy, gone: Collection[int]) -> None:
+    folder.gone = format_uids(sorted(gone))
+    folder.strayed = format_uids(uid for uid in parse_uids(folder.strayed) if uid in gone)
 
 
 def _all_uids(session: Session, folder_id: int) -> str:
@@ -470,7 +503,7 @@ def _finish(session: Session, folder: FolderCopy, finished: Finished) -> None:
         _forget_earlier(session, folder, finished.afresh)
     _count_altered(folder, finished.altered)
     folder.read_back = finished.read_back + (0 if afresh else folder.read_back)
-    folder.gone = format_uids(sorted(finished.tally.gone))
+    _note_gone(folder, set(finished.tally.gone))
     folder.moved += finished.moved
     folder.flags_changed += finished.flags_changed
     for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "doubt"):

@@ -73,6 +73,8 @@ class FolderCopy(SQLModel, table=True):
 
     A superseded row has them only when the whole folder was deleted at the source.
     """
+    strayed: str = ""
+    """Those of them that were moved, not deleted: an issue in another folder says so. Their copies did not follow."""
     moved: int = 0
     """Copies that followed their message into this folder."""
     flags_changed: int = 0

@@ -62,6 +62,7 @@ WAVE_COLUMNS = (
     "NothingToDo",
     "Gone",
     "Moved",
+    "Strayed",
     "FlagsChanged",
     "LimitedRange",
     "SourceProvider",
@@ -120,6 +121,7 @@ def followed_sentence(followed: Followed) -> Text | None:
     parts = (
         ("followed_gone", followed.gone),
         ("followed_moved", followed.moved),
+        ("followed_strayed", followed.strayed),
         ("followed_flags", followed.flags_changed),
     )
     told = _joined([sentence(name, n=count) for name, count in parts if count])
@@ -502,7 +504,12 @@ def _messages(counts: MessageCounts) -> dict[str, int]:
 
 
 def _followed(followed: Followed) -> dict[str, int]:
-    return {"gone": followed.gone, "moved": followed.moved, "flags_changed": followed.flags_changed}
+    return {
+        "gone": followed.gone,
+        "moved": followed.moved,
+        "strayed": followed.strayed,
+        "flags_changed": followed.flags_changed,
+    }
 
 
 def _grade(member: MemberSummary) -> str | None:

@@ -199,11 +199,21 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
 
 
 def _folder(folder: FolderCopy, place: FolderPlace | None) -> FolderSummary:
-    followed = Followed(len(parse_uids(folder.gone)), folder.moved, folder.flags_changed)
+    strayed = len(parse_uids(folder.strayed))
+    deleted = len(parse_uids(folder.gone)) - strayed
+    followed = Followed(deleted, folder.moved, folder.flags_changed, strayed)
     if folder.superseded:
         # Deleted at the source: nothing of it is counted there any more.
         return FolderSummary(
-            folder.source_name, folder.target_name, MessageCounts(), 0, None, None, {}, 0, Followed(followed.gone)
+            folder.source_name,
+            folder.target_name,
+            MessageCounts(),
+            0,
+            None,
+            None,
+            {},
+            0,
+            Followed(deleted, strayed=strayed),
         )
     # Before the first pass is through, the ledger knows more messages than have been counted at the source.
     handled = folder.copied + folder.already_there + folder.issues

@@ -24,6 +24,9 @@ from reports.steps import Cure, cures_of, hints_of
 POOR_SHARE = 0.01
 POOR_COUNT = 10
 
+# The cause of an issue whose copy is elsewhere: its server's words are the folder, "" where the member removed it.
+MOVED_AT_SOURCE = "moved_at_source"
+
 # What a server changed in a message, mildest first; the benign ones change no letter of the mail.
 BENIGN_ALTERATIONS = frozenset(
     {"final_line_end", "line_ends", "keyword_dropped", "repaired", "date_received", "date_header"}
@@ -52,14 +55,15 @@ GRADE_RULES: dict[Grade, Text] = {
         "every message arrived; what was read back is identical, dates and flags are equal",
     ),
     Grade.GOOD: Text(
-        "全部邮件已搬到；最多是服务器改动了换行、放弃了自定义标记，个别邮件经修复送达、日期取自邮件头，或者有邮件后来在源邮箱中移动，副本没有跟着移动",
+        "全部邮件已搬到；最多是服务器改动了换行、放弃了自定义标记，个别邮件经修复送达、日期取自邮件头，或者有邮件后来在源邮箱中移动，而成员已在新邮箱中删除了副本",
         "every message arrived; at most, the server changed line ends or dropped a keyword, a message was repaired or "
-        "dated by its header, or a copy did not follow a message that was moved at the source",
+        "dated by its header, or one was moved at the source whose copy the member had removed",
     ),
     Grade.INVESTIGATE: Text(
-        "有少量邮件未搬，或服务器改动了内容、邮件头、日期或标记，或有邮件在目标邮箱中有两份，或旧邮箱的收取范围可能不是“全部”",
-        "a few messages were not moved, the server altered text, a header, a date or a flag, some are there twice, or "
-        "the old service seems to hide older mail (receive range)",
+        "有少量邮件未搬，或服务器改动了内容、邮件头、日期或标记，或有邮件在目标邮箱中有两份，或有邮件后来在源邮箱中移动而副本仍在原来的文件夹，或旧邮箱的收取范围可能不是“全部”",
+        "a few messages were not moved, the server altered text, a header, a date or a flag, some are there twice, "
+        "copies of messages that were moved at the source are still in the folder where they were, or the old service "
+        "seems to hide older mail (receive range)",
     ),
     Grade.POOR: Text(
         f"未搬邮件超过 {POOR_COUNT} 封且超过 {POOR_SHARE:.0%}",
@@ -99,12 +103,19 @@ class Followed:
     moved: int = 0
     """Moved into another folder, and their copies too."""
     flags_changed: int = 0
+    strayed: int = 0
+    """Moved into another folder, and their copies not."""
 
     def __bool__(self) -> bool:
-        return bool(self.gone or self.moved or self.flags_changed)
+        return bool(self.gone or self.moved or self.flags_changed or self.strayed)
 
     def __add__(self, other: "Followed") -> "Followed":
-        return Followed(self.gone + other.gone, self.moved + other.moved, self.flags_changed + other.flags_changed)
+        return Followed(
+            self.gone + other.gone,
+            self.moved + other.moved,
+            self.flags_changed + other.flags_changed,
+            self.strayed + other.strayed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +242,18 @@ class MemberSummary:
         """None while the mailbox has not been moved through once."""
         if not self.moved:
             return None
-        found = grade(self.counts, self.altered, self.harmless)
+        found = grade(self.counts, self.altered, self.harmless, self.misplaced)
         return max(found, Grade.INVESTIGATE) if self.limited_range else found
 
     @property
     def harmless(self) -> int:
         """Messages among those that were not moved for which nobody has to do anything."""
         return sum(issue.cause.harmless for issue in self.issues)
+
+    @property
+    def misplaced(self) -> int:
+        """Messages among those whose copies lie in another folder than they do."""
+        return sum(issue.cause.id == MOVED_AT_SOURCE and bool(issue.server_text) for issue in self.issues)
 
     @property
     def followed(self) -> Followed:
@@ -419,13 +435,15 @@ class WaveSummary:
         return group_harmless(self.members)
 
 
-def grade(counts: MessageCounts, altered: Mapping[str, int], harmless: int = 0) -> Grade:
-    """Grade one mailbox by the published rule (GRADE_RULES); `harmless` are the issues that lose no message."""
+def grade(counts: MessageCounts, altered: Mapping[str, int], harmless: int = 0, misplaced: int = 0) -> Grade:
+    """Grade one mailbox by the published rule (GRADE_RULES); `harmless` are the issues that lose no message, of which
+    `misplaced` have their copy in another folder.
+    """
     not_moved = counts.issues - harmless + max(counts.unaccounted, 0)
     if not_moved > POOR_COUNT and not_moved > POOR_SHARE * counts.source:
         return Grade.POOR
     changed = {name for name, count in altered.items() if count}
-    if not_moved or changed - BENIGN_ALTERATIONS:
+    if not_moved or misplaced or changed - BENIGN_ALTERATIONS:
         return Grade.INVESTIGATE
     return Grade.GOOD if changed or harmless else Grade.PERFECT
 

@@ -537,3 +537,36 @@ def test_a_pass_over_an_unchanged_mailbox_asks_for_its_folders_and_no_more(mailb
             "LOGOUT",
         }
     assert everything(mailbox.new, NEW) == everything(mailbox.old, LIN)
+
+
+def test_of_twins_that_were_moved_each_takes_its_own_copy_along(mailbox: Box, copy: Copy) -> None:
+    """One of two equal messages was moved; a third one, with a date of its own, came into that folder before it."""
+    mailbox.deliver(9, "Archive")
+    for day, flags in ((3, ["\\Seen"]), (5, ["\\Flagged"])):
+        mailbox.deliver(1, raw=mail(1), internal_date=moment(day), flags=flags)
+    copy()
+    mailbox.folder("Archive").deliver(mail(1), moment(7))
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    mailbox.new.log.clear()
+    copy()
+    assert (mailbox.sent("UID MOVE"), mailbox.sent()) == (1, 1)
+    mailbox.assert_equal()
+
+
+@pytest.mark.parametrize("can_move", [True, False])
+def test_moved_mail_is_told_from_deleted_mail(mailbox: Box, copy: Copy, can_move: bool) -> None:
+    if not can_move:
+        mailbox.new.behaviour.capabilities = CAPABILITIES - {"MOVE"}
+    two_folders(mailbox, copy)
+    moved(mailbox.old, LIN, 2, "INBOX", "Archive")
+    moved(mailbox.old, LIN, 4, "INBOX", "Archive")
+    mailbox.folder("INBOX").expunge([1, 3])
+    copy()
+    row = mailbox.row()
+    assert (row.gone, row.strayed) == (("1,3", "") if can_move else ("1:4", "2,4"))
+    copy()
+    mailbox.folder("Archive").expunge([2])  # what was moved is deleted, too
+    copy()
+    row = mailbox.row()
+    assert row.strayed == ("" if can_move else "4")
+    mailbox.assert_counted()

@@ -1,7 +1,6 @@
 """What follows the source, decided: which flags change, whether a folder has to be looked at, which copy is taken."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 
 import pytest
@@ -150,27 +149,19 @@ def left(uid: int, content: int, folder_id: int = 1) -> Left:
     return Left(folder_id, "INBOX", 7, Entry(uid, uid + 100, digest(content)))
 
 
-def by_uid(each: Left) -> int:
-    return each.entry.source_uid
-
-
-def reserved(departed: Departed, contents: Iterable[int]) -> list[bool]:
-    return [departed.reserve(digest(content)) for content in contents]
-
-
-def test_each_message_that_left_is_kept_for_one_message_only() -> None:
+def test_each_message_that_left_stands_for_one_message_only() -> None:
     departed = Departed([left(1, 5), left(2, 5), left(3, 6)])
-    assert reserved(departed, [5, 6, 5, 5, 6, 7]) == [True, True, True, False, False, False]
-    assert len(departed.of(digest(5))) == 2
+    assert [departed.free(digest(content)) for content in (5, 6, 7)] == [2, 1, 0]
+    departed.take(left(1, 5))
+    assert (departed.free(digest(5)), departed.of(digest(5))) == (1, [left(2, 5)])
 
 
-def test_the_one_of_lowest_rank_is_taken_and_is_gone_then() -> None:
-    departed = Departed([left(3, 5), left(1, 5), left(2, 5)])
-    assert [departed.take(digest(5), by_uid).entry.source_uid for _ in range(3)] == [1, 2, 3]
-    assert departed.of(digest(5)) == []
+def test_what_a_message_stayed_behind_for_is_taken() -> None:
+    departed = Departed([left(1, 5), left(2, 5)], [digest(5), digest(6), digest(6)])
+    assert (departed.free(digest(5)), departed.free(digest(6))) == (1, 0)
 
 
-def test_where_nothing_left_nothing_is_kept() -> None:
+def test_where_nothing_left_nothing_stands_for_anything() -> None:
     departed = Departed()
-    assert not departed.reserve(digest(5))
+    assert not departed.free(digest(5))
     assert departed.of(digest(5)) == ()

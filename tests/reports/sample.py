@@ -103,7 +103,7 @@ def sample_later_summary() -> WaveSummary:
     """
     summary = sample_summary()
     changed = {
-        4: _with_stayed(_followed(sample_member(4), Followed(3, 2, 1041), Followed(0, 1, 0)), 2),
+        4: _with_stayed(_followed(sample_member(4), Followed(3, 2, 1041, 2), Followed(0, 1, 0)), 2),
         5: replace(
             _followed(sample_member(5), Followed(1204, 0, 0), Followed()), limited_range=LimitedRange(Sign.AGE, 30)
         ),

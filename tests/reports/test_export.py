@@ -79,14 +79,14 @@ def test_what_happened_at_the_source_is_in_table_and_json_also_where_nothing_did
     later = sample_later_summary()
     rows, document = read(wave_csv(later)), summary_document(later)
     for row, member in zip(rows, document["members"], strict=True):
-        assert [int(row[name]) for name in ("NothingToDo", "Gone", "Moved", "FlagsChanged")] == [
+        assert [int(row[name]) for name in ("NothingToDo", "Gone", "Moved", "Strayed", "FlagsChanged")] == [
             member["nothing_to_do"],
-            *(member["followed"][name] for name in ("gone", "moved", "flags_changed")),
+            *(member["followed"][name] for name in ("gone", "moved", "strayed", "flags_changed")),
         ]
     assert rows[3]["Gone"] == "3"
     assert rows[0]["Gone"] == "0"
     folders = [folder["followed"] for member in document["members"] for folder in member["folders"]]
-    for name in ("gone", "moved", "flags_changed"):
+    for name in ("gone", "moved", "strayed", "flags_changed"):
         assert sum(followed[name] for followed in folders) == document["followed"][name]
     assert document["counts"]["nothing_to_do"] == 3
     assert [(group["cause"], group["messages"]) for group in document["nothing_to_do"]] == [("moved_at_source", 3)]

@@ -91,7 +91,7 @@ def test_a_message_whose_copy_did_not_follow_it_costs_no_more_than_perfect(
 def test_what_needs_nobody_is_no_cause_of_the_member_and_stands_apart() -> None:
     summary = sample_later_summary()
     stayed, troubled = summary.members[3], summary.members[6]
-    assert (stayed.harmless, stayed.leading_cause, stayed.grade) == (2, None, Grade.GOOD)
+    assert (stayed.harmless, stayed.leading_cause) == (2, None)
     assert (troubled.harmless, troubled.leading_cause) == (1, cause("message_too_large"))
     assert stayed in summary.completed
     assert cause("moved_at_source") not in {group.cause for group in summary.causes}
@@ -99,10 +99,18 @@ def test_what_needs_nobody_is_no_cause_of_the_member_and_stands_apart() -> None:
     assert (group.cause.id, group.members, group.messages) == ("moved_at_source", (stayed, troubled), 3)
 
 
+def test_copies_in_the_wrong_folder_are_looked_at_and_those_that_the_member_removed_are_not() -> None:
+    stayed = sample_later_summary().members[3]
+    assert (stayed.misplaced, stayed.grade) == (1, Grade.INVESTIGATE)
+    removed = replace(stayed, issues=tuple(replace(issue, server_text="") for issue in stayed.issues))
+    assert (removed.misplaced, removed.grade) == (0, Grade.GOOD)
+    assert grade(counts_with(900), {}, 900, misplaced=900) is Grade.INVESTIGATE, "none of them is missing"
+
+
 def test_what_happened_at_the_source_adds_up() -> None:
     summary = sample_later_summary()
-    assert summary.members[3].followed == Followed(gone=3, moved=3, flags_changed=1041)
-    assert summary.followed == Followed(gone=1207, moved=3, flags_changed=1041)
+    assert summary.members[3].followed == Followed(gone=3, moved=3, flags_changed=1041, strayed=2)
+    assert summary.followed == Followed(gone=1207, moved=3, flags_changed=1041, strayed=2)
     assert not sample_summary().followed
 
 
