@@ -36,7 +36,7 @@ from imapcopy.plan import Envelope, batches
 from imapcopy.read_source import BROKEN, Loaded, NobodyListens, SourceReader, Wish
 from imapcopy.responses import FolderStatus
 from imapcopy.send import Batch, Writer, writer
-from imapcopy.source_connection import SourceConnection, Surveyed
+from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
@@ -217,8 +217,9 @@ class GroupPass:
         for listed, survey in connection.survey([folder.source for folder in doubtful], now):
             folder = going[listed.raw]
             # One that cannot be opened any more fails when it is read; of what is not told nothing is concluded.
-            complete = isinstance(survey, Surveyed) and not survey.hidden
-            if complete and survey.opened.uidvalidity == folder.key.source_uidvalidity:
+            if isinstance(survey, MigrationError) or survey.hidden:
+                continue
+            if survey.opened.uidvalidity == folder.key.source_uidvalidity:
                 folder.keep_only({envelope.uid for envelope in survey.scan})
 
     def _find_departed(self) -> Departed:
