@@ -33,6 +33,8 @@ from models.member import Member
 from models.progress import wave_progress
 from models.providers import ANYBODY
 from models.roster import Roster, RosterProblem, read_roster
+from models.roster_apart import read_sheet_apart
+from models.roster_file import RosterLimits
 from models.wave import Wave
 from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document, wait_document
 from reports.read import invalid_rows, read_wave, roster_values
@@ -461,7 +463,9 @@ def verify(wave: str, *, deep: bool, as_json: bool) -> None:
 
 def _read(path: Path) -> Roster:
     try:
-        return read_roster(path.read_bytes(), path.name)
+        # One octet more than is read: a file beyond the limit is refused, and not taken into memory.
+        with path.open("rb") as file:
+            return read_roster(file.read(RosterLimits().octets + 1), path.name, read_sheet_apart)
     except OSError as error:
         raise fail(f"{path}: {error.strerror}", Exit.USAGE) from None
 

@@ -5,7 +5,7 @@ Pure: bytes in, values out. No value of a password column, and nothing that coul
 
 import contextlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
@@ -42,15 +42,16 @@ class Roster:
     total_rows: int
 
 
-def read_roster(data: bytes, name: str = "roster.csv") -> Roster:
+def read_roster(data: bytes, name: str = "roster.csv", read: Callable[[bytes, str], Sheet] = read_sheet) -> Roster:
     """Read a roster from CSV or Excel bytes; bad content never raises, it becomes problems.
 
     A row with any problem is left out, the other rows go on. So does a file with an unknown column, which is reported
     and ignored: it says nothing about the rows. Two unknown columns are different. One that stands for a required
     column leaves nothing to read. One that looks like a password column which the file lacks refuses the file,
-    because going on would ask every member for a password that the admin has already given.
+    because going on would ask every member for a password that the admin has already given. `read` makes cells of the
+    bytes: `read_sheet_apart` does so in a process that may fail.
     """
-    sheet = read_sheet(data, name)
+    sheet = read(data, name)
     layout = _Layout.of(sheet)
     if layout is None:
         problems = sheet.problems or [roster_problem("no-header", sheet.header.line if sheet.header else 1)]

@@ -1,7 +1,8 @@
 """From the bytes of an upload to its header and rows of text: encoding, delimiter, quotes, Excel workbooks.
 
 Rows are counted here, before anything else looks at them: pandas moves every cell one column over, silently, when
-a row has a field too many, and a password would end up in another column.
+a row has a field too many, and a password would end up in another column. Files come from strangers: `roster_apart.py`
+has them read in a process of its own, and what is larger than a roster is refused by name (`RosterLimits`).
 """
 
 import codecs
@@ -12,7 +13,8 @@ import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import IO, NamedTuple
+from xml.etree import ElementTree  # expat bounds what entities grow to, and reading has bounds of its own
 
 from models.roster_columns import column_of
 from models.roster_problems import RosterProblem, roster_problem
@@ -26,6 +28,30 @@ _BYTE_ORDER_MARKS = (
 )
 # .xlsx and .ods are zip files, .xls and password-protected .xlsx are OLE files.
 _WORKBOOK_MARKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+
+
+@dataclass(frozen=True, slots=True)
+class RosterLimits:
+    """What a roster is refused beyond: ten times what the largest company needs."""
+
+    octets: int = 50 << 20
+    expanded: int = 300 << 20
+    """Octets of a workbook once it is unpacked."""
+    columns: int = 500
+    cells: int = 3_000_000
+    memory: int = 350 << 20
+    """Octets of memory that reading may take."""
+    seconds: int = 30
+    """Of processor time."""
+
+
+class TooLarge(Exception):
+    """A file beyond a limit; the code of the problem that says which."""
+
+    def __init__(self, code: str, *, most: int) -> None:
+        self.code = code
+        self.most = most
+        super().__init__(code)
 
 
 class Record(NamedTuple):
@@ -47,10 +73,24 @@ class Sheet:
     damage: dict[int, dict[int, str]] = field(default_factory=dict)
 
 
-def read_sheet(data: bytes, name: str) -> Sheet:
+def read_sheet(data: bytes, name: str, limits: RosterLimits = RosterLimits()) -> Sheet:
     """Read an upload of any kind; a file that cannot be read is a sheet without header, with its problem."""
-    if data.startswith(_WORKBOOK_MARKS):
-        return _read_workbook(data, name)
+    try:
+        if len(data) > limits.octets:
+            raise TooLarge("file-too-large", most=limits.octets >> 20)
+        return (
+            _read_workbook(data, name, limits) if data.startswith(_WORKBOOK_MARKS) else _read_text(data, name, limits)
+        )
+    except TooLarge as beyond:
+        return refused_sheet(beyond, name)
+
+
+def refused_sheet(beyond: TooLarge, name: str) -> Sheet:
+    """Nothing of a file, and why."""
+    return Sheet(problems=[roster_problem(beyond.code, 1, name=name, most=beyond.most)])
+
+
+def _read_text(data: bytes, name: str, limits: RosterLimits) -> Sheet:
     encoding = _encoding_of(data)
     if encoding is None:
         return Sheet(problems=[roster_problem("unreadable-text", _first_bad_line(data), name=name)])
@@ -62,7 +102,9 @@ def read_sheet(data: bytes, name: str) -> Sheet:
         sheet.problems.append(roster_problem("empty-file", 1, name=name))
         return sheet
     sheet.delimiter = _delimiter_of(first)
-    _read_lines(sheet, lines)
+    if first.count(sheet.delimiter) >= limits.columns and len(_cells_of(first, sheet.delimiter)) > limits.columns:
+        raise TooLarge("too-many-columns", most=limits.columns)
+    _read_lines(sheet, lines, limits)
     return sheet
 
 
@@ -107,7 +149,7 @@ def _first_bad_line(data: bytes) -> int:
 
 def _delimiter_of(header: str) -> str:
     def known_names(delimiter: str) -> tuple[int, int]:
-        cells = next(csv.reader([header], delimiter=delimiter), [])
+        cells = _cells_of(header, delimiter)
         return sum(column_of(cell) is not None for cell in cells), len(cells)
 
     try:
@@ -116,10 +158,16 @@ def _delimiter_of(header: str) -> str:
         return ","
 
 
-def _read_lines(sheet: Sheet, lines: list[str]) -> None:
+def _cells_of(header: str, delimiter: str) -> list[str]:
+    return next(csv.reader([header], delimiter=delimiter), [])
+
+
+def _read_lines(sheet: Sheet, lines: list[str], limits: RosterLimits) -> None:
     start = 0
     while start < len(lines):
         start = _read_until_broken(sheet, lines, start)
+        if sheet.header and len(sheet.header.cells) * sheet.total > limits.cells:
+            raise TooLarge("too-many-cells", most=limits.cells)
     sheet.problems.sort(key=lambda problem: problem.line)
 
 
@@ -183,18 +231,19 @@ def _parsed(lines: list[str], start: int, delimiter: str) -> Iterator[tuple[Reco
 # -- Excel
 
 
-def _read_workbook(data: bytes, name: str) -> Sheet:
+def _read_workbook(data: bytes, name: str, limits: RosterLimits) -> Sheet:
     # Late, because pandas and numpy take 50 MB and half a second, and most rosters are text.
     import pandas as pd
     from python_calamine import CalamineError
 
     sheet = Sheet(encoding="xlsx")
     try:
+        # Before anything native: one cell in the last corner of a sheet is a table of 17,179,869,184 cells to a reader.
+        lost = _cells_without_result(data, limits)
         frame = pd.read_excel(
             io.BytesIO(data), header=None, dtype=object, na_filter=False, keep_default_na=False, engine="calamine"
         )
-        lost = _cells_without_result(data)
-    except (CalamineError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError, RuntimeError):
+    except (CalamineError, zipfile.BadZipFile, ElementTree.ParseError, *_ODD_PACKAGES):
         sheet.problems.append(roster_problem("unreadable-workbook", 1, name=name))
         return sheet
     for line, values in enumerate(frame.itertuples(index=False, name=None), start=1):
@@ -232,33 +281,78 @@ def _cell_text(value: object) -> tuple[str, str]:
     return str(value), "excel-date"
 
 
-_CELL = re.compile(rb'<c r="([A-Z]{1,3})([0-9]{1,7})"([^>]*?)(?:/>|>(.*?)</c>)', re.DOTALL)
+_ODD_PACKAGES = (ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile and pandas raise of files that only begin like a workbook."""
 
 
-def _cells_without_result(data: bytes) -> set[tuple[int, int]]:
+def _cells_without_result(data: bytes, limits: RosterLimits) -> set[tuple[int, int]]:
     """Find errors (#NAME?) and formulas never calculated in the first sheet: calamine gives them as blank cells.
 
-    A password that begins with = ends like this, and blank would mean "ask the member".
+    A password that begins with = ends like this, and blank would mean "ask the member". TooLarge for a sheet that is
+    none of a roster.
     """
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return set()
     with zipfile.ZipFile(io.BytesIO(data)) as parts:
-        if "xl/workbook.xml" not in parts.namelist():
+        if sum(part.file_size for part in parts.infolist()) > limits.expanded:
+            raise TooLarge("workbook-too-large", most=limits.expanded >> 20)
+        name = _first_sheet(parts)
+        if name not in parts.namelist():
             return set()
-        first = re.search(rb'<sheet [^>]*?r:id="([^"]+)"', parts.read("xl/workbook.xml"))
-        links = parts.read("xl/_rels/workbook.xml.rels")
-        link = first and re.search(rb'<Relationship [^>]*?Id="%b"[^>]*>' % re.escape(first[1]), links)
-        target = link and re.search(rb'Target="/?(?:xl/)?([^"]+)"', link[0])
-        if not target:
-            return set()
-        xml = parts.read("xl/" + target[1].decode())
-    if b"<f" not in xml and b't="e"' not in xml:
-        return set()
-    return {
-        (int(row), _column_index(letters))
-        for letters, row, attributes, content in _CELL.findall(xml)
-        if b't="e"' in attributes or (b"<f" in content and b"<v" not in content)
-    }
+        with parts.open(name) as xml:
+            return _without_result(xml, limits)
+
+
+def _first_sheet(parts: zipfile.ZipFile) -> str:
+    """The name of its part; "" for another kind of package."""
+    if not {"xl/workbook.xml", "xl/_rels/workbook.xml.rels"} <= set(parts.namelist()):
+        return ""
+    workbook = ElementTree.fromstring(parts.read("xl/workbook.xml"))  # noqa: S314
+    sheet = next((element for element in workbook.iter() if _local(element) == "sheet"), None)
+    wanted = {value for key, value in (sheet.attrib if sheet is not None else {}).items() if key.endswith("}id")}
+    for link in ElementTree.fromstring(parts.read("xl/_rels/workbook.xml.rels")).iter():  # noqa: S314
+        if link.get("Id") in wanted:
+            target = link.get("Target", "")
+            return target.removeprefix("/") if target.startswith("/") else f"xl/{target}"
+    return ""
+
+
+def _local(element: ElementTree.Element) -> str:
+    """Its name without a namespace: writers differ in these."""
+    return element.tag.rpartition("}")[2]
+
+
+def _without_result(xml: IO[bytes], limits: RosterLimits) -> set[tuple[int, int]]:
+    lost: set[tuple[int, int]] = set()
+    row = column = cells = 0
+    for event, element in ElementTree.iterparse(xml, ("start", "end")):  # noqa: S314
+        kind = _local(element)
+        if kind == "row" and event == "start":
+            # Rows and cells without a place of their own follow the one before.
+            row, column = int(element.get("r") or row + 1), 0
+        elif kind == "row":
+            element.clear()
+        elif kind == "c" and event == "end":
+            place = _PLACE.match(element.get("r", ""))
+            column = _column_index(place[1].upper().encode()) + 1 if place else column + 1
+            cells += 1
+            if column > limits.columns:
+                raise TooLarge("too-many-columns", most=limits.columns)
+            if cells > limits.cells:
+                raise TooLarge("too-many-cells", most=limits.cells)
+            if _has_no_result(element):
+                lost.add((row, column - 1))
+    return lost
+
+
+_PLACE = re.compile("([A-Za-z]{1,3})[0-9]")
+
+
+def _has_no_result(cell: ElementTree.Element) -> bool:
+    if cell.get("t") == "e":
+        return True
+    parts = {_local(part): part for part in cell}
+    return "f" in parts and not (parts["v"].text if "v" in parts else None) and "is" not in parts
 
 
 def _column_index(letters: bytes) -> int:

@@ -42,6 +42,11 @@ def visible(text: str) -> str:
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 
+_ONLY_A_ROSTER = Text(
+    zh="请只保留名单这一张表，复制到新工作簿中另存为“CSV UTF-8”，人多时分成几个文件。",
+    en='Keep the roster alone: copy it into a new workbook and save that as "CSV UTF-8"; divide it if it is long.',
+)
+
 # code -> (what is wrong, what to do)
 FAULTS: dict[str, tuple[Text, Text]] = {
     # -- the file
@@ -62,6 +67,34 @@ FAULTS: dict[str, tuple[Text, Text]] = {
             zh="请在 Excel 中打开，去掉打开密码，另存为 .xlsx 或“CSV UTF-8”。",
             en='Open it in Excel, remove the password, and save it as .xlsx or "CSV UTF-8".',
         ),
+    ),
+    # -- beyond what a roster may be (models/roster_file.py)
+    "file-too-large": (
+        Text(zh="文件 {name} 超过 {most} MB。", en="{name} is larger than {most} MB."),
+        _ONLY_A_ROSTER,
+    ),
+    "workbook-too-large": (
+        Text(zh="工作簿 {name} 解压后超过 {most} MB。", en="{name} takes more than {most} MB once it is unpacked."),
+        _ONLY_A_ROSTER,
+    ),
+    "too-many-columns": (
+        Text(zh="文件 {name} 的列超过 {most} 列。", en="{name} has more than {most} columns."),
+        Text(
+            zh="请检查分隔符，并删除表格右侧远处多余的单元格（Ctrl+End 会跳到最后一个），再上传。",
+            en="Check the separator, and delete stray cells far to the right (Ctrl+End jumps to the last one).",
+        ),
+    ),
+    "too-many-cells": (
+        Text(zh="文件 {name} 的单元格超过 {most} 个。", en="{name} has more than {most} cells."),
+        Text(zh="请把名单分成几个文件。", en="Divide the roster into several files."),
+    ),
+    "too-much-memory": (
+        Text(zh="读取文件 {name} 需要超过 {most} MB 内存。", en="Reading {name} took more than {most} MB of memory."),
+        _ONLY_A_ROSTER,
+    ),
+    "too-much-time": (
+        Text(zh="读取文件 {name} 超过 {most} 秒。", en="Reading {name} took more than {most} seconds."),
+        _ONLY_A_ROSTER,
     ),
     "no-header": (
         Text(zh="第一行不是表头：没有认识的列名。", en="The first row is not a header: no column name is known."),
