@@ -279,15 +279,14 @@ class Connection:
         return found
 
     def statuses_now(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
-        """`statuses`, of the folder that is open too, and with one command where the server can (RFC 5819)."""
+        """`statuses`, with one command where the server can (RFC 5819).
+
+        Of the folder that is open some tell what this session was told last (RFC 9051 section 6.3.11): `refresh` first.
+        """
         wanted = set(names)
-        # Of the folder that is open some tell what this session has been told (RFC 9051 section 6.3.11).
-        news = self._dialogue.send(b"NOOP") if self.selected in wanted else None
         if not self.has("LIST-STATUS"):
-            self._dialogue.unless_refused(news)
             return self.statuses(wanted)
         told = self._dialogue.send(b'LIST "" "*" RETURN (STATUS (' + self._status_items + b"))")
-        self._dialogue.unless_refused(news)
         found = responses.statuses(self._dialogue.unless_refused(told))
         return {name: found[name] for name in wanted if name in found}
 

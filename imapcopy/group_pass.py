@@ -212,6 +212,9 @@ class GroupPass:
         names = others | going.keys()
         if len(names) < 2:
             return
+        if connection.selected != self._pairs[-1].source.raw:
+            # What has left the folder that was surveyed last is in no later survey.
+            connection.refresh()
         surroundings.statuses.update(now := connection.statuses_now(names))
         doubtful = [folder for raw, folder in going.items() if raw in now and folder.may_have_lost(now[raw])]
         for listed, survey in connection.survey([folder.source for folder in doubtful], now):
