@@ -213,12 +213,15 @@ def wave_issues(
     export: Annotated[
         Path | None, typer.Option(help="Save each message as member/folder/UID.eml, and index.csv.", metavar="DIR")
     ] = None,
+    altered: Annotated[
+        bool, typer.Option(help="With --export: save the originals of what the new server altered gravely, too.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """List every message that was not moved, and why; --export reads them from the old mailboxes into files."""
-    from console import run
+    """List every message that was not moved or was altered, and why; --export saves originals as files."""
+    from console import issues
 
-    run.list_issues(wave, export, as_json=json)
+    issues.list_issues(wave, export, altered_too=altered, as_json=json)
 
 
 @member_app.command("show")

@@ -16,6 +16,7 @@ import typer
 from sqlmodel import col, select
 
 from console.check import print_check
+from console.issues import print_altered, print_heading
 from console.lines import plain
 from console.live import following, state_text, totals, wait_text
 from console.outcome import Exit, exit_code, print_causes, print_invalid_rows, print_summary
@@ -26,7 +27,7 @@ from models.causes import cause as cause_of
 from models.database import reading, writing
 from models.detection import DefaultServers, settle
 from models.enrol import enrol as enrol_roster
-from models.issues import Issue, Mended, issues_of, repairs_of
+from models.issues import AlteredMessages
 from models.ledger_rows import name_of
 from models.lifecycle import find_wave, needing_retry, parked_members
 from models.member import Member
@@ -36,10 +37,10 @@ from models.roster import Roster, RosterProblem, read_roster
 from models.roster_apart import read_sheet_apart
 from models.roster_file import RosterLimits
 from models.wave import Wave
-from reports.export import failures_csv, followed_sentence, issues_csv, issues_document, summary_document, wait_document
+from reports.export import failures_csv, followed_sentence, summary_document, wait_document
 from reports.read import invalid_rows, read_wave, roster_values
 from reports.summary import InvalidRowSummary, WaveSummary
-from reports.texts import alterations, placement, repair, savings, sentence
+from reports.texts import alterations, placement, sentence
 from tasks import policy
 from tasks.domain_records import records_of
 from tasks.settings import know_own_providers, settings
@@ -312,7 +313,7 @@ def print_failures(wave: str, *, as_json: bool) -> None:
     """Print the failures as a roster, or as JSON."""
     kept = store()
     require(kept, wave)
-    summary = read_wave(kept.engine, wave)
+    summary = read_wave(kept.engine, wave, kept.rules.subjects)
     if as_json:
         document = summary_document(summary)
         failing = {member.email for member in summary.needs_attention}
@@ -321,51 +322,6 @@ def print_failures(wave: str, *, as_json: bool) -> None:
     content = failures_csv(summary, roster_values(kept.engine, wave))
     sys.stdout.buffer.write(content or b"")
     print_causes(summary, screen(as_json=True), language())
-
-
-def list_issues(wave: str, directory: Path | None, *, as_json: bool) -> None:
-    """List what was not moved, and save it as files where a directory is named."""
-    kept = store()
-    require(kept, wave)
-    issues, mended = issues_of(kept.engine, wave), repairs_of(kept.engine, wave)
-    listed, complete = [(issue, "", "") for issue in issues], True
-    if directory is not None:
-        from tasks.export_issues import export_issues
-
-        saved = {each.issue: each for each in export_issues(kept, issues, directory)}
-        complete = all(each.is_there for each in saved.values())
-        listed = [
-            (issue, str(saved[issue].file) if saved[issue].is_there else "", saved[issue].outcome) for issue in issues
-        ]
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (directory / "index.csv").write_bytes(issues_csv(listed))
-    if as_json:
-        say({"wave": wave, **issues_document(listed, mended)}, as_json=True)
-    else:
-        _print_issues(listed, mended)
-    if not complete:
-        raise typer.Exit(Exit.PARTIAL)
-
-
-def _print_issues(listed: list[tuple[Issue, str, str]], mended: list[Mended]) -> None:
-    console, spoken = screen(as_json=False), language()
-    told: set[str] = set()
-    for issue, file, outcome in listed:
-        why = cause_of(issue.cause)
-        arrived = f"{issue.arrived:%Y-%m-%d %H:%M}" if issue.arrived else "-"
-        where = f"{issue.email} {issue.folder} {name_of(issue.uid)}, {arrived}, {issue.size:,} B"
-        console.print(plain(f"{where}: {why.title.in_language(spoken)}"))
-        if why.id not in told:
-            # Once is enough for each cause: there may be hundreds of messages.
-            console.print(plain(f"  {why.advice.in_language(spoken)}"))
-        told.add(why.id)
-        if outcome:
-            known = savings().get(outcome)
-            ended = known.in_language(spoken) if known else cause_of(outcome).title.in_language(spoken)
-            console.print(plain(f"  {ended} {file}".rstrip()))
-    for each in mended:
-        names = "; ".join(repair(name).in_language(spoken) for name in each.repairs)
-        console.print(plain(f"{each.email} {each.folder} UID {each.uid}: {names}"))
 
 
 def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
@@ -380,7 +336,7 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
     if not found:
         raise fail(_NO_MEMBER.format(email=email).in_language(language()), Exit.USAGE)
     name, email = found[-1]
-    summary = read_wave(kept.engine, name)
+    summary = read_wave(kept.engine, name, kept.rules.subjects)
     member = next(m for m in summary.members if m.email == email)
     document = next(m for m in summary_document(summary)["members"] if m["email"] == email)
     if as_json:
@@ -419,6 +375,9 @@ def show_member(email: str, wave: str | None, *, as_json: bool) -> None:
     for issue in member.issues:
         title = issue.cause.title.in_language(language())
         console.print(plain(f"  {issue.folder} {name_of(issue.source_uid)}, {issue.size:,} B: {title}"))
+        print_heading(issue.subject, issue.sender, console, 4)
+    altered = AlteredMessages(kept.engine, name, kept.rules.subjects)
+    print_altered(altered.of_member(member.id, 20), console, language(), 2)
     if member.server_text:
         console.print(plain(f"  {member.server_text}"))
     for event in member.events:

@@ -11,6 +11,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from models.database import reading
+from models.issues import AlteredMessages
 from models.lifecycle import find_wave
 from reports.export import result_sentence
 from reports.read import read_wave, remember_report, roster_values
@@ -41,13 +42,15 @@ def report_wave(wave: str) -> State[Any]:
 def publish_report(wave: str) -> PublishedReport:
     """Render the report, remember its numbers for the next one, and link it to the flow run that asked."""
     kept = store()
-    summary = read_wave(kept.engine, wave)
+    subjects = kept.rules.subjects
+    summary = read_wave(kept.engine, wave, subjects)
     files = render_report(
         summary,
         report_directory(wave),
         kept.settings.spoken_language,
         zone=kept.settings.zone,
         rows=roster_values(kept.engine, wave),
+        altered=AlteredMessages(kept.engine, wave, subjects),
     )
     remember_report(kept.engine, summary)
     sentence = result_sentence(summary).en

@@ -26,6 +26,7 @@ _HEADER_END = re.compile(rb"\r?\n\r?\n|\r\n?\r")
 _FOLD = re.compile(rb"[\r\n]+")
 _CHARSET = re.compile(rb"charset[ \t]*=[ \t]*\"?([A-Za-z0-9._-]+)", re.IGNORECASE)
 _HIGH = re.compile(rb"[\x80-\xff]+")
+_FOUR_OCTETS = re.compile(rb"[\x81-\xfe][0-9][\x81-\xfe][0-9]")
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "hz-gb-2312": "hz", "iso-8859-1": "cp1252", "us-ascii": "utf-8"}
 """Charsets that hold what writers put under a narrower name."""
 _JOINERS = "\u200c\u200d"
@@ -70,9 +71,9 @@ def _guessed(octets: bytes, charset: str) -> str:
     if octets.isascii() and charset.lower() not in ("iso-2022-jp", "iso-2022-kr", "utf-7", "hz-gb-2312"):
         return octets.decode("ascii")
     likely = ["utf-8", _WIDER.get(charset.lower(), charset.lower())]
-    # A letter of Chinese has two octets; lone ones among ASCII are accents.
-    runs = [len(run) for run in _HIGH.findall(octets)]
-    likely += ["gb18030"] if 2 * runs.count(1) < len(runs) else []
+    # A letter of Chinese has two octets, a rare one four with digits between; lone octets among ASCII are accents.
+    runs = [len(run) for run in _HIGH.findall(_FOUR_OCTETS.sub(b"", octets))]
+    likely += ["gb18030"] if runs and 4 * runs.count(1) <= sum(runs) else []
     if octets.isascii():
         likely.reverse()
     for name in filter(None, likely):

@@ -58,6 +58,8 @@ def name_issues(ledger: Ledger, folder_id: int, names: "Names") -> None:
     unnamed = ledger.unnamed_issues(folder_id) if ledger.keeps_subjects else {}
     # What the source does not show cannot be asked for.
     unnamed = {uid: cause for uid, cause in unnamed.items() if uid > 0}
+    # What has no UID cannot be asked for.
+    unnamed = {uid: cause for uid, cause in unnamed.items() if uid > 0}
     # What cannot be read may end the session: by then the others have their names.
     poison = [uid for uid, cause in unnamed.items() if cause == "source_unreadable"]
     for some in (*_together(sorted(unnamed.keys() - set(poison))), *([uid] for uid in poison)):

@@ -7,8 +7,10 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from models.bilingual import Language, Text
@@ -16,7 +18,7 @@ from models.causes import OWNERS, Cause
 from models.causes import cause as cause_of
 from models.hints import Hint
 from models.hosts import HostWait
-from models.issues import Issue, Mended
+from models.issues import AlteredMessage, Issue, Mended
 from models.receive_range import LimitedRange, Sign
 from models.states import ShortState
 from reports.check import CheckedMember, check_document, hint_document
@@ -32,7 +34,17 @@ from reports.summary import (
     MessageCounts,
     WaveSummary,
 )
-from reports.texts import INVISIBLE, host_wait, human_bytes, placement, repair, sentence, visible
+from reports.texts import (
+    INVISIBLE,
+    alteration,
+    alterations,
+    host_wait,
+    human_bytes,
+    placement,
+    repair,
+    sentence,
+    visible,
+)
 from reports.unknown import unknown_answers, unknown_document
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
@@ -73,7 +85,11 @@ WAVE_COLUMNS = (
 ISSUE_COLUMNS = (
     *("Email", "Folder", "UID", "Arrived", "Size"),
     *("Cause", "CauseTitleZh", "CauseTitleEn", "AdviceZh", "AdviceEn"),
-    *("ServerText", "File", "Outcome"),
+    *("ServerText", "File", "Outcome", "Subject", "Sender"),
+)
+ALTERED_COLUMNS = (
+    *("Email", "Folder", "UID", "TargetFolder", "TargetUID", "Arrived", "Size", "Subject", "Sender"),
+    *("Altered", "AlteredZh", "AlteredEn", "SeenZh", "SeenEn", "HelpsZh", "HelpsEn", "ServerText", "File", "Outcome"),
 )
 SECRET_COLUMNS = frozenset({"Password", "TargetPassword"})
 DEFAULT_ROSTER_COLUMNS = ("EmailAddress", "UserName", "Password", "UserRoot", "DisplayName")
@@ -155,6 +171,10 @@ def summary_document(summary: WaveSummary) -> dict[str, Any]:
             "unaccounted": summary.counts.unaccounted,
         },
         "followed": _followed(summary.followed),
+        "altered": [
+            {"id": each.name, "messages": each.messages, "members": each.members, **alteration_document(each.name)}
+            for each in summary.altered
+        ],
         "waits": [wait_document(wait) for wait in summary.waits],
         "bytes": summary.bytes,
         "seconds": summary.seconds,
@@ -203,8 +223,15 @@ def short_state_counts(summary: WaveSummary) -> dict[str, int]:
 def document_bytes(document: Mapping[str, Any]) -> bytes:
     """Write UTF-8 JSON with invisible characters as escapes: equal when read, harmless when shown."""
     text = json.dumps(document, ensure_ascii=False, indent=1)
-    lines = (INVISIBLE.sub(lambda found: json.dumps(found.group())[1:-1], line) for line in text.split("\n"))
-    return ("\n".join(lines) + "\n").encode()
+    return ("\n".join(map(_escaped, text.split("\n"))) + "\n").encode()
+
+
+def _one_line(document: Mapping[str, Any]) -> str:
+    return _escaped(json.dumps(document, ensure_ascii=False))
+
+
+def _escaped(line: str) -> str:
+    return INVISIBLE.sub(lambda found: json.dumps(found.group())[1:-1], line)
 
 
 def wave_csv(summary: WaveSummary) -> bytes:
@@ -236,6 +263,8 @@ def issues_document(issues: Iterable[tuple[Issue, str, str]], mended: Iterable[M
                 "email": issue.email,
                 "folder": issue.folder,
                 "uid": issue.uid,
+                "subject": issue.subject,
+                "sender": issue.sender,
                 "arrived": _time(issue.arrived),
                 "size": issue.size,
                 **_cause(cause_of(issue.cause)),
@@ -269,10 +298,97 @@ def issues_csv(issues: Iterable[tuple[Issue, str, str]]) -> bytes:
             _shown(clipped(issue.server_text)),
             _shown(file),
             outcome,
+            _shown(issue.subject or ""),
+            _shown(issue.sender or ""),
         ]
         for issue, file, outcome in issues
     )
     return _csv(ISSUE_COLUMNS, table)
+
+
+Saved = Mapping[AlteredMessage, tuple[str, str]]
+"""The file of a message and what came of saving it, where that was asked for."""
+
+
+def altered_csv(messages: Iterable[AlteredMessage], saved: Saved = MappingProxyType({})) -> Iterator[bytes]:
+    """A row a message, in pieces: there may be very many."""
+    yield _csv(ALTERED_COLUMNS, ())
+    for some in _together(messages):
+        yield _csv_rows(_altered_cells(each, *saved.get(each, ("", ""))) for each in some).encode(
+            errors="backslashreplace"
+        )
+
+
+def altered_json(wave: str, messages: Iterable[AlteredMessage], saved: Saved = MappingProxyType({})) -> Iterator[bytes]:
+    """The same as one JSON document in pieces; what alterations mean is said once."""
+    kinds = {name: alteration_document(name) for name in sorted(alterations())}
+    head = document_bytes({"wave": wave, "alterations": kinds}).decode()
+    yield f'{head[: head.rindex("}")].rstrip()},\n "messages": ['.encode()
+    separator = ""
+    for some in _together(messages):
+        rows = (_one_line(altered_document(each, *saved.get(each, ("", "")))) for each in some)
+        yield (separator + ",\n  ".join(rows)).encode()
+        separator = ",\n  "
+    yield b"]\n}\n"
+
+
+def alteration_document(name: str) -> dict[str, Any]:
+    """What an alteration is called, what members see of it, and what helps."""
+    found = alteration(name)
+    return {"title": found.name.as_dict(), "seen": found.seen.as_dict(), "helps": found.helps.as_dict()}
+
+
+def altered_document(message: AlteredMessage, file: str = "", outcome: str = "") -> dict[str, Any]:
+    """One message that arrived altered."""
+    return {
+        "email": message.email,
+        "folder": message.folder,
+        "uid": message.uid,
+        "target_folder": message.target_folder,
+        "target_uid": message.target_uid,
+        "arrived": _time(message.arrived),
+        "size": message.size,
+        "subject": message.subject,
+        "sender": message.sender,
+        "altered": list(message.alterations),
+        "repairs": list(message.repairs),
+        "server_text": message.server_text,
+        "file": file,
+        "outcome": outcome,
+    }
+
+
+def _altered_cells(message: AlteredMessage, file: str, outcome: str) -> list[str | int]:
+    told = [alteration(name) for name in message.alterations]
+    mended = [repair(name) for name in message.repairs]
+    names = [each.name for each in told] + mended
+    return [
+        _shown(message.email),
+        _shown(message.folder),
+        message.uid,
+        _shown(message.target_folder),
+        message.target_uid,
+        _time(message.arrived) or "",
+        message.size,
+        _shown(message.subject or ""),
+        _shown(message.sender or ""),
+        " ".join(message.alterations),
+        "；".join(text.zh for text in names),
+        "; ".join(text.en for text in names),
+        "".join(each.seen.zh for each in told),
+        " ".join(each.seen.en for each in told),
+        "".join(each.helps.zh for each in told),
+        " ".join(each.helps.en for each in told),
+        _shown(clipped(message.server_text)),
+        _shown(file),
+        outcome,
+    ]
+
+
+def _together(messages: Iterable[AlteredMessage]) -> Iterator[list[AlteredMessage]]:
+    rest = iter(messages)
+    while some := list(islice(rest, 1000)):
+        yield some
 
 
 def _cause_cells(found: Cause) -> list[str]:
@@ -366,12 +482,14 @@ def _shown(text: str) -> str:
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(header)
-    writer.writerows(rows)
     # The byte order mark tells Excel that this is UTF-8.
-    return out.getvalue().encode("utf-8-sig", errors="backslashreplace")
+    return (_csv_rows([header]) + _csv_rows(rows)).encode("utf-8-sig", errors="backslashreplace")
+
+
+def _csv_rows(rows: Iterable[Sequence[str | int]]) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\r\n").writerows(rows)
+    return out.getvalue()
 
 
 def _member(member: MemberSummary) -> dict[str, Any]:
@@ -460,6 +578,8 @@ def _issue(issue: IssueSummary) -> dict[str, Any]:
         "arrived": _time(issue.arrived),
         "size": issue.size,
         "server_text": issue.server_text,
+        "subject": issue.subject,
+        "sender": issue.sender,
     }
 
 

@@ -19,6 +19,7 @@ from models.ledger_rows import FolderCopy, MessageIssue, MessageRepair
 from models.lifecycle import copied_so_far, find_wave
 from models.member import Member
 from models.places import FolderPlace
+from models.rules import Subjects
 from models.server_words import KnownBy
 from models.uid_sets import parse_uids
 from models.wave import Event, InvalidRow, Wave
@@ -38,11 +39,11 @@ from reports.summary import (
 )
 
 
-def read_wave(engine: Engine, name: str) -> WaveSummary:
-    """Everything that the report of a wave says, as of this moment."""
+def read_wave(engine: Engine, name: str, subjects: Subjects = "hidden") -> WaveSummary:
+    """Everything that the report of a wave says, as of this moment; but for what was altered (`AlteredMessages`)."""
     with reading(engine) as session:
         wave = find_wave(session, name)
-        members = tuple(_members(session, wave))
+        members = tuple(_members(session, wave, subjects))
         made_at = now()
         copied, size = copied_so_far(session, wave.id or 0)
         return WaveSummary(
@@ -121,7 +122,7 @@ def _roster_row(member: Member, wave: Wave) -> dict[str, str]:
     return {column: "" if value is None else str(value) for column, value in values.items()}
 
 
-def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
+def _members(session: Session, wave: Wave, subjects: Subjects) -> Iterable[MemberSummary]:
     folders: dict[int, list[FolderCopy]] = defaultdict(list)
     own = select(Member.id).where(Member.wave_id == wave.id)
     for folder in session.exec(
@@ -186,7 +187,7 @@ def _members(session: Session, wave: Wave) -> Iterable[MemberSummary]:
                 for place in placed.values()
                 if not place.target_name
             ),
-            issues=tuple(_issue(issue, folder) for folder in mine for issue in issues[folder.id or 0]),
+            issues=tuple(_issue(issue, folder, subjects) for folder in mine for issue in issues[folder.id or 0]),
             repaired=tuple(each for folder in mine for each in repaired[folder.id or 0]),
             events=tuple(events[member.id or 0]),
             attempts=member.attempts,
@@ -232,7 +233,8 @@ def _folder(folder: FolderCopy, place: FolderPlace | None) -> FolderSummary:
     )
 
 
-def _issue(issue: MessageIssue, folder: FolderCopy) -> IssueSummary:
+def _issue(issue: MessageIssue, folder: FolderCopy, subjects: Subjects) -> IssueSummary:
+    shown = subjects == "shown"
     return IssueSummary(
         folder=folder.source_name,
         source_uid=issue.source_uid,
@@ -241,6 +243,8 @@ def _issue(issue: MessageIssue, folder: FolderCopy) -> IssueSummary:
         size=issue.size,
         server_text=issue.server_text,
         known_by=KnownBy.read(issue.known_by),
+        subject=issue.subject if shown else None,
+        sender=issue.sender if shown else None,
     )
 
 

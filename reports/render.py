@@ -10,11 +10,12 @@ import secrets
 import shlex
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,11 +23,15 @@ from markupsafe import Markup
 
 from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause, cause
+from models.issues import AlteredFolder, AlteredMessage
+from models.ledger_rows import name_of
 from models.providers import ANYBODY
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, WAVE_STATE_NAMES, MemberState, ShortState
 from reports.check import CheckedMember, detail, groups, in_order, sentence_of, totals
 from reports.check import result as check_result
 from reports.export import (
+    altered_csv,
+    altered_json,
     clipped,
     document_bytes,
     failures_csv,
@@ -39,11 +44,13 @@ from reports.export import (
 )
 from reports.steps import services_sentence
 from reports.summary import GRADE_NAMES, GRADE_RULES, MemberSummary, WaveSummary
-from reports.texts import Wording, host_wait, stages, visible
+from reports.texts import Wording, alteration, host_wait, stages, visible
 from reports.unknown import unknown_answers
 
 # A page stays readable, and small, when a mailbox goes thoroughly wrong; the JSON has every line.
 ROWS_SHOWN = 1000
+ALTERED_SHOWN = 100
+"""Of a folder: a server may alter every message."""
 MEMBERS_SHOWN = 8
 
 BAR_ORDER = (
@@ -68,6 +75,15 @@ class ReportFiles:
     csv: Path
     json: Path
     failures: Path | None
+    altered: Path | None = None
+    """A table of the messages that arrived altered; None when there are none. altered.json beside it says the same."""
+
+
+class Altered(Protocol):
+    """The messages of a wave that arrived altered, wherever they are kept."""
+
+    def every(self) -> Iterator[AlteredMessage]: ...
+    def of_member(self, member_id: int, first: int) -> Sequence[AlteredFolder]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +104,12 @@ def render_report(
     *,
     zone: ZoneInfo | None = None,
     rows: Mapping[int, Mapping[str, str]] | None = None,
+    altered: Altered | None = None,
 ) -> ReportFiles:
     """Write all files of a report; `wave.html` is in `language`, times are in `zone` (UTC unless told).
 
-    `rows` holds the roster's own values by member id, for the roster of failures.
+    `rows` holds the roster's own values by member id, for the roster of failures. `altered` is asked member by member,
+    and nothing of it is kept.
     """
     members = directory / "members"
     members.mkdir(parents=True, exist_ok=True)
@@ -102,8 +120,9 @@ def render_report(
     # The wave's pages come last, so that whoever opens one finds what it links to.
     checks = {check.id: check for check in summary.checks}
     for member in summary.members:
+        told = altered.of_member(member.id, ALTERED_SHOWN) if altered and member.altered else ()
         for each, wording in wordings.items():
-            page = _member_html(summary, member, wording, checks.get(member.id))
+            page = _member_html(summary, member, wording, checks.get(member.id), told)
             replace_file(members / member_page(member, each), _page(page))
     _remove_strangers(members, {member_page(m, each) for m in summary.members for each in LANGUAGES})
     failures = failures_csv(summary, rows or {})
@@ -114,14 +133,22 @@ def render_report(
         csv=directory / "wave.csv",
         json=directory / "wave.json",
         failures=directory / "failures.csv" if failures else None,
+        altered=directory / "altered.csv" if altered and summary.altered else None,
     )
+    if altered and written.altered:
+        replace_file(written.altered, altered_csv(altered.every()))
+        replace_file(directory / "altered.json", altered_json(summary.wave, altered.every()))
+    else:
+        for name in ("altered.csv", "altered.json"):
+            (directory / name).unlink(missing_ok=True)
     if failures:
         replace_file(directory / "failures.csv", failures)
     else:
         (directory / "failures.csv").unlink(missing_ok=True)
     replace_file(written.csv, wave_csv(summary))
     replace_file(written.json, document)
-    pages = {each: _page(_wave_html(summary, wording, checksum)) for each, wording in wordings.items()}
+    listed = written.altered is not None
+    pages = {each: _page(_wave_html(summary, wording, checksum, listed)) for each, wording in wordings.items()}
     replace_file(written.html_zh, pages["zh-CN"])
     replace_file(written.html_en, pages["en"])
     replace_file(written.html, pages[language])
@@ -158,7 +185,7 @@ def _short_title(name: str) -> Text:
     return MEMBER_STATE_NAMES[MemberState.REMOVED] if name == "removed" else SHORT_STATE_NAMES[ShortState(name)]
 
 
-def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
+def _wave_html(summary: WaveSummary, wording: Wording, checksum: str, altered_listed: bool = False) -> str:
     return rendered(
         "wave.html.j2",
         wording,
@@ -169,6 +196,7 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
         not_reached=sum(member.counts.unaccounted for member in summary.members if not member.moved),
         finished_issues=_finished_issues(summary),
         checksum=checksum,
+        altered_listed=altered_listed,
         unknown=unknown_answers(summary),
         cause_of=cause,
         stage_names=stages(),
@@ -182,11 +210,32 @@ def _wave_html(summary: WaveSummary, wording: Wording, checksum: str) -> str:
 
 
 def _member_html(
-    summary: WaveSummary, member: MemberSummary, wording: Wording, check: CheckedMember | None = None
+    summary: WaveSummary,
+    member: MemberSummary,
+    wording: Wording,
+    check: CheckedMember | None = None,
+    altered: Sequence[AlteredFolder] = (),
 ) -> str:
     cause = member.leading_cause
     beside = check.beside(cause.id, member.cause_side) if check and cause else []
-    return rendered("member.html.j2", wording, summary=summary, member=member, check=check, beside=beside)
+    kinds = [(each, alteration(each.name)) for each in replace(summary, members=(member,)).altered]
+    shown: list[AlteredFolder] = []
+    for folder in altered:
+        if sum(len(each.messages) for each in shown) + len(folder.messages) <= ROWS_SHOWN:
+            shown.append(folder)
+    return rendered(
+        "member.html.j2",
+        wording,
+        summary=summary,
+        member=member,
+        check=check,
+        beside=beside,
+        issue_kinds=Counter(issue.cause for issue in member.issues).most_common(),
+        altered_kinds=kinds,
+        altered_folders=shown,
+        altered_total=sum(folder.total for folder in altered),
+        altered_not_shown=len(altered) - len(shown),
+    )
 
 
 def _finished_issues(summary: WaveSummary) -> list[tuple[Cause, int]]:
@@ -232,7 +281,9 @@ def _environment() -> Environment:
         policy=content_security_policy(),
         clipped=clipped,
         followed_sentence=followed_sentence,
+        name_of=name_of,
         host_wait=host_wait,
+        alteration=alteration,
         range_sentence=range_sentence,
         services_sentence=services_sentence,
         sentence_of=sentence_of,
@@ -244,6 +295,7 @@ def _environment() -> Environment:
         grade_names=GRADE_NAMES,
         grade_rules=GRADE_RULES,
         rows_shown=ROWS_SHOWN,
+        altered_shown=ALTERED_SHOWN,
         members_shown=MEMBERS_SHOWN,
         anybody=ANYBODY,
         bar_width=BAR_WIDTH,
@@ -269,11 +321,15 @@ def _page(html: str) -> bytes:
     return html.encode()
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place at once, or leave the old one as it was."""
+def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Put a file in place at once, or leave the old one as it was; its content may come in pieces."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        beside.write_bytes(content)
+        if isinstance(content, bytes):
+            beside.write_bytes(content)
+        else:
+            with beside.open("wb") as file:
+                file.writelines(content)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from models.bilingual import Text
 from models.causes import Cause, cause
 from models.hints import Hint
 from models.hosts import HostWait
+from models.ledger_rows import BENIGN
 from models.providers import ANYBODY, Provider, provider_named
 from models.receive_range import LimitedRange
 from models.server_words import KnownBy
@@ -26,11 +27,6 @@ POOR_COUNT = 10
 
 # The cause of an issue whose copy is elsewhere: its server's words are the folder, "" where the member removed it.
 MOVED_AT_SOURCE = "moved_at_source"
-
-# What a server changed in a message, mildest first; the benign ones change no letter of the mail.
-BENIGN_ALTERATIONS = frozenset(
-    {"final_line_end", "line_ends", "keyword_dropped", "repaired", "date_received", "date_header"}
-)
 
 
 class Grade(IntEnum):
@@ -159,6 +155,18 @@ class IssueSummary:
     server_text: str
     known_by: KnownBy | None = None
     """What told the cause; None where no server said anything."""
+    subject: str | None = None
+    """None where nobody has looked, or it is hidden."""
+    sender: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlterationGroup:
+    """What servers altered in one way, over the members of a wave."""
+
+    name: str
+    messages: int
+    members: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +386,17 @@ class WaveSummary:
         return sum(member.bytes for member in self.members)
 
     @property
+    def altered(self) -> tuple[AlterationGroup, ...]:
+        """What was altered in messages that arrived, the gravest first, then the commonest."""
+        messages: Counter[str] = Counter()
+        members: Counter[str] = Counter()
+        for altered in (member.altered for member in self.members):
+            messages.update(altered)
+            members.update(name for name, count in altered.items() if count)
+        found = (AlterationGroup(name, count, members[name]) for name, count in messages.items() if count)
+        return tuple(sorted(found, key=lambda each: (each.name in BENIGN, -each.messages, each.name)))
+
+    @property
     def completed(self) -> tuple[MemberSummary, ...]:
         return tuple(m for m in self.members if m.moved and m.short_state != ShortState.NEEDS_ATTENTION)
 
@@ -443,7 +462,7 @@ def grade(counts: MessageCounts, altered: Mapping[str, int], harmless: int = 0, 
     if not_moved > POOR_COUNT and not_moved > POOR_SHARE * counts.source:
         return Grade.POOR
     changed = {name for name, count in altered.items() if count}
-    if not_moved or misplaced or changed - BENIGN_ALTERATIONS:
+    if not_moved or misplaced or changed - BENIGN:
         return Grade.INVESTIGATE
     return Grade.GOOD if changed or harmless else Grade.PERFECT
 

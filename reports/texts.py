@@ -36,6 +36,23 @@ def alterations() -> dict[str, Text]:
     return {name: Text(**row) for name, row in _catalogue()["alteration"].items()}
 
 
+@dataclass(frozen=True, slots=True)
+class AlterationTold:
+    """What an alteration means for who reads the message."""
+
+    name: Text
+    seen: Text
+    helps: Text
+
+
+@cache
+def alteration(name: str) -> AlterationTold:
+    """The alteration of that name; one of a later version is shown as it is."""
+    catalogue, unknown = _catalogue(), {"zh": "—", "en": "—"}
+    seen, helps = (catalogue[f"alteration_{part}"].get(name, unknown) for part in ("seen", "helps"))
+    return AlterationTold(alterations().get(name, Text(name, name)), Text(**seen), Text(**helps))
+
+
 @cache
 def placements() -> dict[str, Text]:
     """Why a folder went where it went, or nowhere, by the name that the ledger gives it."""
@@ -84,6 +101,7 @@ def stages() -> dict[str, Text]:
     return {"" if name == "any" else name: Text(**text) for name, text in _catalogue()["stage"].items()}
 
 
+@cache
 def _catalogue() -> dict[str, dict[str, dict[str, str]]]:
     return tomllib.loads((files("reports") / "texts.toml").read_text(encoding="utf-8"))
 
@@ -156,8 +174,7 @@ class Wording:
         return text.in_language(self.language)
 
     def alteration(self, name: str) -> str:
-        known = alterations().get(name)
-        return self.of(known) if known else name
+        return self.of(alteration(name).name)
 
     def placement(self, why: str) -> str:
         return self.of(placement(why))

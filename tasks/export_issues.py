@@ -1,4 +1,4 @@
-"""Saves the messages of a wave that were not moved, member by member, from their old mailboxes."""
+"""Saves the messages of a wave that were not moved or arrived altered, by member, from their old mailboxes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,12 @@ from imapcopy.errors import MigrationError
 from imapcopy.save_messages import Original, save_messages
 from models.database import reading
 from models.file_names import file_names
-from models.issues import Issue
+from models.issues import AlteredMessage, Issue
 from models.member import Member
 from tasks.governor import governor
 from tasks.store import Store
+
+Sought = Issue | AlteredMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Exported:
     An outcome may be a cause too, where the old mailbox cannot be read at all.
     """
 
-    issue: Issue
+    issue: Sought
     file: Path
     outcome: str
 
@@ -33,8 +35,9 @@ class Exported:
         return self.outcome in ("saved", "kept")
 
 
-def export_issues(kept: Store, issues: Sequence[Issue], directory: Path) -> Iterator[Exported]:
+def export_issues(kept: Store, issues: Sequence[Sought], directory: Path) -> Iterator[Exported]:
     """Save each message as member/folder/UID.eml; what is there already is not read again."""
+    issues = sorted(issues, key=lambda issue: issue.member_id)
     members = file_names({issue.email for issue in issues})
     for member_id, some in groupby(issues, lambda issue: issue.member_id):
         mine = list(some)
@@ -43,7 +46,7 @@ def export_issues(kept: Store, issues: Sequence[Issue], directory: Path) -> Iter
         yield from _of_member(kept, member_id, files, directory)
 
 
-def _of_member(kept: Store, member_id: int, files: dict[Issue, Path], directory: Path) -> Iterator[Exported]:
+def _of_member(kept: Store, member_id: int, files: dict[Sought, Path], directory: Path) -> Iterator[Exported]:
     left = {(issue.folder, issue.uid): issue for issue in files}
     originals = [
         Original(issue.folder, issue.uidvalidity, issue.uid, issue.digest, directory / file)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
+import reports.texts
 from imapcopy.errors import MemberError
 from models import lifecycle
 from models.database import reading
@@ -348,7 +349,9 @@ def test_messages_that_were_not_moved_are_listed_and_saved(
     office: Office, banjia: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, language: str
 ) -> None:
     office.add("li")
-    office.old.account("li@old.example").folder("INBOX").deliver(b"Subject: nul\r\n\r\na\0b\r\n")
+    office.old.account("li@old.example").folder("INBOX").deliver(
+        b"Subject: nul\r\nFrom: hr@old.example\r\n\r\na\0b\r\n"
+    )
     formula = office.old.account("li@old.example").create("=HYPERLINK(1)")
     formula.deliver(b"Subject: nul\r\n\r\na\0c\r\n")
     office.new.behaviour.refuse_message = lambda raw: "=1+1 Message contains NUL characters" if b"\0" in raw else None
@@ -358,15 +361,17 @@ def test_messages_that_were_not_moved_are_listed_and_saved(
     monkeypatch.setattr(enrolled.store.settings, "language", language)
     ended = banjia("wave", "issues", "first")
     assert ended.code == 0
-    assert "li@new.example INBOX UID 4" in ended.stdout
+    assert "li@new.example" in ended.stdout
+    assert "  INBOX UID 4 · " in ended.stdout
+    assert "    nul — hr@old.example" in ended.stdout
     assert ended.stdout.count("Message refused as malformed" if language == "en" else "邮件格式被拒") == 2
     exported = banjia("wave", "issues", "first", "--export", str(tmp_path / "out"), "--json")
     assert exported.code == 0
     first, second = exported.document["issues"]
     assert (first["folder"], first["uid"], first["cause"], first["outcome"]) == ("INBOX", 4, "invalid_message", "saved")
     assert first["advice"].keys() >= {"zh-CN", "en"}
-    assert (tmp_path / "out" / first["file"]).read_bytes() == b"Subject: nul\r\n\r\na\0b\r\n"
-    assert exported.document["repaired"] == []
+    assert (tmp_path / "out" / first["file"]).read_bytes().endswith(b"\r\n\r\na\0b\r\n")
+    assert (exported.document["repaired"], exported.document["altered"]) == ([], [])
     index = (tmp_path / "out" / "index.csv").read_text("utf-8-sig")
     assert "'=HYPERLINK(1)" in index
     assert ",=" not in index
@@ -375,6 +380,56 @@ def test_messages_that_were_not_moved_are_listed_and_saved(
     ended = banjia("wave", "issues", "first", "--export", str(tmp_path / "out"))
     assert ended.code == 3
     assert ("no longer in the old mailbox" if language == "en" else "原邮箱中已没有") in ended.stdout
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+@pytest.mark.parametrize("subjects", ["shown", "hidden"])
+def test_messages_that_the_new_server_altered_are_listed_with_what_that_means_and_saved(
+    office: Office,
+    banjia: CommandLine,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    language: str,
+    subjects: str,
+) -> None:
+    home.mkdir(mode=0o700)
+    (home / "banjia.toml").write_text(f"[report]\nsubjects = '{subjects}'\n")
+    office.add("li")
+    inbox = office.old.account("li@old.example").folder("INBOX")
+    raw = "Subject: =1+1 预算\r\nFrom: 王芳 <w@old.example>\r\n\r\nx\r\n".encode()
+    inbox.deliver(raw)
+    inbox.deliver(b"Subject: harmless\r\n\r\nno line end")
+    office.new.behaviour.rewrite = lambda raw: (
+        raw if raw.isascii() and raw.endswith(b"\n") else bytes(o if o < 128 else 88 for o in raw.rstrip()) + b"\r\n"
+    )
+    enrolled = Enrolled(office, office.row("li"))
+    for due in lifecycle.start_wave(enrolled.store.engine, "first"):
+        migrate_member.fn(due.id, due.email)
+    monkeypatch.setattr(enrolled.store.settings, "language", language)
+    listed = banjia("wave", "issues", "first")
+    assert listed.code == 0
+    assert ("=1+1 预算 — 王芳 <w@old.example>" in listed.stdout) is (subjects == "shown")
+    assert ("预算" in listed.stdout or "harmless" in listed.stdout) is (subjects == "shown")
+    assert "INBOX UID 4 > UID 4 · " in listed.stdout
+    for name in ("header_8bit", "final_line_end"):
+        told = reports.texts.alteration(name)
+        for text in (told.name, told.seen, told.helps):
+            assert getattr(text, language[:2]) in listed.stdout
+    assert ("预算" in banjia("member", "show", "li@new.example").stdout) is (subjects == "shown")
+    out = tmp_path / "out"
+    exported = banjia("wave", "issues", "first", "--export", str(out), "--altered", "--json")
+    assert exported.code == 0
+    grave, mild = exported.document["altered"]
+    assert (grave["uid"], grave["altered"], grave["outcome"]) == (4, ["header_8bit"], "saved")
+    assert (mild["uid"], mild["altered"], mild["file"]) == (5, ["final_line_end"], "")
+    assert (out / grave["file"]).read_bytes() == raw
+    assert out.stat().st_mode & 0o077 == 0
+    table = (out / "altered.csv").read_text("utf-8-sig")
+    assert ("'=1+1 预算" in table) is (subjects == "shown")
+    assert banjia("wave", "report", "first").code == 0
+    pages = "".join(path.read_text("utf-8-sig") for path in (home / "reports").rglob("*.*"))
+    assert ("预算" in pages) is (subjects == "shown")
 
 
 # -- vault

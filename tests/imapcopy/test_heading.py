@@ -31,6 +31,8 @@ SUBJECTS: list[tuple[bytes, str]] = [
     (encoded("季度", "utf-8") + b" plain " + encoded("报告", "gb18030"), "季度 plain 报告"),
     (TITLE.encode() + b" " + encoded("报告", "utf-8"), TITLE + " 报告"),
     ("Müller grüßt, réponse".encode("cp1252"), "Müller grüßt, réponse"),
+    ("発注書の件, Jürgen".encode("gb18030"), "発注書の件, Jürgen"),
+    ("réélu déjà".encode("cp1252"), "réélu déjà"),
     (b"=?no-such-charset?B?5a2j?= abc", "季 abc"),
     (b"=?utf-8?B?!!!!?= abc", "abc"),
     (b"folded\r\n\there\r\n  and there", "folded here and there"),

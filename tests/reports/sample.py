@@ -1,10 +1,12 @@
 """A wave with every state and every nasty name, for tests and for looking at the pages."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from models.bilingual import Text
 from models.causes import cause
+from models.issues import AlteredFolder, AlteredMessage
 from models.receive_range import LimitedRange, Sign
 from models.states import MemberState, WaveState
 from reports.summary import (
@@ -224,6 +226,43 @@ def sample_repairs(state: MemberState) -> tuple[RepairSummary, ...]:
     )
 
 
+class SampleAltered:
+    """What was altered in the sample: of each member that has any, one message a folder of many, with a nasty name."""
+
+    def __init__(self, each: int = 1) -> None:
+        self._each = each
+
+    def every(self) -> Iterator[AlteredMessage]:
+        for number in range(1, len(PEOPLE) + 1):
+            for folder in self.of_member(number, self._each):
+                yield from folder.messages
+
+    def of_member(self, member_id: int, first: int) -> Sequence[AlteredFolder]:
+        folders = [folder for folder in sample_member(member_id).folders if any(folder.altered.values())]
+        return [AlteredFolder(f.source_name, self._each, self._messages(member_id, f, first)) for f in folders]
+
+    def _messages(self, member_id: int, folder: FolderSummary, first: int) -> list[AlteredMessage]:
+        return [
+            AlteredMessage(
+                member_id=member_id,
+                email=sample_member(member_id).email,
+                folder=folder.source_name,
+                uidvalidity=1,
+                uid=uid,
+                target_folder=folder.target_name,
+                target_uid=100_000 + uid,
+                arrived=datetime(2019, 2, 3, 4, 5, tzinfo=UTC),
+                size=4096,
+                alterations=(*sorted(folder.altered), "of_a_later_version"),
+                repairs=("nul",) if uid % 2 else (),
+                server_text=f"NO {ESCAPE} contains NUL" if uid % 2 else "",
+                subject=(SCRIPT, OVERRIDE, "=1+1", None, "")[uid % 5],
+                sender=(ESCAPE, "王芳 <wang@old.example>", "", None, "")[uid % 5],
+            )
+            for uid in range(1, min(first, self._each) + 1)
+        ]
+
+
 def sample_issues(state: MemberState, folders: tuple[FolderSummary, ...]) -> tuple[IssueSummary, ...]:
     if not any(folder.counts.issues for folder in folders):
         return ()
@@ -232,5 +271,14 @@ def sample_issues(state: MemberState, folders: tuple[FolderSummary, ...]) -> tup
     return (
         too_large,
         IssueSummary("INBOX", 4712, cause("message_too_large"), None, 61_865_984, "NO [TOOBIG] max 50 MB"),
-        IssueSummary("INBOX", 9001, cause("invalid_message"), arrived, 1834, f"NO {OVERRIDE} {SCRIPT} {ESCAPE}"),
+        IssueSummary(
+            "INBOX",
+            9001,
+            cause("invalid_message"),
+            arrived,
+            1834,
+            f"NO {OVERRIDE} {SCRIPT} {ESCAPE}",
+            subject=f"预算 {SCRIPT}",
+            sender=f"@{OVERRIDE}",
+        ),
     )

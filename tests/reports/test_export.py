@@ -9,7 +9,11 @@ import pytest
 
 from models.states import ShortState
 from reports.export import (
+    ALTERED_COLUMNS,
+    FORMULA_STARTS,
     WAVE_COLUMNS,
+    altered_csv,
+    altered_json,
     cell,
     document_bytes,
     failures_csv,
@@ -25,6 +29,7 @@ from tests.reports.sample import (
     OVERRIDE,
     ROSTER_COLUMNS,
     SCRIPT,
+    SampleAltered,
     sample_later_summary,
     sample_member,
     sample_rows,
@@ -226,3 +231,36 @@ def test_the_json_says_why_a_folder_went_where_it_went_and_what_was_left_out(sum
     assert (sent["why"], sent["elsewhere"]) == ("parent", 1200)
     assert set(sent["reason"]) == {"zh-CN", "en"}
     assert [(each["why"], each["messages"]) for each in member["left_out"]] == [("not_mail", 2310), ("excluded", 1)]
+
+
+def test_the_table_of_altered_messages_has_all_and_starts_no_formula() -> None:
+    messages = list(SampleAltered(2500).every())
+    content = b"".join(altered_csv(messages))
+    assert content.count(b"\xef\xbb\xbf") == 1
+    rows = read(content)
+    assert list(rows[0]) == list(ALTERED_COLUMNS)
+    assert [(row["Folder"], int(row["UID"])) for row in rows] == [(each.folder, each.uid) for each in messages]
+    assert len(rows) > 5000
+    assert not any(value.startswith(FORMULA_STARTS) for row in rows for value in row.values())
+    found = next(row for row in rows if row["Subject"] == "'=1+1")
+    assert (found["TargetUID"], found["Sender"]) == ("100002", "")
+    assert found["SeenEn"].startswith("Nothing: only a line end")
+    assert found["AlteredZh"].startswith("末尾换行不同；")
+
+
+def test_the_json_of_altered_messages_says_the_same_and_what_it_means_once() -> None:
+    messages = list(SampleAltered(1200).every())
+    content = b"".join(altered_json("春季", messages))
+    document = json.loads(content)
+    assert (document["wave"], len(document["messages"])) == ("春季", len(messages))
+    assert [each["subject"] for each in document["messages"]] == [each.subject for each in messages]
+    assert document["alterations"]["header_8bit"].keys() == {"title", "seen", "helps"}
+    assert all(mark.encode() not in content for mark in ("\x1b", "\u202e"))
+    assert json.loads(b"".join(altered_json("none", ())))["messages"] == []
+
+
+def test_alterations_of_a_wave_are_counted_over_its_members_the_gravest_first(summary: WaveSummary) -> None:
+    told = summary_document(summary)["altered"]
+    assert [each["id"] for each in told] == ["header_8bit", "final_line_end", "keyword_dropped"]
+    assert told[0]["messages"] == 4 * told[0]["members"]
+    assert told[0]["helps"]["en"].startswith("The subject and sender")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,16 +15,18 @@ import pytest
 import reports.render
 from models.bilingual import LANGUAGES, Language
 from models.causes import cause, causes
+from models.issues import AlteredFolder, AlteredMessage
 from models.states import MemberState, WaveState
 from reports.render import ReportFiles, bar, content_security_policy, render_report
 from reports.summary import WaveSummary
-from reports.texts import INVISIBLE
+from reports.texts import INVISIBLE, alteration
 from tests.reports.pages import Page, read_page
 from tests.reports.sample import (
     ESCAPE,
     MADE_AT,
     OVERRIDE,
     SCRIPT,
+    SampleAltered,
     sample_later_summary,
     sample_member,
     sample_rows,
@@ -41,7 +44,7 @@ def summary() -> WaveSummary:
 @pytest.fixture(scope="module")
 def directory(summary: WaveSummary, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("report")
-    render_report(summary, directory, zone=SHANGHAI, rows=sample_rows(summary))
+    render_report(summary, directory, zone=SHANGHAI, rows=sample_rows(summary), altered=SampleAltered(7))
     return directory
 
 
@@ -192,7 +195,7 @@ def test_hostile_text_is_shown_and_never_obeyed(directory: Path, nasty: str) -> 
 
 
 def test_nothing_invisible_reaches_a_page_or_a_table(directory: Path) -> None:
-    for path in [*directory.rglob("*.html"), directory / "wave.json", directory / "wave.csv"]:
+    for path in [*directory.rglob("*.html"), *directory.glob("*.json"), *directory.glob("[aw]*.csv")]:
         text = path.read_text(encoding="utf-8-sig").replace("\n", "").replace("\r", "")
         assert INVISIBLE.findall(text) == [], path.name
 
@@ -343,7 +346,7 @@ def test_a_thousand_issues_are_shown_and_the_rest_counted(summary: WaveSummary) 
     member = sample_member(7)
     member = replace(member, issues=member.issues * 350)
     html = reports.render._member_html(summary, member, reports.render.Wording("en", ZoneInfo("UTC")))
-    assert html.count(">INBOX<") == 1000 + 3
+    assert html.count(">INBOX<") == 1000 + 2
     assert "50 more messages are not shown here; see wave.json." in read_page(html).text
 
 
@@ -375,3 +378,61 @@ def test_a_member_that_waits_shows_until_when_and_for_what(tmp_path: Path) -> No
             assert cause("bandwidth_exceeded").title.in_language(language) in text
     [member] = json.loads(written.json.read_text(encoding="utf-8"))["members"]
     assert member["resume_at"] == "2026-03-15T05:26:53+00:00"
+
+
+# -- messages that arrived altered
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_members_page_names_what_was_altered_and_says_what_that_means(
+    pages: dict[str, Page], language: Language
+) -> None:
+    text = shown(pages[f"members/7.{language}.html"])
+    told = alteration("header_8bit")
+    for sentence in (told.name, told.seen, told.helps):
+        assert sentence.in_language(language) in text
+    assert "invoice\\u202efdp.exe" in text
+    assert "王芳 <wang@old.example>" in text
+    assert ("(no subject)" if language == "en" else "（无主题）") in text
+    assert "of_a_later_version" in text
+    assert ("UID 1, in the new mailbox UID 100001" if language == "en" else "UID 1，新邮箱 UID 100001") in text
+    assert ("NUL bytes removed" if language == "en" else "去掉了 NUL 字节") in text
+
+
+def test_messages_that_were_not_moved_are_named_and_each_cure_is_told_once(pages: dict[str, Page]) -> None:
+    text = shown(pages["members/7.en.html"])
+    assert f"预算 {SCRIPT}" in text
+    assert text.count(cause("message_too_large").advice.en) == 2, "at the head and above the list, not for each"
+
+
+class OneFolder:
+    """A hundred thousand in one folder, of which a page asks for a few, and few folders fit on a page."""
+
+    def every(self) -> Iterator[AlteredMessage]:
+        yield from self.of_member(1, 3)[0].messages
+
+    def of_member(self, member_id: int, first: int) -> Sequence[AlteredFolder]:
+        message = next(SampleAltered().every())
+        return [AlteredFolder(f"folder {n}", 100_000, [message] * first) for n in range(12)]
+
+
+def test_a_page_stays_small_whatever_was_altered(summary: WaveSummary, tmp_path: Path) -> None:
+    render_report(replace(summary, members=(sample_member(1),)), tmp_path, altered=OneFolder())
+    page = (tmp_path / "members" / "1.en.html").read_bytes()
+    text = shown(read_page(page.decode()))
+    assert len(page) < 1_500_000
+    assert "“folder 9” has 100,000, of which 100 are shown; altered.csv and altered.json have all." in text
+    assert "Those of 2 more folders are not shown" in text
+    assert len((tmp_path / "altered.csv").read_bytes().splitlines()) == 4
+
+
+def test_files_of_what_was_altered_are_there_when_something_was(summary: WaveSummary, tmp_path: Path) -> None:
+    member = sample_member(1)
+    written = render_report(replace(summary, members=(member,)), tmp_path, altered=SampleAltered())
+    assert written.altered == tmp_path / "altered.csv"
+    assert {"altered.csv", "altered.json"} <= set(read_page(written.html_en.read_text(encoding="utf-8")).links)
+    well = replace(member, folders=tuple(replace(folder, altered={}) for folder in member.folders))
+    written = render_report(replace(summary, members=(well,)), tmp_path, altered=SampleAltered())
+    assert written.altered is None
+    assert not list(tmp_path.glob("altered.*"))
+    assert "altered.csv" not in read_page(written.html_en.read_text(encoding="utf-8")).links

@@ -8,13 +8,30 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from models.ledger_rows import BENIGN, SEEN_ONCE
 from models.rules import ROLES
 from reports.letters import letter_texts
-from reports.summary import BENIGN_ALTERATIONS
-from reports.texts import Wording, alterations, placements, repairs, roles, savings, sentence, texts, visible
+from reports.texts import (
+    Wording,
+    alteration,
+    alterations,
+    placements,
+    repairs,
+    roles,
+    savings,
+    sentence,
+    texts,
+    visible,
+)
 
 ENGLISH = Wording("en", ZoneInfo("UTC"))
-NAMED = {"role": roles(), "repair": repairs(), "saving": savings()}
+NAMED = {
+    "role": roles(),
+    "repair": repairs(),
+    "saving": savings(),
+    "seen of": {name: alteration(name).seen for name in alterations()},
+    "help with": {name: alteration(name).helps for name in alterations()},
+}
 ALL = {
     **texts(),
     **alterations(),
@@ -56,7 +73,8 @@ def test_chinese_is_written_with_chinese_punctuation(name: str) -> None:
 
 
 def test_every_benign_alteration_has_a_name() -> None:
-    assert set(alterations()) >= BENIGN_ALTERATIONS
+    assert set(alterations()) >= BENIGN | SEEN_ONCE
+    assert all(len(alteration(name).seen.en) > 1 < len(alteration(name).helps.en) for name in alterations())
     assert ENGLISH.alteration("line_ends") == "line ends rewritten"
     assert ENGLISH.alteration("of_a_later_version") == "of_a_later_version"
 
