@@ -212,8 +212,11 @@ class Dialogue:
         """
         line = response.segments[0]
         if line.startswith(b"* "):
-            response.segments[0] = line[2:].lstrip(b" ")
-            word = response.segments[0][:3].upper()
+            response.segments[0] = line = line[2:].lstrip(b" ")
+            if line[:1].isdigit():
+                # Of a message, as by far the most.
+                return None
+            word = line[:3].upper()
             if word == b"BYE":
                 raise self.lost(response.text)
             if word == b"ID " and (told := responses.identity(response)):

@@ -202,13 +202,14 @@ class _Flight:
 
     def _take(self, response: Response) -> None:
         try:
-            self._held += self._current.take(response)
+            if held := self._current.take(response):
+                self._held += held
+                if self._held > self._dialogue.limits.literal_octets:
+                    raise self._dialogue.unreadable("the server sends much more than it said its messages have")
         except grammar.NotWhole:
             raise self._dialogue.unreadable(response.text) from None
         except grammar.GrammarError:
             self._dialogue.note_unread(response)
-        if self._held > self._dialogue.limits.literal_octets:
-            raise self._dialogue.unreadable("the server sends much more than it said its messages have")
         if self._openings and not response.literals:
             self._untagged.append(response)
             self._weight += response.weight

@@ -122,7 +122,7 @@ def rounded_number(token: Token) -> int:
 
 def quote(text: bytes) -> bytes:
     """An astring in quotes; GrammarError for what only a literal can carry."""
-    if any(octet in b"\r\n\0" for octet in text):
+    if b"\r" in text or b"\n" in text or b"\0" in text:
         raise GrammarError("a line end or NUL cannot stand in a quoted string")
     return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
@@ -181,8 +181,10 @@ def _decoded(raw: bytes) -> str:
     return "".join(out)
 
 
+@lru_cache(maxsize=20_000)
 def parse_date_time(text: str) -> datetime | None:
     """An INTERNALDATE as an aware datetime; None when it is no date (`00-Jan-0000`, 24:00)."""
+    # Kept for as many messages as are taken together: what the source has told, the target tells again.
     match = _DATE_TIME.match(text)
     if not match:
         return None

@@ -70,11 +70,12 @@ def batches(envelopes: Sequence[Envelope], max_messages: int, max_bytes: int) ->
     batch: list[Envelope] = []
     size = 0
     for envelope in envelopes:
-        if batch and (len(batch) >= max_messages or size + envelope.weight > max_bytes):
+        weight = envelope.weight
+        if batch and (len(batch) >= max_messages or size + weight > max_bytes):
             yield batch
             batch, size = [], 0
         batch.append(envelope)
-        size += envelope.weight
+        size += weight
     if batch:
         yield batch
 

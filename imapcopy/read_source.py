@@ -53,10 +53,10 @@ class Wish:
     folder: Folder
     uidvalidity: int
     envelopes: Sequence[Envelope]
+    octets: int = field(init=False, compare=False)
 
-    @property
-    def octets(self) -> int:
-        return sum(envelope.weight for envelope in self.envelopes)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "octets", sum(envelope.weight for envelope in self.envelopes))
 
 
 @dataclass(slots=True)

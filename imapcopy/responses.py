@@ -406,8 +406,7 @@ def _uids(text: str, most: int) -> list[int]:
 
 def is_notice(response: Response) -> bool:
     """Whether an untagged answer is for people: a warning, or what must be shown to them (ALERT, RFC 9051 7.1)."""
-    # By far the most begin with a number, and their text is not worth decoding.
-    return not response.segments[0][:1].isdigit() and bool(_NOTICE.match(response.text))
+    return bool(_NOTICE.match(response.text))
 
 
 def told_apart(folders: Iterable[Folder]) -> list[Folder]:

@@ -231,6 +231,9 @@ class _Comparison:
         }
         self._entries = due.entries
         self._verdict = Verdict(checked=len(self._entries))
+        delivered = due.delivered or Delivered()
+        self._otherwise = {*delivered.keywords_dropped, *delivered.arrivals}
+        """Source UIDs of messages that went out otherwise than they are at the source."""
         self._unread = {entry.target_uid: entry for entry in self._chosen()}
         self._by_target: dict[int, list[tuple[BatchKind, Entry]]] = defaultdict(list)
         for kind, entry in self._entries:
@@ -337,6 +340,10 @@ class _Comparison:
 
     def _compare(self, entry: Entry, found: Envelope, keywords: frozenset[str] | None) -> None:
         sent = self.due.scan.get(entry.source_uid)
+        if sent is not None and self._is_as_sent(entry, sent, found):
+            if entry.target_uid in self._fresh and found.flags not in self._kept:
+                self._note_flags(entry, sendable_flags(sent.flags, keywords), found.flags)
+            return
         if sent is not None:
             if entry.target_uid in self._fresh:
                 delivered = self.due.delivered
@@ -357,6 +364,17 @@ class _Comparison:
                 self._verdict.note("cut_at_source", entry.source_uid)
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
             self._doubtful.append(entry)
+
+    def _is_as_sent(self, entry: Entry, sent: Envelope, found: Envelope) -> bool:
+        """Whether all that a scan tells is equal on both sides, as it is of nearly every message."""
+        return (
+            sent.size == found.size == self._octets(entry)
+            and sent.flags == found.flags
+            and sent.arrived == found.arrived
+            and sent.flags_told
+            and found.flags_told
+            and entry.source_uid not in self._otherwise
+        )
 
     def _note_flags(self, entry: Entry, sent: frozenset[str], stored: frozenset[str]) -> None:
         # Few sets of flags for many messages: folded at the end, and only where something is missing.

@@ -55,6 +55,8 @@ class Response:
     @property
     def weight(self) -> int:
         """About what it weighs in memory while it is kept."""
+        if not self.literals:
+            return weight(len(self.segments[0]))
         return weight(sum(map(len, self.segments)), sum(map(len, self.literals)), len(self.literals))
 
 
