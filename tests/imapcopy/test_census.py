@@ -388,6 +388,37 @@ class Mailboxes:
 
 
 @pytest.mark.fuzz
+def test_a_survey_tells_of_every_message_however_it_is_told(old: ImapServer) -> None:
+    """The same at the one step that reads it, so that twenty thousand ways take minutes."""
+    inbox = old.account(LIN).folder("INBOX")
+    with SourceConnection(account_at(old, LIN)) as connection:
+
+        @settings(max_examples=_examples(), deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(FLAGS, min_size=1, max_size=9), TELLERS)
+        def told(flags: list[set[str]], teller: Teller) -> None:
+            inbox.expunge([message.uid for message in inbox.messages])
+            for number, some in enumerate(flags, start=1):
+                inbox.deliver(mail(number), moment(number), frozenset(some))
+            old.log.clear()
+            old.behaviour.retold = teller
+            [(_, survey)] = connection.survey([INBOX])
+            assert isinstance(survey, Surveyed)
+            assert {hidden.number for hidden in survey.hidden} == {n for n in teller.hidden if n <= len(flags)}
+            found = {envelope.uid: envelope for envelope in survey.scan}
+            assert len(found) == len(survey.scan) == len(flags) - len(survey.hidden)
+            for number, message in enumerate(inbox.messages, start=1):
+                if number not in teller.hidden:
+                    envelope, untold = found[message.uid], teller.untold.get(number)
+                    told_of = (envelope.flags_told, envelope.arrived is not None, envelope.sized)
+                    assert told_of == (untold != "FLAGS", untold != "INTERNALDATE", untold != "RFC822.SIZE")
+                    assert envelope.flags == (message.flags if untold != "FLAGS" else frozenset())
+                    assert envelope.arrived in (message.internal_date, None)
+                    assert envelope.size in (len(message.raw), 0)
+
+        told()
+
+
+@pytest.mark.fuzz
 def test_every_message_that_the_server_holds_has_its_end_however_it_is_told(
     engine: Engine, old: ImapServer, new: ImapServer
 ) -> None:
@@ -420,7 +451,7 @@ def test_every_message_that_the_server_holds_has_its_end_however_it_is_told(
 
 def _examples() -> int:
     profile = settings.get_profile(settings.get_current_profile_name())
-    return 30 if profile is settings.get_profile("steady") else 20_000
+    return 30 if profile is settings.get_profile("steady") else min(profile.max_examples, 20_000)
 
 
 def _assert_all_ended(box: Box, teller: Teller, count: int) -> None:
