@@ -65,6 +65,16 @@ class _CheckedTarget(TargetConnection):
             if not error.server_text.startswith("BAD "):
                 raise
 
+    def is_restless(self, told: FolderStatus | None) -> bool:
+        """Whether INBOX, which is open, has another UIDVALIDITY than STATUS told, and yet another one when it is opened
+        again.
+        """
+        if told is None or not self.selected or self.uidvalidity == told.uidvalidity:
+            return False
+        before = self.uidvalidity
+        self.examine_inbox()
+        return self.uidvalidity not in (before, told.uidvalidity)
+
     def largest_message(self) -> int | None:
         """What the server says of its limit (RFC 7889), for all folders or for INBOX."""
         if not self.has("APPENDLIMIT"):
@@ -81,6 +91,8 @@ class _AtTarget:
     limit: int | None
     limit_of: str
     known: Known
+    restless: bool
+    """Its UIDVALIDITY changes each time that a folder is opened."""
     a_day: int | None
     """Octets that its service lets be written in a day."""
 
@@ -143,6 +155,7 @@ def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
     statuses = listing.statuses
     if statuses is None:
         statuses = connection.statuses([folder.raw for folder in listing.own if folder.selectable])
+    restless = connection.is_restless(statuses.get(_INBOX))
     known = options.known.of(connection.greeting)
     limit, limit_of = connection.largest_message(), "server"
     if limit is None and (limit := known.size_limit) is not None:
@@ -152,7 +165,7 @@ def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
         limit, limit_of = provider.largest_message, "provider"
     there = sum(statuses[folder.raw].messages for folder in listing.own if folder.raw in statuses)
     limit_of = limit_of if limit is not None else ""
-    return _AtTarget(listing, there, connection.quota(), limit, limit_of, known, provider.upload_a_day)
+    return _AtTarget(listing, there, connection.quota(), limit, limit_of, known, restless, provider.upload_a_day)
 
 
 def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | None, options: CopyOptions) -> _AtSource:
@@ -224,6 +237,7 @@ def _concluded(here: _AtSource | None, there: _AtTarget | None, failures: list[M
         not_own=not_own,
         other_names=other_names,
         hidden=here.hidden if here else 0,
+        restless=there is not None and there.restless,
         roles_wanted=any(pair.role for pair in pairs),
         roles_marked=there is None or any(folder.attributes & _ROLES for folder in there.listing.own),
         keywords_kept=there is None or there.known.keywords != "dropped",

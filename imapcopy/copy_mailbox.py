@@ -42,6 +42,8 @@ def copy_mailbox(
         # What was measured holds for the server that was measured.
         options = replace(options, known=options.known.of(to_target.connection.greeting))
         rows = ledger.folders()
+        for row in rows:
+            to_target.connection.numbering.expect(encode_mailbox(row.target_name), row.target_uidvalidity)
         before = ledger.places()
         known = known_places(rows, before)
         plan, statuses = plan_each_once(from_source, old, new, options, known, seconds(before))

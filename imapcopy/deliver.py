@@ -14,7 +14,7 @@ from imapcopy.arrival import Arrival, is_kept_everywhere
 from imapcopy.distant import Distant
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import HOST_BUSY, ConnectionLost, MessageError, MigrationError, Refused, Side
-from imapcopy.grammar import format_date_time
+from imapcopy.grammar import encode_mailbox, format_date_time
 from imapcopy.letter import Letter, Sent, Terms
 from imapcopy.look_up import LookUp, SentAgain, Wanted, forms, mark_of, match
 from imapcopy.plan import Envelope
@@ -125,6 +125,11 @@ class Delivery:
     def recorded(self) -> list[BatchRecord]:
         """The folder's batches as the ledger has them."""
         return list(self._batches.values())
+
+    def is_here(self, uidvalidity: int) -> bool:
+        """Whether UIDs that the server tells are of this folder as it is known."""
+        raw = encode_mailbox(self.name)
+        return self._target.connection.numbering.of(raw, uidvalidity) == self.uidvalidity
 
     def recover(self, source_bodies: SourceBodies, scan: Mapping[int, Envelope]) -> list[Entry]:
         """Settle the batches whose outcome an earlier run did not learn; returns what arrived of them.
@@ -275,7 +280,7 @@ class Delivery:
             if failure.cause_id in HOST_BUSY:
                 raise failure from None
             uidvalidity, moved = 0, {}
-        if uidvalidity == self.uidvalidity and moved.keys() == uids.keys():
+        if self.is_here(uidvalidity) and moved.keys() == uids.keys():
             entries = [replace(entry, target_uid=moved[uid]) for uid, entry in uids.items()]
         else:
             marked = (Wanted(entry, self._mark(scan[entry.source_uid])) for entry in wanted)
@@ -503,7 +508,7 @@ class Delivery:
             self.name, [self.outgoing(letter) for letter in letters], announced=announced
         )
         self._target.waited(begun)
-        if uids and uidvalidity != self.uidvalidity:
+        if uids and not self.is_here(uidvalidity):
             # Into another folder of that name: where it went must be looked up.
             raise ConnectionLost("connection_dropped", _TARGET, "UIDVALIDITY changed", where=self.name)
         return uids

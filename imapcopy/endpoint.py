@@ -11,6 +11,7 @@ from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 from imapcopy.account import Account
 from imapcopy.connection import Connection
 from imapcopy.errors import ConnectionLost, Stopped
+from imapcopy.numbering import Numbering
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
 
@@ -112,7 +113,8 @@ def source_endpoint(account: Account, stop: threading.Event | None = None) -> En
 
 
 def target_endpoint(account: Account, stop: threading.Event | None = None) -> Endpoint[TargetConnection]:
-    return Endpoint(account, TargetConnection, stop)
+    numbering = Numbering()
+    return Endpoint(account, lambda account: TargetConnection(account, numbering), stop)
 
 
 def ask_over_both(

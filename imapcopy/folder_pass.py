@@ -7,18 +7,21 @@ from dataclasses import asdict, replace
 from datetime import date, datetime
 
 from imapcopy import fates
+from imapcopy.arrival import is_kept_everywhere
 from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.census import Hidden
 from imapcopy.deliver import Delivery
 from imapcopy.distant import Distant, is_large
 from imapcopy.endpoint import Endpoint
-from imapcopy.errors import MigrationError
+from imapcopy.errors import FolderError, MigrationError
 from imapcopy.fates import Copy, Fate, Situation, Source, fate, known_as
 from imapcopy.folders import Folder, FolderPair
 from imapcopy.follow import Departed, Returned, carry_flags, flag_changes, has_lost, restore_flags
+from imapcopy.grammar import encode_mailbox
 from imapcopy.identity import digest
 from imapcopy.letter import Letter
 from imapcopy.look_up import Wanted, fingerprints, forms, mark_of, match
+from imapcopy.numbering import Looks
 from imapcopy.plan import Envelope, Existing, batches, is_too_large, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.repair import repaired
@@ -172,8 +175,21 @@ class FolderPass:
         self._first = first
         self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed, self._repair, self._known)
         self.issues = set(ledger.issues(self.id)) if row.issues else set()
+        if self._contradicts(target.connection.numbering.looks(encode_mailbox(row.target_name)), recorded):
+            self.failed = FolderError("folder_missing", "target", "UIDVALIDITY changed", where=row.target_name)
         self._gone_before = set(parse_uids(row.gone))
         self.stay_behind([each for each in self._named_hidden() if each.source_uid not in self.issues])
+
+    def _contradicts(self, looks: Looks, recorded: Iterable[BatchRecord]) -> bool:
+        """Whether what lies under the recorded UIDs, for which no UIDVALIDITY vouches, is other mail."""
+        return any(
+            found[1] != sent.arrived
+            for batch in recorded
+            for entry in batch.entries
+            if (found := looks.get(entry.target_uid))
+            and (sent := self._everything.get(entry.source_uid))
+            and is_kept_everywhere(sent.arrived)
+        )
 
     def _named_hidden(self) -> list[GivenUp]:
         """What the source counts and does not show, as issues; beyond HIDDEN_ISSUES the counts alone tell."""

@@ -8,8 +8,10 @@ only added or taken away as they were at the source: what the member did at the 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cache
 from typing import NamedTuple
 
 from imapcopy.deliver import Delivery
@@ -152,9 +154,18 @@ def _known_there(target: TargetConnection, left: Sequence[Left]) -> list[Left]:
     """Those whose copies can be told by their UIDs; where the target has numbered anew, nothing is known of them."""
     statuses = target.statuses(encode_mailbox(name) for name in sorted({each.target_name for each in left}))
 
+    @cache
+    def opened_as(name: str) -> int:
+        # It may be one that says nothing.
+        with suppress(FolderError):
+            return target.select(name).uidvalidity
+        return 0
+
     def is_known(each: Left) -> bool:
         status = statuses.get(encode_mailbox(each.target_name))
-        return status is None or status.uidvalidity == each.target_uidvalidity
+        if status is None or status.uidvalidity == each.target_uidvalidity:
+            return True
+        return opened_as(each.target_name) == each.target_uidvalidity
 
     return [each for each in left if is_known(each)]
 

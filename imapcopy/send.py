@@ -204,7 +204,7 @@ class Stream(OneByOne):
             raise
         sent.heard = True
         self._target.waited(sent.begun)
-        if uids and uidvalidity != delivery.uidvalidity:
+        if uids and not delivery.is_here(uidvalidity):
             raise ConnectionLost("connection_dropped", "target", "UIDVALIDITY changed", where=delivery.name)
         sent.uids = uids
 
@@ -459,7 +459,7 @@ class Fleet(OneByOne):
             self._target.waited(begun)
             begun = ended
             if not isinstance(answer, Refused):
-                if answer[1] and answer[0] == delivery.uidvalidity:
+                if answer[1] and delivery.is_here(answer[0]):
                     told[answer[1][0]] = letter
                 continue
             refused += 1

@@ -14,6 +14,7 @@ from imapcopy.connection import Connection
 from imapcopy.dialogue import COMMANDS_IN_FLIGHT
 from imapcopy.errors import ConnectionLost, FolderError, MigrationError, Refused, Side
 from imapcopy.flight import Fetched, FetchRequest, fetch_each, uid_sets
+from imapcopy.numbering import Looks, Numbering, keep_their_uids
 from imapcopy.responses import Message, Selected
 
 LITERAL_MINUS_BYTES = 4096
@@ -44,14 +45,40 @@ class TargetConnection(Connection):
 
     side: Side = "target"
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, numbering: Numbering | None = None) -> None:
+        self.numbering = numbering or Numbering()
         self.fence: Callable[[], None] = lambda: None
         """Raises when no more mail may go out; asked right before octets leave, as any wait may have been a sleep."""
         super().__init__(account)
 
     def select(self, name: str) -> Selected:
         """Open a folder for reading back. EXAMINE would show no PERMANENTFLAGS, and block APPEND on Courier."""
-        return self._open(self.opens_with, grammar.encode_mailbox(name))
+        raw = grammar.encode_mailbox(name)
+        opened = self._open(self.opens_with, raw)
+        if self.numbering.is_another(raw, opened.uidvalidity):
+            opened = self._opened_again(raw, opened)
+        kept = replace(opened, uidvalidity=self.numbering.of(raw, opened.uidvalidity))
+        self._dialogue.uidvalidity = kept.uidvalidity
+        return kept
+
+    def _opened_again(self, raw: bytes, opened: Selected) -> Selected:
+        """Find out what a new UIDVALIDITY means: other UIDs, or nothing, where each opening brings another one."""
+        again = self._open(self.opens_with, raw)
+        if again.uidvalidity != opened.uidvalidity:
+            before = self._looks(again)
+            again = self._open(self.opens_with, raw)
+            if keep_their_uids(before, self._looks(again)):
+                self.numbering.note_restless(raw, before)
+                name = grammar.decode_mailbox(raw)
+                self.account.hear(
+                    self.side, f"{name}: UIDVALIDITY 每次打开都变 · UIDVALIDITY changes with every SELECT"
+                )
+                return again
+        self.numbering.numbered_anew(raw, again.uidvalidity)
+        return again
+
+    def _looks(self, opened: Selected) -> Looks:
+        return {e.uid: (e.size, e.arrived) for e in self.scan()} if opened.messages else {}
 
     def select_each(self, names: Iterable[str]) -> Iterator[tuple[str, Selected | MigrationError]]:
         """SELECT many folders in flight; one that is refused comes with its error. The last one stays open."""
@@ -63,11 +90,24 @@ class TargetConnection(Connection):
             asking = b"STATUS " + grammar.quote(raw) + b" (APPENDLIMIT)"
             return self._dialogue.send(asking) if each_has_its_own else None, self._dialogue.opening(b"SELECT", raw)
 
+        others: list[tuple[str, int | None]] = []
         for name, (asking, opening) in self._dialogue.in_flight(names, ask, at_once=COMMANDS_IN_FLIGHT // 2):
             limit = responses.append_limit(self._dialogue.unless_refused(asking)) if asking else self.append_limit
             try:
-                opened = self._dialogue.opened(opening, grammar.encode_mailbox(name))
-                yield name, replace(opened, append_limit=limit)
+                raw = grammar.encode_mailbox(name)
+                opened = self._dialogue.opened(opening, raw)
+                if self.numbering.is_another(raw, opened.uidvalidity) or self.numbering.is_restless(raw):
+                    others.append((name, limit))
+                else:
+                    yield name, replace(opened, append_limit=limit)
+            except ConnectionLost:
+                raise
+            except MigrationError as error:
+                yield name, error
+        # Nothing can be asked about them while other folders are being opened.
+        for name, limit in others:
+            try:
+                yield name, replace(self.select(name), append_limit=limit)
             except ConnectionLost:
                 raise
             except MigrationError as error:
@@ -80,7 +120,9 @@ class TargetConnection(Connection):
 
     def look_back(self, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:
         """Re-read parts of many folders, in the order of the requests, with the next ones already under way."""
-        return fetch_each(self._dialogue, b"SELECT", requests)
+        for fetched in fetch_each(self._dialogue, b"SELECT", requests):
+            fetched.uidvalidity = self.numbering.of(fetched.request.raw, fetched.uidvalidity)
+            yield fetched
 
     def create(
         self, names: Iterable[str], uses: Mapping[str, str] | None = None, subscribe: Collection[str] | None = None

@@ -190,7 +190,11 @@ def verify_folders(
 
     `flags` only right after the copy: later they are the member's own.
     """
-    comparisons = [_Comparison(due, deep=deep, flags=flags) for due in dues]
+    comparisons = [
+        # UIDs that no UIDVALIDITY vouches for prove nothing by themselves.
+        _Comparison(due, deep=deep, flags=flags, all_read=target.numbering.is_restless(encode_mailbox(due.target_name)))
+        for due in dues
+    ]
     claimed: dict[str, set[int]] = defaultdict(set)
     for due in (comparison.due for comparison in comparisons):
         claimed[due.target_name].update(due.claimed, (entry.target_uid for _, entry in due.entries))
@@ -218,7 +222,7 @@ def verify_folders(
 class _Comparison:
     """What the ledger says of one folder against what its target holds."""
 
-    def __init__(self, due: Due, *, deep: bool, flags: bool) -> None:
+    def __init__(self, due: Due, *, deep: bool, flags: bool, all_read: bool = False) -> None:
         self.due = due
         self.failure: MigrationError | None = None
         self._deep = deep
@@ -234,7 +238,8 @@ class _Comparison:
         delivered = due.delivered or Delivered()
         self._otherwise = {*delivered.keywords_dropped, *delivered.arrivals}
         """Source UIDs of messages that went out otherwise than they are at the source."""
-        self._unread = {entry.target_uid: entry for entry in self._chosen()}
+        chosen = [entry for _, entry in self._entries] if all_read else self._chosen()
+        self._unread = {entry.target_uid: entry for entry in chosen}
         self._by_target: dict[int, list[tuple[BatchKind, Entry]]] = defaultdict(list)
         for kind, entry in self._entries:
             self._by_target[entry.target_uid].append((kind, entry))
@@ -244,6 +249,8 @@ class _Comparison:
         """Flags that messages have as they were sent."""
         self._stored: dict[int, Envelope] = {}
         self._keywords: frozenset[str] | None = None
+        self._numbered_anew = False
+        """The folder has another UIDVALIDITY than the ledger knows."""
         self._untold: list[int] = []
         """Target UIDs of which the first look told nothing."""
         self._digests: dict[int, bytes] = {}
@@ -300,7 +307,8 @@ class _Comparison:
             reach = FolderError if isinstance(failure, MessageError) else type(failure)
             raise failure.told_as(reach, where=name)
         if fetched.uidvalidity != self.due.target_uidvalidity:
-            raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=name)
+            self._numbered_anew = True
+            return
         if fetched.request.scan:
             self._take_scan(fetched)
         for message in fetched.messages:
@@ -337,6 +345,16 @@ class _Comparison:
         for uid in self._untold:
             self._verdict.lost.update(entry.source_uid for _, entry in self._by_target[uid])
             self._unread.pop(uid, None)
+
+    def _look_again(self, target: TargetConnection) -> None:
+        """Look at a folder with a new UIDVALIDITY: where that says nothing, at all of it within one session."""
+        target.numbering.expect(encode_mailbox(self.due.target_name), self.due.target_uidvalidity)
+        if target.select(self.due.target_name).uidvalidity != self.due.target_uidvalidity:
+            raise FolderError("folder_missing", "target", "UIDVALIDITY changed", where=self.due.target_name)
+        self._numbered_anew = False
+        self._unread = {entry.target_uid: entry for _, entry in self._entries}
+        for fetched in target.look_back(self.requests()):
+            self.take(fetched, target)
 
     def _compare(self, entry: Entry, found: Envelope, keywords: frozenset[str] | None) -> None:
         sent = self.due.scan.get(entry.source_uid)
@@ -428,6 +446,8 @@ class _Comparison:
         """Look again at what was not as expected, and (`deep`) at what nobody expected."""
         if self.failure:
             raise self.failure
+        if self._numbered_anew:
+            self._look_again(target)
         if self._untold:
             self._find_untold(target)
         # What was asked for and did not come is doubtful too.

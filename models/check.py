@@ -138,6 +138,8 @@ class Circumstances:
     """Further names of folders that are moved."""
     hidden: int = 0
     """Messages that the source counts and does not show."""
+    restless: bool = False
+    """The target tells another UIDVALIDITY each time that a folder is opened."""
     roles_wanted: bool = False
     """The source has special folders beside INBOX."""
     roles_marked: bool = True
@@ -185,6 +187,8 @@ def findings(look: Look, seen: Circumstances) -> tuple[Finding, ...]:
         note("target_not_empty", Severity.TELLS, "target", n=look.there)
     if seen.roles_wanted and not seen.roles_marked:
         note("no_special_use", Severity.TELLS, "target")
+    if seen.restless:
+        note("uidvalidity_restless", Severity.WARNS, "target")
     if not seen.keywords_kept:
         note("keywords_not_kept", Severity.TELLS, "target")
     limits = [("source", seen.read_a_day), ("target", seen.written_a_day)]
