@@ -40,16 +40,19 @@ def read_private(file: Path) -> bytes:
         raise
     except OSError as error:
         raise NotPrivate(_UNREADABLE.format(file=file, why=error.strerror)) from None
-    with os.fdopen(handle, "rb") as opened:
+    try:
         # Of what is open, not of the name: that may name something else by now.
-        found = os.fstat(opened.fileno())
+        found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise NotPrivate(_NO_FILE.format(file=file))
         if found.st_uid not in (os.geteuid(), 0):
             raise NotPrivate(_STRANGER.format(file=file, owner=found.st_uid))
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise NotPrivate(_OPEN.format(file=file))
-        return opened.read()
+        with os.fdopen(handle, "rb", closefd=False) as opened:
+            return opened.read()
+    finally:
+        os.close(handle)
 
 
 def write_private(file: Path, content: bytes) -> None:

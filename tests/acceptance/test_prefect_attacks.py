@@ -2,21 +2,29 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import urllib.error
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from websockets import ConnectionClosed, InvalidStatus, Subprotocol
+from websockets.sync.client import connect
 
 from tests.acceptance.attackers import NOBODY, PAGE, intrude, squat
 from tests.acceptance.command_line import ALL_DONE, Banjia, Started
@@ -114,6 +122,85 @@ def test_a_run_that_brings_a_command_along_is_refused(installation: Installation
         installation.prefect.ask(f"deployments/{made}/create_flow_run", run)
     installation.prefect.ask(f"flows/{flow}", {}, "DELETE")
     installation.assert_nothing_was_started()
+
+
+SAYS_WITHOUT_THE_SECRET = {("GET", "/health"), ("GET", "/ready")}
+"""What docs/security.md lists; everything else of the API asks for the secret."""
+
+
+def test_every_route_of_the_api_asks_for_the_secret_but_those_that_say_that_it_is_there(
+    installation: Installation,
+) -> None:
+    paths: dict[str, dict[str, Any]] = installation.prefect.ask("openapi.json")["paths"]
+    routes = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    assert len(routes) > 150
+    assert set(routes) > SAYS_WITHOUT_THE_SECRET
+    routes += [
+        (method, path) for method in ("GET", "POST") for path in ("/docs", "/redoc", "/openapi.json", "/static/x")
+    ]
+    for door in _doors(installation):
+        with closing(door):
+            said = {(method, path) for method, path in routes if _status(door, method, f"/api{path}") not in (401, 403)}
+        assert said == SAYS_WITHOUT_THE_SECRET
+
+
+def test_outside_the_api_programs_get_nothing_and_browsers_get_pages_without_data(installation: Installation) -> None:
+    programs, browsers = _doors(installation)
+    shown, closed = ("/", "/v2/", "/ui-settings", "/sign-in"), ("/docs", "/docs/x", "/redoc", "/openapi.json")
+    other_names = [("Host", "evil.example"), ("Host", "localhost:1")]
+    other_origins = [
+        ("Origin", "null"),
+        ("Origin", f"http://127.0.0.1:{programs.port}"),
+        ("Origin", "http://evil.example"),
+    ]
+    with closing(programs), closing(browsers):
+        assert {_status(programs, "GET", path) for path in (*shown, *closed, "/..%2fapi")} == {404}
+        assert {_status(browsers, "GET", path) for path in closed} == {404}
+        assert {_status(browsers, "GET", path) for path in shown} == {200}
+        for name, value in (*other_names, *other_origins):
+            for door in (programs, browsers):
+                assert _status(door, "GET", "/api/health", **{name: value}) == 403, value
+
+
+def test_no_socket_of_the_api_opens_without_the_secret(installation: Installation) -> None:
+    routers = Path(str(find_spec("prefect.server.api").submodule_search_locations[0]))
+    sockets = [
+        prefix + path
+        for file in routers.glob("*.py")
+        for prefix in re.findall(r'= PrefectRouter\(\s*prefix="([^"]*)"', file.read_text())[:1]
+        for path in re.findall(r'@router\.websocket\("([^"]*)"', file.read_text())
+    ]
+    assert "/events/in" in sockets
+    assert len(sockets) >= 5
+    context = ssl.create_default_context(cafile=installation.prefect.environment["PREFECT_API_SSL_CERT_FILE"])
+    for path in sockets:
+        url = f"{installation.prefect.url.replace('http', 'ws')}{path}".format(work_pool_name="banjia")
+        for words in ({"type": "auth", "token": "guessed"}, {"type": "auth"}, {"type": "subscribe", "keys": ["x"]}):
+            with connect(url, ssl=context, subprotocols=[Subprotocol("prefect")], proxy=None) as socket:
+                socket.send(json.dumps(words))
+                with pytest.raises(ConnectionClosed):
+                    socket.recv(timeout=60)
+        with pytest.raises(InvalidStatus):
+            connect(url, ssl=context, proxy=None)
+        with pytest.raises(InvalidStatus):
+            connect(f"{installation.prefect.noted['ui'].replace('http', 'ws')}/api{path}", proxy=None)
+
+
+def _doors(installation: Installation) -> tuple[HTTPConnection, HTTPConnection]:
+    """The doors of programs and of browsers."""
+    context = ssl.create_default_context(cafile=installation.prefect.environment["PREFECT_API_SSL_CERT_FILE"])
+    programs, browsers = (urlsplit(installation.prefect.noted[name]).netloc for name in ("url", "ui"))
+    return HTTPSConnection(programs, context=context, timeout=60), HTTPConnection(browsers, timeout=60)
+
+
+def _status(door: HTTPConnection, method: str, path: str, **headers: str) -> int:
+    """What a caller without a secret is answered; the names in a path are filled with what might exist."""
+    filled = re.sub(r"\{[^}]*\}", str(uuid.UUID(int=1)), path)
+    body = None if method == "GET" else b"{}"
+    door.request(method, filled, body, {"Content-Type": "application/json", **headers})
+    with door.getresponse() as answer:
+        answer.read()
+        return answer.status
 
 
 @dataclass
