@@ -10,17 +10,20 @@ import pytest
 from sqlmodel import select
 
 import reports.texts
+from console import doctor, prefect_way
 from imapcopy.errors import MemberError
 from models import lifecycle
 from models.database import reading
 from models.member import Member
 from models.rules import Rules
 from models.wave import Wave
+from tasks import prefect_server
 from tasks.migrate_member import migrate_member
 from tasks.store import store
 from tests.console.conftest import CommandLine, Ended
 from tests.tasks.conftest import forget_everything
 from tests.tasks.office import Enrolled, Office
+from tests.tasks.prefect_home import fresh_settings
 
 COMMANDS = {
     "": "migrate roster rules wave member provider verify vault probe notices host deploy worker prefect demo doctor",
@@ -484,6 +487,49 @@ def test_the_doctor_finds_what_would_stop_a_migration(
 def test_the_doctor_asks_the_admin_s_own_prefect_server(banjia: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     assert not banjia("doctor", "--json").document["prefect"]["ok"]
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "is not https"), ("zh-CN", "不是 https")])
+def test_the_doctor_and_a_start_warn_of_a_prefect_server_of_the_admin_s_that_anybody_can_use(
+    banjia: CommandLine, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", language)
+    monkeypatch.setattr(prefect_server, "_answers", lambda url, context, seconds: True)
+    forget_everything()
+    with fresh_settings(monkeypatch, {"PREFECT_API_URL": "http://prefect.example/api"}):
+        found = banjia("doctor", "--json").document["prefect"]
+        with contextlib.redirect_stderr(io.StringIO()) as written:
+            prefect_way.use_prefect()
+    assert found["ok"]
+    assert said in found["detail"]
+    assert "PREFECT_API_AUTH_STRING" in found["detail"]
+    assert said in written.getvalue()
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "has no password"), ("zh-CN", "没有密码")])
+def test_a_prefect_server_of_an_older_version_is_told_of(
+    banjia: CommandLine, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", language)
+    forget_everything()
+    older = prefect_server.RunningServer(4711, "http://127.0.0.1:1/api", "")
+    monkeypatch.setattr(prefect_server, "open_server", lambda home: older)
+    monkeypatch.setattr(doctor, "open_server", lambda home: older)
+    found = banjia("doctor", "--json")
+    assert not found.document["prefect"]["ok"]
+    assert said in found.document["prefect"]["detail"]
+    status = banjia("prefect", "status", "--json")
+    assert status.document == {"running": False, "ui": None}
+    assert said in status.stderr
+    assert "4711" in status.stderr
+
+
+def test_there_is_no_link_without_a_server_of_our_own(banjia: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = banjia("prefect", "link")
+    assert (ended.code, ended.stdout) == (5, "")
+    assert "banjia prefect start" in ended.stderr
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
+    assert banjia("prefect", "link").code == 2
 
 
 # -- several waves in one roster

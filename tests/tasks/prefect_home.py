@@ -2,8 +2,12 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from tasks.prefect_server import ensure_server, settle, stop_server
 
@@ -24,3 +28,16 @@ def end_prefect() -> None:
     settle()
     assert stop_server(home)
     shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def fresh_settings(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[None]:
+    """Prefect's settings in this process as a new one would read them from its environment."""
+    # First, because what is imported under that environment would keep its settings.
+    from prefect.context import SettingsContext
+    from prefect.settings import Profile, Settings
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with SettingsContext(profile=Profile(name="test", settings={}), settings=Settings()):
+        yield

@@ -1,6 +1,5 @@
 """Our own Prefect server: started once, found again, ended, and started anew after a crash."""
 
-import contextlib
 import json
 import os
 import signal
@@ -33,6 +32,7 @@ from tasks.prefect_server import (
 )
 from tests.servers.dovecot import wait_until
 from tests.servers.secrets_scan import find_secrets
+from tests.tasks.prefect_home import fresh_settings
 
 SET_BY_US = (
     *prefect_server.CLIENT_ENVIRONMENT,
@@ -285,18 +285,6 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> bool:
 def test_a_server_of_the_admin_s_without_https_or_without_a_key_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, url: str, way: dict[str, str], told: list[str]
 ) -> None:
-    for name, value in ({"PREFECT_API_URL": url} | way).items():
-        monkeypatch.setenv(name, value)
-    with fresh_settings():
+    with fresh_settings(monkeypatch, {"PREFECT_API_URL": url} | way):
         assert dangers() == [getattr(prefect_server, name).format(url=url) for name in told]
     assert "canary" not in str(dangers())
-
-
-@contextlib.contextmanager
-def fresh_settings() -> Iterator[None]:
-    """Prefect's settings as a new process reads them from the environment."""
-    from prefect.context import SettingsContext
-    from prefect.settings import Profile, Settings
-
-    with SettingsContext(profile=Profile(name="test", settings={}), settings=Settings()):
-        yield
