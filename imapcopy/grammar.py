@@ -26,6 +26,9 @@ _ESCAPED = re.compile(rb"\\(.)")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_NUMBERS = {month: number for number, month in enumerate(_MONTHS, 1)}
 _DATE_TIME = re.compile(r"\s?(\d{1,2})-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-]\d{4})\Z")
+_LONGEST_DATE = 27
+_REMEMBERED_NAME = 500
+"""A folder is named with every step of a pass; names that nobody would type are not worth the memory."""
 _EXPONENT = re.compile(rb"\d(?:\.\d{1,18})?[eE]\+?(?:0?\d|1[0-7])\Z")
 _FLAG = re.compile(rb"\\?[^\s(){%*\"\\\]\x00-\x1f\x7f-\xff]+\Z")
 
@@ -129,6 +132,11 @@ def quote(text: bytes) -> bytes:
 
 def encode_mailbox(name: str) -> bytes:
     """A folder name as modified UTF-7 (RFC 3501 section 5.1.3)."""
+    return _encoded(name) if len(name) <= _REMEMBERED_NAME else _encoded.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)
+def _encoded(name: str) -> bytes:
     out = bytearray()
     wide = ""
     for character in [*name, ""]:
@@ -149,10 +157,15 @@ def decode_mailbox(raw: bytes) -> str:
     Some servers list raw 8-bit or broken names, so `encode_mailbox(decode_mailbox(raw))` may differ from `raw`:
     whoever selects the folder uses `raw`. A NUL, which PostgreSQL cannot keep, becomes U+FFFD.
     """
-    return _decoded(raw).replace("\0", "\ufffd")
+    return _decoded(raw) if len(raw) <= _REMEMBERED_NAME else _decoded.__wrapped__(raw)
 
 
+@lru_cache(maxsize=4096)
 def _decoded(raw: bytes) -> str:
+    return _from_the_wire(raw).replace("\0", "\ufffd")
+
+
+def _from_the_wire(raw: bytes) -> str:
     try:
         text = raw.decode("ascii")
     except UnicodeDecodeError:
@@ -181,9 +194,13 @@ def _decoded(raw: bytes) -> str:
     return "".join(out)
 
 
-@lru_cache(maxsize=20_000)
 def parse_date_time(text: str) -> datetime | None:
     """An INTERNALDATE as an aware datetime; None when it is no date (`00-Jan-0000`, 24:00)."""
+    return _moment(text) if len(text) <= _LONGEST_DATE else None
+
+
+@lru_cache(maxsize=20_000)
+def _moment(text: str) -> datetime | None:
     # Kept for as many messages as are taken together: what the source has told, the target tells again.
     match = _DATE_TIME.match(text)
     if not match:

@@ -315,13 +315,13 @@ def unreadable_listings(responses: Iterable[Response]) -> list[str]:
 
 
 def _listed(response: Response, kinds: Collection[bytes] = (b"LIST", b"XLIST")) -> Folder | None:
+    if response.segments[0].partition(b" ")[0].upper() not in kinds:
+        return None
     try:
         tokens = response.tokens()
     except grammar.GrammarError:
         tokens = []
     quoteless = None if response.literals else _LISTED.match(response.segments[0])
-    if response.segments[0].partition(b" ")[0].upper() not in kinds:
-        return None
     # Exchange was seen to list names with blanks and tabs in them as if they were one word; what LIST may say behind
     # a name (RFC 5258) stands in parentheses.
     if quoteless and (not tokens or any(not isinstance(more, list) for more in tokens[4:])):

@@ -330,7 +330,7 @@ def _append_arguments(message: Outgoing) -> bytes:
     return flags + (b' "' + message.internal_date.encode("ascii") + b'"' if message.internal_date else b"")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _flags_argument(flags: frozenset[str]) -> bytes:
     # A mailbox has few sets of flags and many messages.
     return b" " + grammar.flag_list(flags)

@@ -44,9 +44,13 @@ class Response:
     literals: list[bytes] = field(default_factory=list)
     passed_on: int = 0
     """Octets of literals that went to a `Sink`; in their place stand empty ones."""
+    _tokens: list[Token] | None = field(default=None, init=False, repr=False, compare=False)
 
     def tokens(self) -> list[Token]:
-        return grammar.parse(self.segments, self.literals)
+        """What it consists of; several ask, and none changes it."""
+        if self._tokens is None:
+            self._tokens = grammar.parse(self.segments, self.literals)
+        return self._tokens
 
     @property
     def text(self) -> str:
