@@ -37,6 +37,7 @@ class Hidden:
     twin_of: int = 0
     """The UID that it shares with another message."""
     known_by: str = ""
+    cause: str = "message_hidden"
 
     @property
     def told(self) -> str:
@@ -132,7 +133,7 @@ def _counted(dialogue: Dialogue, answers: Answers, before: Answers | None) -> Co
         raise next(iter(failures.values()))
     missing = [number for number in range(1, exists + 1) if number not in answers.numbers]
     numbers = sorted([*answers.twins, *missing])[:short]
-    return Counted(answers, tuple(_hidden(answers, number, failures.get(number)) for number in numbers))
+    return Counted(answers, tuple(_hidden(dialogue, answers, number, failures.get(number)) for number in numbers))
 
 
 def _halve(dialogue: Dialogue, answers: Answers, exists: int, items: bytes) -> dict[int, MigrationError]:
@@ -182,7 +183,9 @@ def _ask_numbers(dialogue: Dialogue, answers: Answers, numbers: Iterable[int], i
     return failure
 
 
-def _hidden(answers: Answers, number: int, failure: MigrationError | None) -> Hidden:
+def _hidden(dialogue: Dialogue, answers: Answers, number: int, failure: MigrationError | None) -> Hidden:
+    if line := answers.unreadable.get(number):
+        return Hidden(number, dialogue.account.redacted(line), cause="unreadable_answer")
     if twin := answers.twins.get(number):
         return Hidden(number, twin_of=twin)
     return Hidden(number, failure.server_text, known_by=failure.known_by) if failure else Hidden(number)

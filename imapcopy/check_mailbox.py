@@ -5,7 +5,7 @@ once. No content of a message is read.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -21,6 +21,7 @@ from imapcopy.folders import WHY_NOT_OWN, Folder, FolderPlan, is_inbox
 from imapcopy.grammar import quote
 from imapcopy.plan import is_too_large, wanted
 from imapcopy.responses import FolderStatus, append_limit
+from imapcopy.set_apart import ask_each
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from models.check import Circumstances, Finding, Look, Severity, findings
@@ -143,7 +144,7 @@ def check_mailbox(source: Account, target: Account, options: CopyOptions) -> Mai
         here: _AtSource | None = None
         if old:
             try:
-                here = from_source.ask(_at_source, old, there, options)
+                here = from_source.ask(_at_source, from_source, old, there, options)
             except MigrationError as error:
                 failures.append(error)
     return _concluded(here, there, failures)
@@ -168,7 +169,13 @@ def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
     return _AtTarget(listing, there, connection.quota(), limit, limit_of, known, restless, provider.upload_a_day)
 
 
-def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | None, options: CopyOptions) -> _AtSource:
+def _at_source(
+    connection: SourceConnection,
+    source: Endpoint[SourceConnection],
+    old: Listing,
+    there: _AtTarget | None,
+    options: CopyOptions,
+) -> _AtSource:
     options = replace(options, known=there.known if there else Known())
     plan = plan_folders(connection, old, there.listing if there else _NOTHING, options)
     inbox = next((folder for folder in old.folders if is_inbox(folder.name) and folder.selectable), None)
@@ -178,7 +185,11 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
     seen: dict[Folder, _Seen] = {}
     refused: dict[Folder, MigrationError] = {}
     statuses: dict[bytes, FolderStatus] = {}
-    for folder, survey in connection.survey((pair.source for pair in plan.pairs), old.statuses):
+
+    def ask(connection: SourceConnection, some: Sequence[Folder]) -> Iterator[tuple[Folder, Surveyed | MigrationError]]:
+        return connection.survey(some, old.statuses)
+
+    for folder, survey in ask_each(source, [pair.source for pair in plan.pairs], ask, lambda folder: folder.name):
         if isinstance(survey, Surveyed):
             opened = survey.opened
             statuses[folder.raw] = FolderStatus(opened.messages, opened.uidnext, opened.uidvalidity)
@@ -187,6 +198,7 @@ def _at_source(connection: SourceConnection, old: Listing, there: _AtTarget | No
             raise survey
         else:
             refused[folder] = survey
+    connection = source.connection
     if aliases := find_aliases(connection, [*seen, *refused], statuses, Names(old.namespaces)):
         plan = plan_folders(connection, old, there.listing if there else _NOTHING, options, aliases=aliases)
     counted = [each for folder, each in seen.items() if folder.name not in aliases]

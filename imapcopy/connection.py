@@ -93,6 +93,8 @@ class Connection:
                 account.admission.failed(error)
                 raise
         self.capabilities = offered
+        # RFC 9051 section 5.1; a server that speaks both revisions keeps to the older one until it is told otherwise.
+        self._dialogue.names_in_utf8 = "IMAP4REV2" in offered and "IMAP4REV1" not in offered
         account.admission.signed_in()
         self._meet()
 
@@ -198,6 +200,10 @@ class Connection:
         """What could not be read in the answers to the last command or flight."""
         return self._dialogue.unread
 
+    def be_patient(self, times: float) -> None:
+        """Let a silence last so many times as long as elsewhere."""
+        self._dialogue.be_patient(times)
+
     @property
     def grew_too_much(self) -> bool:
         """Whether it ended because of what the server had compressed."""
@@ -268,15 +274,17 @@ class Connection:
 
     def statuses(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
         """STATUS of many folders in flight; a folder whose STATUS is refused is absent."""
-        found: dict[bytes, FolderStatus] = {}
+        return {name: status for name, status in self.each_status(names) if status}
+
+    def each_status(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, FolderStatus | None]]:
+        """The same one after the other as they come; None for one that is refused."""
         items = b" (" + self._status_items + b")"
         askable = [name for name in names if can_quote(name)]
         for name, tag in self._dialogue.in_flight(
             askable, lambda name: self._dialogue.send(b"STATUS " + grammar.quote(name) + items)
         ):
-            for status in responses.statuses(self._dialogue.unless_refused(tag)).values():
-                found[name] = status
-        return found
+            found = list(responses.statuses(self._dialogue.unless_refused(tag)).values())
+            yield name, found[-1] if found else None
 
     def statuses_now(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
         """`statuses`, with one command where the server can (RFC 5819).

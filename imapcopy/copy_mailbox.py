@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from imapcopy.account import Account
 from imapcopy.aliases import Names, find_aliases
-from imapcopy.connection import Listing
+from imapcopy.connection import Connection, Listing
 from imapcopy.copy_options import CopyOptions, Watch
 from imapcopy.created import Created
 from imapcopy.deliver import Delivery
@@ -18,10 +18,11 @@ from imapcopy.endpoint import Endpoint, ask_both, source_endpoint, target_endpoi
 from imapcopy.errors import MemberError, MigrationError, is_of_the_folder
 from imapcopy.folder_pass import settled_as
 from imapcopy.folders import Folder, FolderPair, FolderPlan, Place, map_folders
-from imapcopy.grammar import encode_mailbox
+from imapcopy.grammar import decode_mailbox, encode_mailbox
 from imapcopy.group_pass import GroupPass, Surroundings
 from imapcopy.plan import groups
 from imapcopy.responses import FolderStatus
+from imapcopy.set_apart import C, ask_each
 from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import TargetConnection
 from models.ledger import Ledger
@@ -133,7 +134,7 @@ def plan_each_once(
     plan = plan_folders(source.connection, old, new, options, known)
     statuses = old.statuses
     if statuses is None:
-        statuses = source.ask(SourceConnection.statuses, [folder.raw for folder in plan.sources])
+        statuses = source.ask(_statuses, source, [folder.raw for folder in plan.sources])
     names = Names(old.namespaces, known, remembered)
     aliases = source.ask(find_aliases, [pair.source for pair in plan.pairs], statuses, names)
     return plan_folders(source.connection, old, new, options, known, aliases) if aliases else plan, statuses
@@ -151,6 +152,12 @@ def known_places(rows: Iterable[FolderCopy], places: Mapping[str, FolderPlace]) 
         why = known[row.source_name].why if row.source_name in known else ""
         known[row.source_name] = Place(row.target_name, why)
     return known
+
+
+def _statuses(_: Connection, end: Endpoint[C], names: Sequence[bytes]) -> dict[bytes, FolderStatus]:
+    """STATUS of these folders, as they are named on the wire; without those that are refused, or come to nothing."""
+    asked = ask_each(end, names, Connection.each_status, decode_mailbox, alone=False)
+    return {name: status for name, status in asked if isinstance(status, FolderStatus)}
 
 
 class _Places:
@@ -218,7 +225,7 @@ def _unchanged(
         ):
             candidates.append((pair, folder))
     names = [encode_mailbox(pair.target_name) for pair, _ in candidates]
-    targets = target.ask(TargetConnection.statuses, names) if told is None else told
+    targets = target.ask(_statuses, target, names) if told is None else told
     found = {}
     for (pair, folder), name in zip(candidates, names, strict=True):
         status = targets.get(name)

@@ -45,7 +45,6 @@ STRAY_LINES = 100
 """So many lines that are no answers may stand among those to one command."""
 _STATUS = re.compile(rb"([A-Za-z][A-Za-z-]{0,19})(?:[ \t]+(.*)|)\Z", re.DOTALL)
 _OUR_TAG = re.compile(rb"B\d+ ", re.IGNORECASE)
-_OF_A_MESSAGE = re.compile(rb"(\d{1,10})\s+FETCH\b", re.IGNORECASE)
 
 T = TypeVar("T")
 Sent = TypeVar("Sent")
@@ -77,6 +76,8 @@ class Dialogue:
         self.token: Token | None = None
         """What was signed in with, if not a password."""
         self._wire = wire
+        self.names_in_utf8 = False
+        """It knows folder names as they are, and not in modified UTF-7, which is what all others here are in."""
         self.unread: list[Unread] = []
         """What could not be read in the answers to the last command or flight."""
         self._unawaited: Sequence[bytes] = ()
@@ -134,8 +135,12 @@ class Dialogue:
     def send(self, command: bytes) -> bytes:
         """Send a whole command; returns its tag with the blank that follows."""
         tag = self.tag()
-        self.write(tag + command + b"\r\n")
+        self.write(tag + self.spelled(command) + b"\r\n")
         return tag
+
+    def spelled(self, command: bytes) -> bytes:
+        """A command, or a folder's name, with names as the server writes them."""
+        return grammar.decode_mailbox(command).encode() if self.names_in_utf8 and b"&" in command else command
 
     def send_unawaited(self, command: bytes) -> None:
         """Send a command whose answer comes before those to anything sent later, and interests nobody."""
@@ -250,8 +255,7 @@ class Dialogue:
 
     def note_unread(self, response: Response) -> None:
         """Keep a line that cannot be read; what comes behind it can."""
-        found = _OF_A_MESSAGE.match(response.segments[0])
-        self.unread.append(Unread(self.account.redacted(response.text), int(found[1]) if found else None))
+        self.unread.append(Unread(self.account.redacted(response.text), responses.number_of(response)))
         if len(self.unread) > self.limits.answers // 100:
             raise self.unreadable(response.text)
 
@@ -274,6 +278,8 @@ class Dialogue:
             weight += response.weight
             if weight > self.limits.held_octets:
                 raise self.unreadable("the server's answer has no end")
+            if self.names_in_utf8:
+                responses.respell(response)
             if responses.names_a_folder(response):
                 folders += 1
                 if folders > self.limits.folders:

@@ -11,7 +11,7 @@ from typing import IO
 
 from imapcopy.connection import Connection, OddPieces
 from imapcopy.endpoint import Endpoint
-from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, Refused, ServerError
+from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MessageError, Refused, ServerError, UnreadableAnswer
 from imapcopy.folders import Folder
 from imapcopy.identity import Identification
 from imapcopy.plan import Envelope
@@ -228,7 +228,7 @@ class Distant:
 
     def _lost(self, lost: ConnectionLost, for_good: bool) -> None:
         self._source.forget()
-        if for_good or lost.cause_id in HOST_BUSY:
+        if for_good or lost.cause_id in HOST_BUSY or isinstance(lost, UnreadableAnswer):
             # No loss of the target's connection, of which a caller would think.
             raise lost.told_as(ServerError) from None
 

@@ -49,6 +49,8 @@ class Fetched:
     """Why the folder could not be opened."""
     refused: Refused | None = None
     """The answer to the last FETCH that was refused."""
+    unread: int = 0
+    """How many lines could not be read by the time that it was handed over."""
 
 
 class _Visit:
@@ -158,6 +160,7 @@ class _Flight:
         visit.forget(fetched)
         self._held -= sum(len(message.raw or b"") for message in fetched.messages)
         fetched.failure = visit.failure
+        fetched.unread = len(self._dialogue.unread)
         if visit.opened:
             fetched.uidvalidity, fetched.keywords = visit.opened.uidvalidity, visit.opened.keywords
         return fetched
@@ -183,7 +186,9 @@ class _Flight:
         refused = ended = None
         try:
             # No line begins with a line end: an answer to no command of ours never counts as one.
-            ended = self._dialogue.finish(response, tag if tag in self._commands else b"\n")
+            ended = self._dialogue.finish(
+                response, tag if tag in self._commands else b"\n", skip_stray=not self._current.bodies
+            )
         except Refused as refusal:
             refused = refusal
         if ended is None and refused is None:
@@ -206,9 +211,10 @@ class _Flight:
                 self._held += held
                 if self._held > self._dialogue.limits.literal_octets:
                     raise self._dialogue.unreadable("the server sends much more than it said its messages have")
-        except grammar.NotWhole:
-            raise self._dialogue.unreadable(response.text) from None
-        except grammar.GrammarError:
+        except grammar.GrammarError as error:
+            if isinstance(error, grammar.NotWhole) and self._current.bodies:
+                # Mail is on the way: nobody knows whose words the next line is.
+                raise self._dialogue.unreadable(response.text) from None
             self._dialogue.note_unread(response)
         if self._openings and not response.literals:
             self._untagged.append(response)

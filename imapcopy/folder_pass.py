@@ -194,7 +194,7 @@ class FolderPass:
     def _named_hidden(self) -> list[GivenUp]:
         """What the source counts and does not show, as issues; beyond HIDDEN_ISSUES the counts alone tell."""
         return [
-            GivenUp(-each.number, "message_hidden", each.told, known_by=each.known_by)
+            GivenUp(-each.number, each.cause, each.told, known_by=each.known_by)
             for each in self._hidden[:HIDDEN_ISSUES]
         ]
 

@@ -21,10 +21,12 @@ from imapcopy.endpoint import TOKENS_IN_VAIN, Endpoint, ask_both
 from imapcopy.errors import (
     HOST_BUSY,
     ConnectionLost,
+    FolderError,
     LeftOff,
     MessageError,
     MigrationError,
     Stopped,
+    UnreadableAnswer,
     is_of_the_folder,
 )
 from imapcopy.folder_pass import FolderPass, settled_as
@@ -34,9 +36,10 @@ from imapcopy.letter import Letter
 from imapcopy.pipe import BytePipe, PipeClosed
 from imapcopy.plan import Envelope, batches
 from imapcopy.read_source import BROKEN, Loaded, NobodyListens, SourceReader, Wish
-from imapcopy.responses import FolderStatus
+from imapcopy.responses import FolderStatus, Selected
 from imapcopy.send import Batch, Writer, writer
-from imapcopy.source_connection import SourceConnection
+from imapcopy.set_apart import ask_each
+from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
@@ -48,6 +51,9 @@ AHEAD_BYTES = 4 << 20
 """How much one mailbox may have read and not yet handed to the target's connection."""
 TRANSFERS = 2
 """How often a message that was not there when read back is sent, before it is an issue."""
+
+
+Survey = Surveyed | MigrationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,8 @@ class GroupPass:
         self._folders: list[FolderPass] = []
         self._known: set[str] = set()
         """Source folders, of this group or others, of which the ledger knows messages."""
+        self._left_out: list[FolderPass] = []
+        """Folders in which a server said what cannot be read."""
         self._departed: Departed | None = None
         """Looked for when there is something to copy that may have come from there."""
 
@@ -96,6 +104,10 @@ class GroupPass:
             try:
                 return self._run()
             except ConnectionLost as lost:
+                if self._leave_out(lost):
+                    self._source.reopen()
+                    self._target.reopen()
+                    continue
                 # Either side may have ended a session that stood idle while the other was busy.
                 done = sum(folder.arrived for folder in self._folders)
                 end: Endpoint[Any] = self._source if lost.side == "source" else self._target
@@ -106,6 +118,18 @@ class GroupPass:
             self._watch.check()
             self._source.reopen()
             self._target.reopen()
+
+    def _leave_out(self, lost: ConnectionLost) -> bool:
+        """Go on without the folder in which something could not be read: asked again it would be the same."""
+        if not isinstance(lost, UnreadableAnswer):
+            return False
+        for pair in self._pairs:
+            if lost.where == (pair.source.name if lost.side == "source" else pair.target_name):
+                self._left_out.append(self._pass_over(pair))
+                self._left_out[-1].failed = lost.told_as(FolderError, where=pair.source.name)
+                self._pairs = [other for other in self._pairs if other is not pair]
+                return True
+        return False
 
     def _run(self) -> list[FolderPass]:
         self._folders = self._opened()
@@ -139,7 +163,7 @@ class GroupPass:
         self._ledger.finish_folders([folder.finished() for folder in self._going])
         if left_off:
             raise left_off
-        return self._folders
+        return [*self._folders, *self._left_out]
 
     @property
     def _going(self) -> list[FolderPass]:
@@ -157,12 +181,7 @@ class GroupPass:
         created = self._surroundings.created
         self._pairs = created.now(self._pairs)
         pairs = {pair.source.raw: pair for pair in self._pairs}
-        surveyed, landed = ask_both(
-            lambda: dict(
-                self._source.connection.survey((pair.source for pair in self._pairs), self._surroundings.statuses)
-            ),
-            lambda: dict(self._target.connection.select_each(pair.target_name for pair in self._pairs)),
-        )
+        surveyed, landed = ask_both(self._surveyed, self._landed)
         if not before:
             landed |= created.found(self._pairs, landed)
             self._pairs = created.now(self._pairs)
@@ -170,15 +189,7 @@ class GroupPass:
         folders = []
         for listed, survey in surveyed.items():
             pair = pairs[listed.raw]
-            found = FolderPass(
-                pair,
-                settled_as(self._surroundings.statuses.get(listed.raw), self._options.since, listed),
-                self._options.since,
-                deep=self._options.deep,
-                existing=self._options.existing,
-                repair=self._options.repair,
-                known=self._options.known,
-            )
+            found = self._pass_over(pair)
             folders.append(found)
             with _of(found):
                 found.open(survey, landed[pair.target_name], self._target)
@@ -196,6 +207,28 @@ class GroupPass:
             first = row.target_name not in used
             folder.enter(self._target, self._ledger, row, recorded[row.id or 0], claims, first=first)
         return folders
+
+    def _pass_over(self, pair: FolderPair) -> FolderPass:
+        options = self._options
+        return FolderPass(
+            pair,
+            settled_as(self._surroundings.statuses.get(pair.source.raw), options.since, pair.source),
+            options.since,
+            deep=options.deep,
+            existing=options.existing,
+            repair=options.repair,
+            known=options.known,
+        )
+
+    def _surveyed(self) -> dict[Folder, Survey]:
+        def ask(connection: SourceConnection, some: Sequence[Folder]) -> Iterator[tuple[Folder, Survey]]:
+            return connection.survey(some, self._surroundings.statuses)
+
+        return dict(ask_each(self._source, [p.source for p in self._pairs], ask, lambda folder: folder.name))
+
+    def _landed(self) -> dict[str, Selected | MigrationError]:
+        names = list(dict.fromkeys(pair.target_name for pair in self._pairs))
+        return dict(ask_each(self._target, names, TargetConnection.select_each, lambda name: name))
 
     def _recover(self) -> None:
         """Settle what an earlier run left open, among it copies that it was moving."""

@@ -21,6 +21,7 @@ from imapcopy.errors import (
     MessageError,
     MigrationError,
     Refused,
+    UnreadableAnswer,
     is_of_the_folder,
 )
 from imapcopy.flight import Fetched, FetchRequest
@@ -36,10 +37,16 @@ TRIES = 3
 """A message that breaks this many connections alone is left behind."""
 FAILURES_IN_A_ROW = 3
 """So many messages that fail one after the other without a telling reason are the server's fault, not theirs."""
+UNREADABLE_IN_A_ROW = 20
+"""So many whose answers cannot be read are the folder's, and each has cost a connection."""
 
-BROKEN = {"connection_dropped", "timeout"}
+BROKEN = {"connection_dropped", "timeout", "unreadable_answer"}
 """Failures of which a message may be the reason, if it breaks every connection over which it is asked for."""
 _UNTELLING = {"mailbox_unavailable", "client_bug", "protocol_unsupported", "unclassified"}
+
+
+_TELLING = {"no_room_here", "unreadable_answer"}
+"""Causes that say more of a message that cannot be had than that."""
 
 
 class NobodyListens(Exception):
@@ -53,6 +60,8 @@ class Wish:
     folder: Folder
     uidvalidity: int
     envelopes: Sequence[Envelope]
+    alone: bool = False
+    """Something in the answers could not be read when all were asked for: each message is asked for by itself."""
     octets: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -170,9 +179,11 @@ class SourceReader:
 
         fruitless = 0
         while True:
+            unread = 0
             try:
                 for fetched in self._timed(self._source.connection.stream(requests())):
                     wish = asked.popleft()
+                    wish, unread = replace(wish, alone=fetched.unread > unread), fetched.unread
                     loaded = Loaded(wish.folder, held=wish.octets)
                     due = {envelope.uid: envelope for envelope in wish.envelopes}
                     if not fetched.failure and fetched.uidvalidity == wish.uidvalidity:
@@ -196,7 +207,7 @@ class SourceReader:
                 self._reopen(lost)
                 # The one that was being read goes last and alone: a message of it may be what breaks connections.
                 if asked:
-                    again.append(asked.popleft())
+                    again.append(replace(asked.popleft(), alone=isinstance(lost, UnreadableAnswer)))
                 wishes = chain(list(asked), wishes)
                 asked.clear()
 
@@ -224,7 +235,7 @@ class SourceReader:
             (odd if cut else loaded.letters).append(each)
         missing = [*due.values(), *(each.envelope for each in odd)]
         if missing:
-            again.append(Wish(wish.folder, wish.uidvalidity, sorted(missing, key=lambda envelope: envelope.uid)))
+            again.append(replace(wish, envelopes=sorted(missing, key=lambda envelope: envelope.uid)))
         return loaded
 
     def _wait_for(self, wish: Wish) -> None:
@@ -236,11 +247,14 @@ class SourceReader:
         self._open(wish)
         loaded = Loaded(wish.folder)
         due = {envelope.uid: envelope for envelope in wish.envelopes}
-        fruitless = 0
+        fruitless = 2 if wish.alone else 0
         while due and fruitless < 2:
             before = len(due)
             try:
                 self._fetch(due, loaded)
+                break
+            except UnreadableAnswer as lost:
+                self._reopen(lost, wish)
                 break
             except ConnectionLost as lost:
                 self._reopen(lost, wish)
@@ -289,8 +303,13 @@ class SourceReader:
             try:
                 self._fetch(due, loaded)
                 if due:
-                    self._absent(envelope, loaded)
+                    self._absent(envelope, loaded, self._unread(wish))
                 return
+            except UnreadableAnswer as lost:
+                failure = lost
+                self._reopen(lost, wish)
+                # Asked again it would say the same.
+                break
             except ConnectionLost as lost:
                 failure = lost
                 self._reopen(lost, wish)
@@ -300,9 +319,18 @@ class SourceReader:
             raise AssertionError("a message that was not delivered has a failure")
         if not isinstance(failure, MessageError):
             self._failed_in_a_row += 1
-            if self._failed_in_a_row >= FAILURES_IN_A_ROW:
+            if isinstance(failure, UnreadableAnswer):
+                if self._failed_in_a_row >= UNREADABLE_IN_A_ROW:
+                    raise failure.told_as(FolderError, where=wish.folder.name)
+            elif self._failed_in_a_row >= FAILURES_IN_A_ROW:
                 raise failure
         self._absent(envelope, loaded, failure)
+
+    def _unread(self, wish: Wish) -> MigrationError | None:
+        """What could not be read in place of the message that was asked for alone, if anything."""
+        for unread in self._source.connection.unread:
+            return MessageError("unreadable_answer", "source", unread.line, where=wish.folder.name)
+        return None
 
     def _of_the_message(self, refused: Refused, wish: Wish) -> MigrationError:
         """What a refusal means that is given to one message alone; raised where it means more than that message."""
@@ -321,11 +349,10 @@ class SourceReader:
     def _absent(self, envelope: Envelope, loaded: Loaded, failure: MigrationError | None = None) -> None:
         """Nothing was delivered: the message is gone, or the server cannot read it, or we cannot keep it."""
         if self._listed([envelope.uid]):
-            is_ours = failure is not None and failure.cause_id == "no_room_here"
             loaded.unreadable.append(
                 GivenUp(
                     envelope.uid,
-                    "no_room_here" if is_ours else "source_unreadable",
+                    failure.cause_id if failure and failure.cause_id in _TELLING else "source_unreadable",
                     failure.server_text if failure else "",
                     envelope.size,
                     envelope.arrived,

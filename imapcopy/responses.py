@@ -23,6 +23,8 @@ _SCANNED = re.compile(
     rb'(\d+) FETCH \(UID ([1-9]\d{0,8}|[1-3]\d{9}) FLAGS \(([^()"]*)\) '
     rb'INTERNALDATE "([^"\\]*)" RFC822\.SIZE (\d{1,12})\)\Z'
 )
+_NUMBER = re.compile(rb"(\d{1,10})\s+FETCH\b", re.IGNORECASE)
+_ALL_FLAGS = re.compile(rb"FLAGS \((.*?)\)(?=\)?\s*\Z| (?:UID|INTERNALDATE|RFC822\.SIZE|MODSEQ|X-GM-[A-Z]+|EMAILID) )")
 _FETCH = re.compile(rb"\d+\s+FETCH\b", re.IGNORECASE)
 _BODY = re.compile(rb"\d+ FETCH \(UID ([1-9]\d{0,8}|[1-3]\d{9}) BODY\[\] \Z")
 _PIECE = re.compile(rb"BODY\[\](?:<(\d{1,12})[\d.]{0,13}>)?\Z")
@@ -109,7 +111,17 @@ def fetched(response: Response) -> dict[bytes, Token] | None:
     """The items of a FETCH response, None for any other response."""
     if not _FETCH.match(response.segments[0]):
         return None
-    tokens = response.tokens()
+    try:
+        return _items(response.tokens())
+    except grammar.GrammarError:
+        if found := _without_flags(response):
+            rest, keywords = found
+            items = _items(grammar.parse([rest], []))
+            return items and items | {b"FLAGS": list(keywords)}
+        raise
+
+
+def _items(tokens: list[Token]) -> dict[bytes, Token] | None:
     verb = tokens[1] if len(tokens) == 3 else None
     if not isinstance(verb, bytes) or verb.upper() != b"FETCH":
         return None
@@ -120,6 +132,15 @@ def fetched(response: Response) -> dict[bytes, Token] | None:
         if (at := next(bodies, None)) is not None:
             items = [*items[: at + 1], None, *items[at + 1 :]]
     return grammar.pairs(items)
+
+
+def _without_flags(response: Response) -> tuple[bytes, list[bytes]] | None:
+    """An answer without its flags, and these: a keyword may have a parenthesis in it. What ends a list of flags is then
+    the name of the next item, or the end of all; None where that does not tell either.
+    """
+    line = response.segments[0]
+    found = None if response.literals or (at := line.find(b"FLAGS (")) < 0 else _ALL_FLAGS.match(line, at)
+    return (line[: found.start()] + b"FLAGS ()" + line[found.end() :], found[1].split()) if found else None
 
 
 def _is_body(key: bytes) -> bool:
@@ -148,6 +169,12 @@ def scanned(line: bytes) -> tuple[bytes, Envelope] | None:
     text = found[4].decode("latin-1")
     arrived = grammar.parse_date_time(text)
     return found[1], Envelope(int(found[2]), _flags_of(found[3]), "" if arrived else text, arrived, int(found[5]))
+
+
+def number_of(response: Response) -> int | None:
+    """The message number of a FETCH answer, whatever else is in it."""
+    found = _NUMBER.match(response.segments[0])
+    return int(found[1]) if found else None
 
 
 def scanned_part(response: Response) -> tuple[int, dict[bytes, Token]] | None:
@@ -306,6 +333,13 @@ def listed_folders(responses: Iterable[Response], kinds: Collection[bytes] = (b"
 def names_a_folder(response: Response) -> bool:
     """Whether an answer is one of a list of folders."""
     return response.segments[0][:5].upper() in (b"LIST ", b"XLIST", b"LSUB ")
+
+
+def respell(response: Response) -> None:
+    """Write the names of folders in an answer in modified UTF-7."""
+    if names_a_folder(response) or response.segments[0][:7].upper() == b"STATUS ":
+        for parts in (response.segments, response.literals):
+            parts[:] = [grammar.encode_mailbox(part.decode("utf-8", "replace")) for part in parts]
 
 
 def unreadable_listings(responses: Iterable[Response]) -> list[str]:

@@ -16,6 +16,11 @@ _CHANGE = re.compile(rb"(\d{1,10})\s+(EXISTS|EXPUNGE)\b", re.IGNORECASE)
 _VANISHED = re.compile(rb"VANISHED\b", re.IGNORECASE)
 
 
+LINES_KEPT = 1_000
+LINE_KEPT = 2_000
+"""Of lines that cannot be read, so many and so much of each is kept."""
+
+
 @dataclass(slots=True)
 class Told:
     """What was told of one message so far; None where nothing was."""
@@ -75,8 +80,8 @@ class Answers:
         """How many messages there are: as the folder was opened, and as was told since."""
         self.expunged = False
         """Messages have left meanwhile, so that numbers mean others now."""
-        self.unreadable = ""
-        """The first line that could not be read."""
+        self.unreadable: dict[int, str] = {}
+        """By message number, the first line about it that could not be read."""
         self.asks_for_labels = labels
         self._numbered = numbered
         self._number_of: dict[int, int] = {}
@@ -135,7 +140,7 @@ class Answers:
         try:
             found = responses.scanned_part(response)
         except grammar.GrammarError:
-            self.unreadable = self.unreadable or response.text
+            self._note_unreadable(response)
             return
         if found is None:
             return
@@ -146,7 +151,7 @@ class Answers:
                 self._note(told, name, value)
             except grammar.GrammarError:
                 # As if it had not been told: it is asked for again.
-                self.unreadable = self.unreadable or response.text
+                self._note_unreadable(response)
         if told.uid is None:
             self._nameless.setdefault(number, Told()).add(told)
         elif self._numbered and not self._first_of_its_uid(number, told.uid):
@@ -154,6 +159,10 @@ class Answers:
         else:
             self.numbers[number] = told.uid
             self._add(told.uid, told)
+
+    def _note_unreadable(self, response: Response) -> None:
+        if (number := responses.number_of(response)) is not None and len(self.unreadable) < LINES_KEPT:
+            self.unreadable.setdefault(number, response.text[:LINE_KEPT])
 
     @staticmethod
     def _note(told: Told, name: bytes, value: grammar.Token) -> None:

@@ -225,7 +225,7 @@ class TargetConnection(Connection):
             raise ValueError("this server takes one message a command")
         self.account.admission.may_write(sum(len(message.raw) for message in messages))
         tag = self._dialogue.tag()
-        out = bytearray(tag + b"APPEND " + grammar.quote(grammar.encode_mailbox(name)))
+        out = bytearray(tag + b"APPEND " + grammar.quote(self._dialogue.spelled(grammar.encode_mailbox(name))))
         for message in messages:
             out += _append_arguments(message)
             size = len(message.raw)
@@ -269,7 +269,7 @@ class TargetConnection(Connection):
         Yields for each what `append` would return or raise. ConnectionLost, and a BAD, after which the octets of a
         message may be read as commands, leave open what became of the message and of the one after it.
         """
-        head = b"APPEND " + grammar.quote(grammar.encode_mailbox(name))
+        head = b"APPEND " + grammar.quote(self._dialogue.spelled(grammar.encode_mailbox(name)))
         answered: bytes | None = None
         for message in messages:
             size = len(message.raw)

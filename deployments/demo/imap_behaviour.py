@@ -173,6 +173,9 @@ class Behaviour:
     flags_lost_at_append: frozenset[str] = frozenset()
     bare_copyuid: bool = False  # COPYUID in an untagged line of its own, without OK
 
+    # What becomes of a piece of an answer to a command as it leaves: a line, a message's octets, what is around them.
+    slip: Callable[[str, bytes], bytes] | None = None
+
     faults: list[Fault] = field(default_factory=list)
     # Called with every command before it is carried out: the place to change a folder in mid-run.
     before_command: Callable[[Received], None] | None = None

@@ -35,13 +35,16 @@ class Hangup(Exception):
 
 
 class _Counted(io.BufferedWriter):
-    """Where the answers to a client go; the server counts their octets as they leave."""
+    """Where the answers to a client go, as its server slips; it counts their octets as they leave."""
 
-    def __init__(self, raw: Any, server: "ImapServer") -> None:
+    def __init__(self, raw: Any, session: "Session") -> None:
         super().__init__(raw, 1 << 17)
-        self._server = server
+        self._session = session
+        self._server = session.server
 
     def write(self, octets: Any, /) -> int:
+        if slip := self._server.behaviour.slip:
+            octets = slip(self._session.answering, octets)
         with self._server.lock:
             self._server.octets_sent += len(octets)
         return super().write(octets)
@@ -134,7 +137,7 @@ class Session:
         self._connection = connection
         self._commands = commands
         self._in = connection.makefile("rb", buffering=1 << 17)
-        self.out: io.BufferedWriter = _Counted(connection.makefile("wb", buffering=0), server)
+        self.out: io.BufferedWriter = _Counted(connection.makefile("wb", buffering=0), self)
         self.selected: Selected | None = None
         self.identified = False
         self.condstore = False
@@ -148,6 +151,11 @@ class Session:
         self._all_read = threading.Event()
         self._stored_late = threading.Event()
         self._looks_left: int | None = None
+
+    @property
+    def answering(self) -> str:
+        """The command that is being answered, as in `Received.verb`; "" for none."""
+        return self._serving.name if self._serving else ""
 
     # -- the connection
 

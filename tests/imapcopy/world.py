@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -15,6 +15,7 @@ from deployments.demo.imap_server import Folder, ImapServer
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.copy_options import CopyOptions, Watch
+from imapcopy.limits import DEFAULT, Limits
 from models.database import writing
 from models.ledger import Ledger
 from models.ledger_rows import BatchState, FolderCopy
@@ -70,6 +71,8 @@ class Box:
     target_user: str = NEW
     options: CopyOptions = field(default_factory=CopyOptions)
     source_changes: dict[str, Any] = field(default_factory=dict)
+    limits: Limits = DEFAULT
+    """Of both servers."""
 
     @property
     def source(self) -> Mailbox:
@@ -98,8 +101,8 @@ class Box:
         token = self.lease()
         try:
             copy_mailbox(
-                source or account_at(self.old, self.source_user),
-                account_at(self.new, self.target_user),
+                source or replace(account_at(self.old, self.source_user), limits=self.limits),
+                replace(account_at(self.new, self.target_user), limits=self.limits),
                 Ledger(self.engine, self.member_id, token),
                 CopyOptions(**options) if options else self.options,
                 Watch(stop=stop or threading.Event(), pause=pause),
