@@ -242,7 +242,8 @@ class GroupPass:
         connection, surroundings = self._source.connection, self._surroundings
         going = {folder.source.raw: folder for folder in self._going if folder.left}
         others = {surroundings.listed[name].raw for name in self._known if name in surroundings.listed}
-        names = others | going.keys()
+        # What refused to tell, or fell silent, would do so again.
+        names = (others | going.keys()) & surroundings.statuses.keys()
         if len(names) < 2:
             return
         if connection.selected != self._pairs[-1].source.raw:
