@@ -193,6 +193,10 @@ class Dovecot:
         """Change a quota for the next session, e.g. `storage=1M`; None lifts it."""
         self.add_users([replace(self.users[name], quota=quota)])
 
+    def share(self, owner: str, folder: str, user: str, *rights: str) -> None:
+        """Give a user rights to another one's folder, by the ACL plugin, which the settings have to load."""
+        self._doveadm("acl", "set", "-u", owner, folder, f"user={user}", *rights)
+
     def disconnect(self, name: str) -> None:
         """End the open sessions of a user, as a restarting server does, and return when they have ended."""
         self._doveadm("kick", name, accept=(0, 68))  # 68: none was open
