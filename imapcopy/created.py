@@ -26,6 +26,8 @@ _LOOKS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each look for a folder that was made and cannot be opened."""
 _LOOKS_AT_OTHERS = (0.0, 0.5)
 """The same for the next names."""
+_ROUNDS = 40
+"""So often other names are tried; each way to make one has had its turn long before."""
 _SIGNS = re.compile(r"[\W_]+")
 _SHORTEST_CUT = 12
 """Letters and figures that a name must share with a longer one to be taken for what a server has cut it to."""
@@ -139,7 +141,7 @@ class Created:
         return True
 
     def _create(self) -> None:
-        while True:
+        for _ in range(_ROUNDS):
             pairs = self.plan.pairs
             names = dict.fromkeys(p.target_name for p in pairs if p.create and p.target_name not in self._asked)
             uses = {pair.target_name: pair.special_use for pair in pairs if pair.special_use}

@@ -456,7 +456,9 @@ class Naming:
         self, pair: FolderPair, above: FolderPair | None, gone: Collection[str], taken: Collection[str]
     ) -> FolderPair | None:
         """The pair with the next name that has not been refused."""
-        for number in range(pair.step, len(_STEPS)):
+        # Below a folder that had to go beside its own there is no more room than there was for that one.
+        first = max(pair.step, above.step) if above and _STEPS[above.step].flat else pair.step
+        for number in range(first, len(_STEPS)):
             name, why = self._name(pair.parts, above, _STEPS[number])
             # A name that is refused would be refused with every number behind it: the next step has its turn.
             name = self._spelled(_untaken(name, taken))
@@ -518,7 +520,10 @@ class _Tree:
         for path, each in folders:
             node = self._top
             for part in path:
-                node = node.below.setdefault(part, _Node())
+                below = node.below.get(part)
+                if below is None:
+                    below = node.below[part] = _Node()
+                node = below
             node.folder = each
 
     def above(self, path: Path) -> _Known | None:

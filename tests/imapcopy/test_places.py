@@ -14,6 +14,7 @@ from imapcopy.account import Account
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import FolderError, ServerError
+from imapcopy.folders import Folder, Place, map_folders
 from imapcopy.grammar import decode_mailbox, encode_mailbox
 from models.ledger import Ledger
 from models.member import release_lease, take_lease
@@ -222,6 +223,65 @@ def test_a_name_that_is_refused_in_every_form_is_a_failure_with_the_first_answer
         mailbox.copy()
     assert (caught.value.where, caught.value.cause_id) == ('Bad "one".', "folder_name_invalid")
     assert mailbox.arrived("Good") == [mail(2)]
+
+
+LEVELS = 1200
+
+
+def deep() -> list[str]:
+    """Names of so many levels, each below the one before."""
+    parts = ["Top", *(str(level % 7) for level in range(1, LEVELS))]
+    return ["/".join(parts[:depth]) for depth in range(1, LEVELS + 1)]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "octets"),
+    [
+        (lambda name: False, 0),
+        (lambda name: name.count("/") > 20, 0),
+        (lambda name: len(name) > 200 or name.count("/") > 3, 200),
+    ],
+    ids=["everything", "to a depth", "to a depth and length"],
+)
+def test_folders_1200_levels_deep_have_a_place_each(refuses: Callable[[str], bool], octets: int) -> None:
+    """As many as the target takes below each other, and the others beside them, whatever its limits are."""
+    source = [folder_of(name) for name in deep()]
+    plan = map_folders(source, [])
+    for _ in range(12):
+        refused = {pair.target_name for pair in plan.pairs if refuses(pair.target_name)}
+        if not refused:
+            break
+        plan = plan.renamed(refused)
+    names = [pair.target_name for pair in plan.pairs]
+    assert len({name.casefold() for name in names}) == LEVELS
+    assert not any(refuses(name) for name in names)
+    assert max(map(len, names)) <= (octets or len(deep()[-1]) + 2 * LEVELS)
+    # The next pass finds them, and goes on from there.
+    made = [folder_of(name) for name in names]
+    known = {pair.source.name: Place(pair.target_name) for pair in plan.pairs}
+    assert [pair.target_name for pair in map_folders(source, made, known=known).pairs] == names
+
+
+def folder_of(name: str) -> Folder:
+    return Folder(encode_mailbox(name), name, "/", frozenset())
+
+
+def test_a_mailbox_of_1010_levels_is_moved_whole_below_and_beside(mailbox: Box) -> None:
+    """Through the whole program, to a server that takes 40 levels and names of 255 octets."""
+    names = deep()[:1010]
+    mailbox.source.create(names[-1])
+    for number, name in enumerate(names[::100]):
+        mailbox.deliver(number, name)
+    refusing(mailbox.new, lambda name: name.count("/") >= 40 or len(name) > 255)
+    mailbox.copy()
+    found = contents(mailbox.new, mailbox.target_user)
+    assert sorted(raw for _, raw in found) == sorted(mail(number) for number in range(len(names[::100])))
+    assert set(found.values()) == {1}
+    assert_each_claimed_once(mailbox)
+    assert len({row.target_name for row in mailbox.ledger.folders()}) == len(names) + 1
+    creates, appends = mailbox.sent("CREATE"), mailbox.sent()
+    mailbox.copy()
+    assert (mailbox.sent("CREATE"), mailbox.sent()) == (creates, appends)
 
 
 def full_of_trouble(world: World) -> Box:
