@@ -16,6 +16,7 @@ from imapcopy.copy_options import CopyOptions
 from imapcopy.errors import FolderError, ServerError
 from imapcopy.folders import Folder, Place, map_folders
 from imapcopy.grammar import decode_mailbox, encode_mailbox
+from imapcopy.plan_mailbox import plan_mailbox
 from models.ledger import Ledger
 from models.member import release_lease, take_lease
 from models.rules import FolderRules
@@ -237,11 +238,10 @@ def deep() -> list[str]:
 @pytest.mark.parametrize(
     ("refuses", "octets"),
     [
-        (lambda name: False, 0),
         (lambda name: name.count("/") > 20, 0),
         (lambda name: len(name) > 200 or name.count("/") > 3, 200),
     ],
-    ids=["everything", "to a depth", "to a depth and length"],
+    ids=["to a depth", "to a depth and length"],
 )
 def test_folders_1200_levels_deep_have_a_place_each(refuses: Callable[[str], bool], octets: int) -> None:
     """As many as the target takes below each other, and the others beside them, whatever its limits are."""
@@ -266,6 +266,15 @@ def folder_of(name: str) -> Folder:
     return Folder(encode_mailbox(name), name, "/", frozenset())
 
 
+def test_a_list_of_1010_levels_is_planned(mailbox: Box) -> None:
+    mailbox.source.create(deep()[1009])
+    plan = plan_mailbox(
+        account_at(mailbox.old, mailbox.source_user), account_at(mailbox.new, mailbox.target_user), mailbox.options, {}
+    )
+    assert [folder.target_name for folder in plan] == ["INBOX", *deep()[:1010]]
+
+
+@pytest.mark.thorough
 def test_a_mailbox_of_1010_levels_is_moved_whole_below_and_beside(mailbox: Box) -> None:
     """Through the whole program, to a server that takes 40 levels and names of 255 octets."""
     names = deep()[:1010]
