@@ -95,7 +95,7 @@ def table(moves: Sequence[Move]) -> str:
     rows = [
         (
             *("pair", "messages", "identical", "text altered", "date, flags", "issues"),
-            *("unexplained", "silent", "false alarms", "failure"),
+            *("unexplained", "silent", "false alarms", "misnamed", "failure"),
         )
     ]
     for each in moves:
@@ -107,7 +107,13 @@ def table(moves: Sequence[Move]) -> str:
                 _counted({name: found[name] for name in OF_THE_TEXT}),
                 _counted({name: found[name] for name in OF_THE_REST}),
                 _counted(each.issues),
-                *(str(each.unexplained), str(each.silent), str(each.false_alarms), each.failure),
+                *(
+                    str(each.unexplained),
+                    str(each.silent),
+                    str(each.false_alarms),
+                    str(len(each.misnamed)),
+                    each.failure,
+                ),
             )
         )
     return _aligned(rows)
@@ -117,7 +123,9 @@ def details(moves: Sequence[Move]) -> Iterator[str]:
     for each in moves:
         for name, outcome in sorted(each.outcomes.items()):
             if outcome:
-                yield f"{each.pair}: {name}: {', '.join(sorted(outcome))}"
+                told = each.rows.get(name)
+                named = f' ("{told.subject}", {told.sender})' if told and told.subject is not None else ""
+                yield f"{each.pair}: {name}: {', '.join(sorted(outcome))}{named}"
 
 
 Cells = dict[str, dict[str, str]]

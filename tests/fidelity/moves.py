@@ -25,6 +25,7 @@ from imapcopy.copy_options import CopyOptions
 from imapcopy.verify import verify_mailbox
 from models.database import open_database
 from models.ledger import Ledger
+from models.ledger_rows import MessageAlteration
 from models.member import release_lease, take_lease
 from tests.fidelity.hazards import Hazard
 from tests.imapcopy.world import new_member
@@ -37,6 +38,7 @@ FETCH_UIDS = 100
 # What a difference of two texts is called, and of the rest of a message.
 OF_THE_TEXT = ("final_line_end", "line_ends", "nul", "header_8bit", "content")
 OF_THE_REST = ("date", "date_received", "date_header", "flags", "keyword_dropped")
+DIFFERENCES = (*OF_THE_TEXT, *OF_THE_REST)
 
 _UID = re.compile(r"\bUID (\d+)")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
@@ -91,6 +93,8 @@ class Move:
     """The differences that the report tells after the move."""
     told_deep: Counter[str] = field(default_factory=Counter)
     """Those that verification of every message tells."""
+    rows: dict[str, MessageAlteration] = field(default_factory=dict)
+    """What the ledger tells of a message that was altered, by its name."""
     extra: int = 0
     """Messages at the target that stand for none of the source."""
     failure: str = ""
@@ -121,8 +125,15 @@ class Move:
     @property
     def silent(self) -> int:
         """Differences, losses and doubles of which neither ledger nor report has a word."""
-        differences = sum(max(0, self.found[name] - self.told[name]) for name in (*OF_THE_TEXT, *OF_THE_REST))
+        differences = sum(max(0, self.found[name] - self.told[name]) for name in DIFFERENCES)
         return differences + self.found["missing"] + self.extra
+
+    @property
+    def misnamed(self) -> list[str]:
+        """Messages of which the ledger tells other differences than there are, or none."""
+        told = {name: frozenset(row.alterations.split(",")) for name, row in self.rows.items()}
+        there = {n: frozenset(each for each in outcome if each in DIFFERENCES) for n, outcome in self.outcomes.items()}
+        return sorted(name for name in there if told.get(name, frozenset()) != there[name])
 
     @property
     def false_alarms(self) -> int:
@@ -132,7 +143,8 @@ class Move:
     @property
     def is_right(self) -> bool:
         deep = all(self.told_deep[name] == self.found[name] for name in OF_THE_TEXT)
-        return not (self.unexplained or self.silent or self.false_alarms or self.failure) and deep
+        wrong = self.unexplained or self.silent or self.false_alarms or self.misnamed or self.failure
+        return not wrong and deep
 
 
 def load(server: RealServer, hazards: Sequence[Hazard], user: str = "source") -> Loading:
@@ -210,6 +222,7 @@ def _compare(
                 here, there = before[entry.source_uid], after.get(entry.target_uid)
                 found = frozenset(differences(here, there)) if there else frozenset({"missing"})
                 result.outcomes[loading.uids[entry.source_uid]] = found
+        result.rows.update((loading.uids[uid], told) for uid, told in ledger.altered(row.id or 0).items())
         for uid, issue in ledger.issues(row.id or 0).items():
             result.outcomes[loading.uids[uid]] = frozenset({f"issue: {issue.cause}"})
     for uid in before:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from imapcopy.copy_options import CopyOptions
+from models.ledger_rows import MessageAlteration
 from tests.fidelity.__main__ import KINDS, Cells, from_markdown, moved_cells, run, running, stored_cells
 from tests.fidelity.corpus import corpus
 from tests.fidelity.hazards import NOON, hazards
@@ -33,11 +34,25 @@ def test_what_a_pair_of_servers_makes_of_mail_is_known_and_told(
     loadings, moves = moved
     [result] = [each for each in moves if each.pair == pair]
     assert (result.unexplained, result.silent, result.false_alarms, result.failure) == (0, 0, 0, "")
+    assert result.misnamed == [], "each message that differs is told by itself"
     assert result.is_right
     assert result.identical > 40
     happened = moved_cells(loadings, moves)
     expected = _with_the_rest(from_markdown(DOCUMENTED, PAIRS[0]), happened)
     assert {n: row[pair] for n, row in happened.items()} == {n: row[pair] for n, row in expected.items()}
+
+
+def test_a_header_that_cyrus_destroyed_can_be_read_in_the_ledger(moved: tuple[list[Loading], list[Move]]) -> None:
+    [result] = [each for each in moved[1] if each.pair == "Dovecot-Cyrus"]
+    read = {name: row.subject for name, row in result.rows.items() if name.startswith("header in")}
+    assert read.pop("header in GB18030") == "关于季度报销流程的通知"
+    assert read.pop("header in UTF-8") == "关于季度报销流程的通知 🎉"
+    assert read.pop("header in Latin-1") == "Müller grüßt"
+    # Nothing in these says which charset it is.
+    assert set(read) == {"header in Big5", "header in Shift-JIS"}
+    assert all(read.values())
+    there = {row.target_uid for row in result.rows.values()}
+    assert len(there) == len(result.rows), "each by its own UID in the new mailbox"
 
 
 def test_what_cyrus_refuses_arrives_repaired_where_that_is_allowed_and_the_report_says_so(
@@ -108,7 +123,9 @@ def test_a_move_with_a_difference_that_nobody_told_is_not_right() -> None:
     result = Move("a", "b", 1, {"x": frozenset({"nul"})})
     assert result.silent == 1
     result.told["nul"] = result.told_deep["nul"] = 1
-    assert (result.silent, result.is_right) == (0, True)
+    assert (result.silent, result.misnamed, result.is_right) == (0, ["x"], False), "counted, but not named"
+    result.rows["x"] = MessageAlteration(folder_copy_id=1, source_uid=1, target_uid=1, alterations="nul")
+    assert (result.misnamed, result.is_right) == ([], True)
     result.extra = 1
     assert (result.silent, result.is_right) == (1, False)
     assert not Move("a", "b", 1, {"x": frozenset({"issue: unclassified"})}).is_right
