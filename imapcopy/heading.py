@@ -77,11 +77,21 @@ def _guessed(octets: bytes, charset: str) -> str:
     if octets.isascii():
         likely.reverse()
     for name in filter(None, likely):
-        try:
-            return octets.decode(name)
-        except (LookupError, ValueError):
-            continue
-    return octets.decode("cp1252", "replace")
+        if (text := _read(octets, name)) is not None:
+            return text
+    latin = octets.decode("cp1252", "replace")
+    high = [each for each in latin if not each.isascii()]
+    if 3 * sum(each.isalpha() for each in high) < 2 * len(high):
+        # Signs in place of accents: Big5, whose second octets are ASCII as often as not.
+        return _read(octets, "big5") or latin
+    return latin
+
+
+def _read(octets: bytes, charset: str) -> str | None:
+    try:
+        return octets.decode(charset)
+    except (LookupError, ValueError):
+        return None
 
 
 def _shown(text: str, length: int) -> str:

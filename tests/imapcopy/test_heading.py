@@ -32,6 +32,8 @@ SUBJECTS: list[tuple[bytes, str]] = [
     (TITLE.encode() + b" " + encoded("报告", "utf-8"), TITLE + " 报告"),
     ("Müller grüßt, réponse".encode("cp1252"), "Müller grüßt, réponse"),
     ("発注書の件, Jürgen".encode("gb18030"), "発注書の件, Jürgen"),
+    ("(大補帖麵) 大家說英語 每日頻道".encode("big5"), "(大補帖麵) 大家說英語 每日頻道"),
+    ("Café 50 €, “prix d’ami”".encode("cp1252"), "Café 50 €, “prix d’ami”"),
     ("réélu déjà".encode("cp1252"), "réélu déjà"),
     (b"=?no-such-charset?B?5a2j?= abc", "季 abc"),
     (b"=?utf-8?B?!!!!?= abc", "abc"),
