@@ -535,18 +535,30 @@ def _altered_rows(session: Session, folder_id: int, uids: Collection[int]) -> di
 def _note_altered(session: Session, folder_id: int, messages: Sequence[Altered], *, keeps_subjects: bool) -> None:
     known = _altered_rows(session, folder_id, [message.source_uid for message in messages])
     fresh: Counter[str] = Counter()
+    added: list[dict[str, Any]] = []
     for each in messages:
-        row = known.get(each.source_uid) or MessageAlteration(
-            folder_copy_id=folder_id, source_uid=each.source_uid, target_uid=each.target_uid, alterations=""
-        )
-        before = _names(row)
+        row = known.get(each.source_uid)
+        before = _names(row) if row else set()
         names = before.union(each.alterations)
         fresh.update(names - before - UNLISTED)
-        row.target_uid, row.size, row.arrived = each.target_uid, each.size, each.arrived
-        _rename(row, names)
-        if each.heading is not None and keeps_subjects:
-            row.subject, row.sender = each.heading
-        session.add(row)
+        subject, sender = each.heading if each.heading and keeps_subjects else (None, None)
+        told = {
+            "target_uid": each.target_uid,
+            "alterations": ",".join(sorted(names)),
+            "benign": BENIGN.issuperset(names),
+            "size": each.size,
+            "arrived": each.arrived,
+        }
+        if subject is not None or row is None:
+            told |= {"subject": subject, "sender": sender}
+        if row is None:
+            # By the table: a server may alter every message of a mailbox.
+            added.append({"folder_copy_id": folder_id, "source_uid": each.source_uid, "at": now(), **told})
+        else:
+            row.sqlmodel_update(told)
+            session.add(row)
+    if added:
+        session.connection().execute(insert(_ALTERED), added)
     folder = session.get_one(FolderCopy, folder_id)
     _count_altered(folder, fresh)
     session.add(folder)
@@ -684,6 +696,7 @@ _CONFIRM = (
     .values({name: _kept_if_equal(_BATCHES.c[name]) for name in ("source_uids", "digests", "flags")})
 )
 _NOTE_FLAGS = update(_BATCHES).where(_BATCHES.c.id == bindparam("batch_id")).values(flags=bindparam("flags"))
+_ALTERED = SQLModel.metadata.tables["messagealteration"]
 _ISSUES = SQLModel.metadata.tables["messageissue"]
 _NAME_ISSUE = (
     update(_ISSUES)
