@@ -276,19 +276,19 @@ class FolderPass:
         reader = SourceReader(source, Allowance(ByteBudget()))
         return reader.load_large(Wish(self.source, self.key.source_uidvalidity, [envelope]), again)
 
-    def adopt(self, source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> None:
-        """Recognise mail that was at the target before us, so that nothing arrives twice."""
+    def adopt(self, source: Endpoint[SourceConnection], target: Endpoint[TargetConnection]) -> list[Entry]:
+        """Recognise mail that was at the target before us, so that nothing arrives twice; returns it."""
         claimed = self.delivery.claimed
         if not self._landed.messages and not claimed:
-            return
+            return []
         todo = self.todo()
         if not todo:
-            return
+            return []
         connection = target.connection
         connection.select(self._pair.target_name)
         strangers = [e for e in connection.scan(self._first_uid_of_interest) if e.uid not in claimed]
         if not strangers:
-            return
+            return []
         # The content is compared only where the Message-ID or both size and moment of arrival are the same: servers
         # disagree about the header of a broken message.
         there = connection.message_ids([e.uid for e in strangers])
@@ -311,8 +311,9 @@ class FolderPass:
             some = [form.at_most(1) for form in forms(letter.raw)]
             entry = Entry(letter.uid, 0, some[0].digests[0], self.scan[letter.uid].flags)
             wanted.append(Wanted(entry, mark_of(letter.envelope, self._landed.keywords), some))
-        found = match(wanted, candidates)
-        self.delivery.adopt(sorted(found, key=lambda entry: entry.source_uid))
+        found = sorted(match(wanted, candidates), key=lambda entry: entry.source_uid)
+        self.delivery.adopt(found)
+        return found
 
     @property
     def _first_uid_of_interest(self) -> int:

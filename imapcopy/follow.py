@@ -244,7 +244,7 @@ class Following:
         return stays
 
     def tidy(self, arrived: Iterable[Entry]) -> None:
-        """Forget what a run that died had moved: it is in its new place, and stands for that message alone."""
+        """Forget what a run that died, or the member, had moved: it is known in its new place, and nowhere else."""
         digests = Counter(entry.digest for entry in arrived)
         copies = self._look(digests)
         absent: list[Left] = []

@@ -43,7 +43,7 @@ from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
-from models.ledger_rows import GivenUp
+from models.ledger_rows import Entry, GivenUp
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20
@@ -139,7 +139,7 @@ class GroupPass:
         for transfer in range(1, TRANSFERS + 1):
             self._watch.check()
             # Before a second transfer too: what is not under its UID may be there under another.
-            self._each(lambda folder: folder.adopt(self._source, self._target))
+            self._adopt()
             to_be_sent = True
             while to_be_sent and not left_off:
                 try:
@@ -237,6 +237,19 @@ class GroupPass:
         if arrived and self._target.connection.can_move:
             self._following(self._find_departed()).tidy(arrived)
 
+    def _adopt(self) -> None:
+        """Recognise mail that was at the target before, among it copies that the member has moved as at the source."""
+        adopted: list[Entry] = []
+        self._each(lambda folder: adopted.extend(folder.adopt(self._source, self._target)))
+        if adopted and self._known:
+            self._following(self._look_for_departed()).tidy(adopted)
+
+    def _look_for_departed(self) -> Departed:
+        if self._departed is None:
+            self._ask_anew()
+            self._departed = self._find_departed()
+        return self._departed
+
     def _ask_anew(self) -> None:
         """Learn what has left its folder since that was surveyed: it may stand in the survey of a later one, too."""
         connection, surroundings = self._source.connection, self._surroundings
@@ -290,9 +303,7 @@ class GroupPass:
         """Read in one thread, write in this one."""
         if not any(folder.todo() for folder in self._going):
             return
-        if self._departed is None:
-            self._ask_anew()
-            self._departed = self._find_departed()
+        self._look_for_departed()
         todo = {folder.source.raw: folder.sendable() for folder in self._going}
         large = [(folder, e) for folder in self._going for e in todo[folder.source.raw] if is_large(e)]
         todo = {raw: [e for e in envelopes if not is_large(e)] for raw, envelopes in todo.items()}
