@@ -12,6 +12,7 @@ from imapcopy.budget import Allowance, ByteBudget
 from imapcopy.census import Hidden
 from imapcopy.deliver import Delivery
 from imapcopy.distant import Distant, is_large
+from imapcopy.doings import Marked, by_the_member
 from imapcopy.endpoint import Endpoint
 from imapcopy.errors import FolderError, MigrationError
 from imapcopy.fates import Copy, Fate, Situation, Source, fate, known_as
@@ -25,7 +26,7 @@ from imapcopy.numbering import Looks
 from imapcopy.plan import Envelope, Existing, batches, is_too_large, wanted
 from imapcopy.read_source import Loaded, SourceReader, Wish
 from imapcopy.repair import repaired
-from imapcopy.responses import FolderStatus, Selected
+from imapcopy.responses import FolderStatus, Selected, sendable_flags
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.target_connection import TargetConnection
 from imapcopy.tell import Names, name_issues, tell_altered
@@ -48,6 +49,8 @@ from models.uid_sets import parse_uids
 
 LOAD_MESSAGES = 250
 LOAD_BYTES = 4 << 20
+WITNESSES = 200
+"""With so many others a message that has a flag too much is compared."""
 HIDDEN_ISSUES = 100
 """So many messages of a folder that the source counts and does not show are issues, one by one."""
 
@@ -173,6 +176,7 @@ class FolderPass:
         """Take over what the ledger knows; `first` if nothing else was ever brought into the target's folder."""
         self._ledger = ledger
         self._first = first
+        self._told_flags = "flags" in json.loads(row.altered)
         self.delivery = Delivery(target, ledger, row, self._landed, recorded, claimed, self._repair, self._known)
         self.issues = set(ledger.issues(self.id)) if row.issues else set()
         if self._contradicts(target.connection.numbering.looks(encode_mailbox(row.target_name)), recorded):
@@ -423,6 +427,25 @@ class FolderPass:
             self._flags_changed += sum(len(entries) for change, entries in changes.items() if change)
             self._altered["flags"] |= refused
 
+    def take_back(self) -> None:
+        """Tell no more of flags as altered by the server that the member is seen to have changed."""
+        if not self._told_flags:
+            return
+        rows = self._ledger.altered(self.id)
+        sent = {e.source_uid: e for batch in self.delivery.recorded for e in batch.entries if e.target_uid}
+        told = {uid for uid, row in rows.items() if "flags" in row.alterations.split(",")} & sent.keys()
+        others = [uid for uid in sent if uid not in told][:WITNESSES]
+        found = self.delivery.look_up.opened().scan_uids(sent[uid].target_uid for uid in (*told, *others))
+        there = {e.uid: e.flags for e in found if e.flags_told}
+
+        def marked(uids: Iterable[int]) -> dict[int, Marked]:
+            return {
+                uid: Marked(sendable_flags(sent[uid].flags, self._landed.keywords), there.get(sent[uid].target_uid))
+                for uid in uids
+            }
+
+        self._ledger.take_back(self.id, "flags", by_the_member(marked(told), marked(others)))
+
     def due(self) -> Due | None:
         """What has to be re-read from the target."""
         recorded = [
@@ -511,7 +534,8 @@ class FolderPass:
         copied, adopted = counted[BatchKind.COPIED], counted[BatchKind.ADOPTED]
         doubt = self.delivery.sent_again.lasting
         # What is hidden may show itself without a change of STATUS.
-        done = copied + adopted + remaining == len(present) and not self._hidden
+        # Whether flags are the server's doing or the member's is told by another look.
+        done = copied + adopted + remaining == len(present) and not self._hidden and not self._altered["flags"]
         tally = FolderTally(
             source_messages=len(present) + len(self._hidden),
             copied=copied,

@@ -149,6 +149,7 @@ class GroupPass:
                     left_off = limit
                 # Again where there are more equal messages than such as have moved.
                 to_be_sent = self._follow()
+            self._each(lambda folder: folder.take_back())
             self._each(lambda folder: folder.carry_flags(self._target))
             lost = self._verify()
             for folder in self._going:

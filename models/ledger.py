@@ -338,6 +338,22 @@ class Ledger:
             with self._fenced() as session:
                 _note_altered(session, folder_id, messages, keeps_subjects=self.keeps_subjects)
 
+    def take_back(self, folder_id: int, name: str, source_uids: Collection[int]) -> None:
+        """Commit that the target's server has not altered these messages so after all."""
+        if not source_uids:
+            return
+        with self._fenced() as session:
+            folder = session.get_one(FolderCopy, folder_id)
+            rows = [row for row in _altered_rows(session, folder_id, source_uids).values() if name in _names(row)]
+            for row in rows:
+                if rest := _names(row) - {name}:
+                    _rename(row, rest)
+                    session.add(row)
+                else:
+                    session.delete(row)
+            _count_altered(folder, {name: -len(rows)})
+            session.add(folder)
+
     def altered(self, folder_id: int) -> dict[int, MessageAlteration]:
         """Messages of a folder that arrived otherwise than they were, by source UID."""
         with reading(self._engine) as session:

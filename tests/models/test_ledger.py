@@ -311,6 +311,7 @@ WRITES: dict[str, Callable[[Ledger, int, int], object]] = {
     "doubt": lambda ledger, folder, batch: ledger.doubt(folder, Doubt(1)),
     "note_altered": lambda ledger, folder, batch: ledger.note_altered(folder, [Altered(1, 50, ["nul"])]),
     "name_issues": lambda ledger, folder, batch: ledger.name_issues(folder, {3: Heading("a", "b")}),
+    "take_back": lambda ledger, folder, batch: ledger.take_back(folder, "flags", {1}),
     "depart": lambda ledger, folder, batch: ledger.depart({folder: {1}}),
     "note_strayed": lambda ledger, folder, batch: ledger.note_strayed({folder: {1}}),
     "note_places": lambda ledger, folder, batch: ledger.note_places([ledger.place("Work", "Work (2)", "taken")]),
