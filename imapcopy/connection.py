@@ -341,6 +341,15 @@ class Connection:
             return Counted(answers)
         return census.count(self._dialogue, opened, answers)
 
+    def last_uids(self, opened: Selected, most: int) -> dict[int, int | None]:
+        """UIDs of the last messages of the folder that has just been opened, by number; None where none is told."""
+        numbers = range(max(1, opened.messages - most + 1), opened.messages + 1)
+        answers = Answers(opened.messages, numbered=True)
+        if numbers:
+            with self.of_the_folder():
+                census.scan(self._dialogue, b"FETCH %d:%d" % (numbers[0], numbers[-1]), answers, b"(UID)")
+        return {number: answers.numbers.get(number) for number in numbers}
+
     def _scan_set(self, uid_set: bytes) -> list[Envelope]:
         answers = Answers()
         with self.of_the_folder():

@@ -506,6 +506,26 @@ class FolderPass:
             self._altered["doubled"] |= twice
             self._doubled += len(twice) - told
 
+    def count_gone(self, source: Endpoint[SourceConnection]) -> None:
+        """Believe that messages which did not come are gone only if the source does not count them any more."""
+        if not self._gone:
+            return
+        connection = source.connection
+        opened = connection.examine(self.source)
+        if opened.uidvalidity != self.key.source_uidvalidity:
+            return
+        counted = connection.count(opened)
+        # Listed again: not copied, and the counts say so.
+        self._gone -= counted.answers.uids
+        doubtful = sorted(self._gone)[: max(0, len(counted.hidden) - len(self._hidden))]
+        self._gone.difference_update(doubtful)
+        self.stay_behind(
+            [
+                GivenUp(uid, "message_hidden", "", self._everything[uid].size, self._everything[uid].arrived)
+                for uid in doubtful
+            ]
+        )
+
     def tell(self, source: Endpoint[SourceConnection]) -> None:
         """Write down which messages were altered, and what people call these and those that stay behind."""
         names = Names(source, self.source, self.key.source_uidvalidity, wanted=self._ledger.keeps_subjects)

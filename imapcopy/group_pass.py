@@ -160,6 +160,7 @@ class GroupPass:
             if transfer == TRANSFERS:
                 self._give_up(lost)
         self._each(lambda folder: folder.count_doubles())
+        self._each(lambda folder: folder.count_gone(self._source))
         self._each(lambda folder: folder.tell(self._source))
         self._ledger.finish_folders([folder.finished() for folder in self._going])
         if left_off:

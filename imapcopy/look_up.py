@@ -201,9 +201,18 @@ class LookUp:
             if later:
                 until = max(until, time.monotonic() + SETTLE_QUIET * SETTLE_SECONDS)
             elif not early:
+                self._must_show(uidnext, len(wanted) + len(others) + len(arrived))
                 break
             candidates += later
         return candidates
+
+    def _must_show(self, uidnext: int, most: int) -> None:
+        """Raise where the folder counts messages from a UID on that it does not show: one of them may be what is sought."""
+        connection = self._target.connection
+        last = connection.last_uids(connection.select(self._name), most)
+        below = max((number for number, uid in last.items() if uid is not None and uid < uidnext), default=0)
+        if hidden := [number for number, uid in last.items() if uid is None and number > below]:
+            raise FolderError("message_hidden", "target", f"message {hidden[0]}", where=self._name)
 
 
 class SentAgain:

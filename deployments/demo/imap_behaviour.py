@@ -160,8 +160,8 @@ class Behaviour:
     bodies_a_session: int | None = None  # so many are fetched, then the session ends
     commands_a_session: int | None = None  # after the login
     session_ended: str = "Session expired"  # the BYE then
-    # A scan: FETCH without the content of messages. EXISTS counts what `unlisted` leaves out with OK.
-    unlisted: Callable[[bytes], bool] | None = None  # messages that no scan tells of
+    unlisted: Callable[[bytes], bool] | None = None  # messages that EXISTS counts, and FETCH leaves out with OK
+    # A scan: FETCH without the content of messages.
     refuses_scan: Callable[[bytes], bool] | None = None  # messages for whose sake a whole scan is NO
     scan_of_nothing: Literal["OK", "NO", "BAD"] = "OK"  # the answer to FETCH in an empty folder
     uid_of: Callable[[int], int] | None = None  # the UID that a message is told and asked by, in place of its own

@@ -211,10 +211,12 @@ def fetch(session: Session, args: Arguments) -> str:
         if not session.offers("CONDSTORE"):
             raise Malformed("Unknown FETCH item MODSEQ")
         session.condstore = True
+    if how.unlisted:
+        chosen = [(number, message) for number, message in chosen if not how.unlisted(message.raw)]
     if how.uid_of:
         chosen = [(number, replace(message, uid=how.uid_of(message.uid))) for number, message in chosen]
     names = [item for item in items if isinstance(item, str)]
-    if len(names) == len(items) and (how.unlisted or how.refuses_scan or how.retold):
+    if len(names) == len(items) and (how.refuses_scan or how.retold):
         return _scan(session, chosen, names)
     marks_seen = not session.opened.read_only and any(
         isinstance(item, Body) and not (item.peek and not session.behaviour.peek_marks_seen) for item in items
@@ -260,7 +262,6 @@ def _scan(session: Session, chosen: list[tuple[int, Message]], items: list[str])
             labels=session.labels_of(message) if "X-GM-LABELS" in items else (),
         )
         for number, message in chosen
-        if not (how.unlisted and how.unlisted(message.raw))
     ]
     for line in how.retold(lines) if how.retold else lines:
         session.line(f"* {line.number} FETCH ({' '.join(f'{name} {value}' for name, value in line.items)})")

@@ -296,6 +296,47 @@ def test_what_the_target_does_not_show_is_not_sent_again(eight: Box) -> None:
     eight.assert_equal()
 
 
+def test_what_may_have_arrived_and_is_not_shown_is_not_sent_again(eight: Box) -> None:
+    """The answer to APPEND is lost, and the new messages do not show: they may be there."""
+    eight.target.folder("INBOX").deliver(mail(99), moment(1))
+    eight.new.behaviour.faults.append(Fault("APPEND", Action.DROP_AFTER))
+    eight.later(eight.new, "APPEND", lambda: setattr(eight.new.behaviour, "unlisted", numbered(7, 8)))
+    with pytest.raises(MigrationError) as caught:
+        eight.copy()
+    assert (caught.value.cause_id, caught.value.side, eight.sent()) == ("message_hidden", "target", 1)
+    with pytest.raises(MigrationError):
+        eight.copy()
+    eight.new.behaviour.unlisted = None
+    eight.copy()
+    assert Counter(eight.arrived()) == Counter([mail(99), *(mail(number) for number in range(1, 9))])
+    eight.assert_counted()
+
+
+def test_a_hole_among_older_mail_of_the_target_stops_nothing(eight: Box) -> None:
+    inbox = eight.target.folder("INBOX")
+    for number in (97, 98, 99):
+        inbox.deliver(mail(number), moment(1))
+    eight.new.behaviour.unlisted = numbered(98)
+    eight.new.behaviour.faults.append(Fault("APPEND", Action.DROP_BEFORE))
+    eight.copy()
+    assert Counter(eight.arrived()).most_common(1)[0][1] == 1
+    assert len(eight.arrived()) == 11
+    eight.assert_counted()
+
+
+def test_a_message_that_hides_while_it_is_read_is_an_issue_and_not_gone(eight: Box) -> None:
+    """It was listed, then neither delivered nor listed; only EXISTS still counts it."""
+
+    def hide() -> None:
+        eight.old.behaviour.unlisted = numbered(4)
+
+    eight.later(eight.old, "FETCH", hide, nth=2)
+    eight.copy()
+    assert eight.issues() == {4: "message_hidden"}
+    assert (eight.row().source_messages, eight.row().copied) == (8, 7)
+    eight.assert_counted()
+
+
 def test_verification_counts_the_source_anew(eight: Box) -> None:
     eight.copy()
     eight.deliver(9)
