@@ -114,7 +114,14 @@ def source_endpoint(account: Account, stop: threading.Event | None = None) -> En
 
 def target_endpoint(account: Account, stop: threading.Event | None = None) -> Endpoint[TargetConnection]:
     numbering = Numbering()
-    return Endpoint(account, lambda account: TargetConnection(account, numbering), stop)
+
+    def open_connection(account: Account) -> TargetConnection:
+        connection = TargetConnection(account)
+        # What was found out about its folders is found out once.
+        connection.numbering = numbering
+        return connection
+
+    return Endpoint(account, open_connection, stop)
 
 
 def ask_over_both(

@@ -45,8 +45,8 @@ class TargetConnection(Connection):
 
     side: Side = "target"
 
-    def __init__(self, account: Account, numbering: Numbering | None = None) -> None:
-        self.numbering = numbering or Numbering()
+    def __init__(self, account: Account) -> None:
+        self.numbering = Numbering()
         self.fence: Callable[[], None] = lambda: None
         """Raises when no more mail may go out; asked right before octets leave, as any wait may have been a sleep."""
         super().__init__(account)
