@@ -126,10 +126,11 @@ class Delivery:
         """The folder's batches as the ledger has them."""
         return list(self._batches.values())
 
-    def is_here(self, uidvalidity: int) -> bool:
-        """Whether UIDs that the server tells are of this folder as it is known."""
-        raw = encode_mailbox(self.name)
-        return self._target.connection.numbering.of(raw, uidvalidity) == self.uidvalidity
+    def is_here(self, connection: TargetConnection, uidvalidity: int) -> bool:
+        """Whether UIDs that the server has told over a connection are of this folder as it is known."""
+        if uidvalidity == self.uidvalidity:
+            return True
+        return connection.numbering.of(encode_mailbox(self.name), uidvalidity) == self.uidvalidity
 
     def recover(self, source_bodies: SourceBodies, scan: Mapping[int, Envelope]) -> list[Entry]:
         """Settle the batches whose outcome an earlier run did not learn; returns what arrived of them.
@@ -280,7 +281,7 @@ class Delivery:
             if failure.cause_id in HOST_BUSY:
                 raise failure from None
             uidvalidity, moved = 0, {}
-        if self.is_here(uidvalidity) and moved.keys() == uids.keys():
+        if self.is_here(self._target.connection, uidvalidity) and moved.keys() == uids.keys():
             entries = [replace(entry, target_uid=moved[uid]) for uid, entry in uids.items()]
         else:
             marked = (Wanted(entry, self._mark(scan[entry.source_uid])) for entry in wanted)
@@ -508,7 +509,7 @@ class Delivery:
             self.name, [self.outgoing(letter) for letter in letters], announced=announced
         )
         self._target.waited(begun)
-        if uids and not self.is_here(uidvalidity):
+        if uids and not self.is_here(connection, uidvalidity):
             # Into another folder of that name: where it went must be looked up.
             raise ConnectionLost("connection_dropped", _TARGET, "UIDVALIDITY changed", where=self.name)
         return uids

@@ -207,7 +207,7 @@ class LookUp:
         return candidates
 
     def _must_show(self, uidnext: int, most: int) -> None:
-        """Raise where the folder counts messages from a UID on that it does not show: what is sought may be among them."""
+        """Raise where the folder counts messages from a UID on that it does not show: what is sought may be there."""
         connection = self._target.connection
         last = connection.last_uids(connection.select(self._name), most)
         below = max((number for number, uid in last.items() if uid is not None and uid < uidnext), default=0)

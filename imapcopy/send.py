@@ -198,13 +198,14 @@ class Stream(OneByOne):
 
     def _read_answer(self, delivery: Delivery, sent: Sent) -> None:
         try:
-            uidvalidity, uids = self._target.connection.appended(sent.tag, len(sent.letters))
+            connection = self._target.connection
+            uidvalidity, uids = connection.appended(sent.tag, len(sent.letters))
         except Refused:
             sent.heard = True
             raise
         sent.heard = True
         self._target.waited(sent.begun)
-        if uids and not delivery.is_here(uidvalidity):
+        if uids and not delivery.is_here(connection, uidvalidity):
             raise ConnectionLost("connection_dropped", "target", "UIDVALIDITY changed", where=delivery.name)
         sent.uids = uids
 
@@ -459,7 +460,7 @@ class Fleet(OneByOne):
             self._target.waited(begun)
             begun = ended
             if not isinstance(answer, Refused):
-                if answer[1] and delivery.is_here(answer[0]):
+                if answer[1] and delivery.is_here(connection, answer[0]):
                     told[answer[1][0]] = letter
                 continue
             refused += 1
