@@ -75,6 +75,8 @@ class Connection:
     side: Side
     opens_with = b"SELECT"
     """How folders are opened here."""
+    _asks_ids = True
+    """Whether STATUS asks for MAILBOXID where OBJECTID (RFC 8474) is offered."""
     gives_ranges = True
     """No answer has shown yet that a part of a message is not what comes when it is asked for."""
 
@@ -239,6 +241,10 @@ class Connection:
         except Refused as refused:
             self._dialogue.unless_refused(subscribed)
             self._dialogue.unless_refused(special)
+            if statuses and b"MAILBOXID" in self._status_items:
+                # Offered, and refused.
+                self._asks_ids = False
+                return self.listing(statuses=True)
             if statuses:
                 return self.listing()
             raise self.failure(refused, "list") from None
@@ -269,8 +275,8 @@ class Connection:
 
     @property
     def _status_items(self) -> bytes:
-        more = (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"") + (b" MAILBOXID" if self.has("OBJECTID") else b"")
-        return b"MESSAGES UIDNEXT UIDVALIDITY" + more
+        ids = b" MAILBOXID" if self.has("OBJECTID") and self._asks_ids else b""
+        return b"MESSAGES UIDNEXT UIDVALIDITY" + (b" HIGHESTMODSEQ" if self.has("CONDSTORE") else b"") + ids
 
     def statuses(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
         """STATUS of many folders in flight; a folder whose STATUS is refused is absent."""
@@ -280,11 +286,23 @@ class Connection:
         """The same one after the other as they come; None for one that is refused."""
         items = b" (" + self._status_items + b")"
         askable = [name for name in names if can_quote(name)]
+        refused: list[bytes] = []
+        any_told = False
         for name, tag in self._dialogue.in_flight(
             askable, lambda name: self._dialogue.send(b"STATUS " + grammar.quote(name) + items)
         ):
             found = list(responses.statuses(self._dialogue.unless_refused(tag)).values())
-            yield name, found[-1] if found else None
+            any_told = any_told or bool(found)
+            if found or any_told or b"MAILBOXID" not in items:
+                yield name, found[-1] if found else None
+            else:
+                refused.append(name)
+        if any_told:
+            yield from ((name, None) for name in refused)
+        elif refused:
+            # Offered, and refused.
+            self._asks_ids = False
+            yield from self.each_status(refused)
 
     def statuses_now(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
         """`statuses`, with one command where the server can (RFC 5819).
@@ -296,6 +314,9 @@ class Connection:
             return self.statuses(wanted)
         told = self._dialogue.send(b'LIST "" "*" RETURN (STATUS (' + self._status_items + b"))")
         found = responses.statuses(self._dialogue.unless_refused(told))
+        if not found and b"MAILBOXID" in self._status_items:
+            self._asks_ids = False
+            return self.statuses_now(wanted)
         return {name: found[name] for name in wanted if name in found}
 
     def _open(self, verb: bytes, raw: bytes) -> Selected:

@@ -111,6 +111,21 @@ def test_a_folder_with_several_names_is_moved_once(mailbox: Box, odd: Change, ca
     mailbox.assert_untouched()
 
 
+@pytest.mark.parametrize("without", [frozenset(), frozenset({"LIST-STATUS"})], ids=["with LIST", "folder by folder"])
+def test_a_server_that_offers_ids_and_tells_none_tells_the_rest(mailbox: Box, without: frozenset[str]) -> None:
+    """Otherwise nothing would be known of any folder before it is opened."""
+    mailbox.old.behaviour.capabilities = CAPABILITIES - without
+    words = " ".join(sorted(CAPABILITIES - without))
+    mailbox.old.behaviour.announced_before_login = mailbox.old.behaviour.announced_after_login = f"{words} OBJECTID"
+    fill(mailbox)
+    mailbox.copy()
+    mailbox.assert_equal()
+    examined = len(mailbox.old.commands("EXAMINE"))
+    mailbox.copy()
+    # What has not changed, by STATUS, is not opened.
+    assert len(mailbox.old.commands("EXAMINE")) == examined
+
+
 def test_the_name_that_the_ledger_knows_is_kept(mailbox: Box) -> None:
     """The old server listed a folder only by its second name at first."""
     fill(mailbox, {"Kunden": 2})
