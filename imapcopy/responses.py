@@ -42,7 +42,7 @@ _LISTED = re.compile(
 _APPENDUID = re.compile(r"\[APPENDUID (\d{1,19}) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
 _COPYUID = re.compile(r"\[COPYUID (\d{1,19}) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
 _RUNS = re.compile(r"\d{1,10}(?::\d{1,10})?(?:,\d{1,10}(?::\d{1,10})?)*\Z", re.ASCII)
-_NOTICE = re.compile(r"(?:NO|BAD|OK\s*\[ALERT\])(?:\s|\Z)", re.IGNORECASE)
+_NOTICE = re.compile(rb"\s*(?:NO|BAD|OK\s*\[ALERT\])(?:\s|\Z)", re.IGNORECASE)
 
 
 # RFC 9051 appendix E.
@@ -440,7 +440,7 @@ def _uids(text: str, most: int) -> list[int]:
 
 def is_notice(response: Response) -> bool:
     """Whether an untagged answer is for people: a warning, or what must be shown to them (ALERT, RFC 9051 7.1)."""
-    return bool(_NOTICE.match(response.text))
+    return bool(_NOTICE.match(response.segments[0]))
 
 
 def told_apart(folders: Iterable[Folder]) -> list[Folder]:

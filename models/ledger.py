@@ -524,10 +524,13 @@ def _finish(session: Session, folder: FolderCopy, finished: Finished) -> None:
     _count_altered(folder, finished.altered)
     folder.read_back = finished.read_back + (0 if afresh else folder.read_back)
     _note_gone(folder, set(finished.tally.gone))
-    folder.moved += finished.moved
-    folder.flags_changed += finished.flags_changed
+    if finished.moved or finished.flags_changed:
+        folder.moved += finished.moved
+        folder.flags_changed += finished.flags_changed
     for name in ("source_messages", "copied", "already_there", "issues", "oldest", "newest", "settled", "doubt"):
-        setattr(folder, name, getattr(finished.tally, name))
+        # Most are what they were; to set one takes as long as to load the row.
+        if getattr(folder, name) != getattr(finished.tally, name):
+            setattr(folder, name, getattr(finished.tally, name))
     folder.updated_at = now()
 
 
