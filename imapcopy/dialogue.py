@@ -295,7 +295,7 @@ class Dialogue:
         line which is not whole ends the connection: nobody knows whose the next one is.
         """
         deadline = self.deadline()
-        weight = 0
+        weight, most = 0, self.limits.scanned_octets
         self.unread.clear()
         while True:
             response = self.read(deadline, sink)
@@ -308,7 +308,7 @@ class Dialogue:
                     raise self.unreadable(response.text) from None
                 self.note_unread(response)
                 continue
-            if not of_mail and (weight := weight + response.weight) > self.limits.scanned_octets:
+            if not of_mail and (weight := weight + response.weight) > most:
                 raise self.unreadable("the server's answer has no end")
             if found is not None:
                 yield found

@@ -21,7 +21,7 @@ EVEN_BYTES = 8192
 LINE_BYTES = 32, 1000
 """Lines shorter than these are no attachment's, and none that is longer is legal mail (RFC 5322 section 2.1.1)."""
 
-SEARCHED_BYTES = 16384
+SEARCHED_BYTES = 4096
 CUT_PARTS = 250
 """Courier gives no more than 300 parts of a message as BODY[], and takes the size of that for the message's own."""
 
@@ -41,8 +41,8 @@ def digest(raw: bytes) -> bytes:
 
 def digest_and_hazard(raw: bytes) -> tuple[bytes, bool]:
     """The digest, and whether some server is known to alter such a message, so that it must be read back."""
-    found, line_ends, paired = _digest(raw)
-    if line_ends % 2 or not paired or not raw.endswith(b"\r\n") or b"\0" in raw:
+    found, line_ends, sound = _digest(raw)
+    if line_ends % 2 or not sound or not raw.endswith(b"\r\n"):
         return found, True
     return found, not _header(raw).isascii()
 
@@ -52,38 +52,39 @@ def may_be_cut(raw: bytes) -> bool:
     header = _header(raw).lower()
     if b"multipart" not in header and b"rfc822" not in header:
         return False
-    parts = 0
+    parts = at = counted = 0
     # Base64 has no hyphen, and one octet is looked for many times as fast as several.
-    for start in range(0, len(raw), SEARCHED_BYTES):
-        end = start + SEARCHED_BYTES
-        if raw.find(b"-", start, end + 2) >= 0:
-            # Lines that begin so are rare enough that none has to be told from a boundary. A message within stands
-            # behind the hyphen of its Content-Type.
-            parts += raw.count(b"\n--", start, end + 2)
-            parts += raw.count(b"/rfc822", start, end + 6) + raw.count(b"/RFC822", start, end + 6)
-            if parts >= CUT_PARTS:
-                return True
+    while (at := raw.find(b"-", at)) >= 0:
+        # Lines that begin so are rare enough that none has to be told from a boundary. A message within stands behind
+        # the hyphen of its Content-Type.
+        start, counted = max(at - 1, counted), at + SEARCHED_BYTES
+        parts += raw.count(b"\n--", start, counted + 2)
+        parts += raw.count(b"/rfc822", start, counted + 6) + raw.count(b"/RFC822", start, counted + 6)
+        if parts >= CUT_PARTS:
+            return True
+        at = counted
     return False
 
 
 def _digest(raw: bytes) -> tuple[bytes, int, bool]:
-    """The digest, how many octets are line ends, and whether each is CRLF as far as that is looked for."""
+    """The digest, how many octets are line ends, and whether all is sound: no NUL, and only CRLF at the beginning."""
     # As strong as SHA-256 and five times as fast, where most of a copy's processor time goes into this.
     if len(raw) < EVEN_BYTES:
         # Most messages: the same as below, in one go.
         small = raw.translate(None, b"\r\n")
         line_ends = len(raw) - len(small)
-        return _hash(small), line_ends, 2 * raw.count(b"\r\n") == line_ends
+        return _hash(small), line_ends, b"\0" not in small and 2 * raw.count(b"\r\n") == line_ends
     found = blake3()
     octets = 0
-    paired = True
+    sound = True
     for text, start, end, even in _without_line_ends(raw):
         found.update(text)
         octets += len(text)
         # Only at the beginning: what a server does to a line end changes the size, which is compared in any case.
-        if not even and start < PAIRED_BYTES and paired:
-            paired = 2 * raw.count(b"\r\n", start, end) == end - start - len(text)
-    return found.digest(DIGEST_BYTES), len(raw) - octets, paired
+        if sound and not even and start < PAIRED_BYTES:
+            sound = 2 * raw.count(b"\r\n", start, end) == end - start - len(text)
+        sound = sound and b"\0" not in text
+    return found.digest(DIGEST_BYTES), len(raw) - octets, sound
 
 
 class _Text(NamedTuple):
