@@ -187,13 +187,13 @@ class Answers:
         if known is None:
             known = Told(uid)
         known.add(told)
+        if known.labels is not None:
+            self.labels[uid] = known.labels
         if known.lacks(labels=self.asks_for_labels):
             self.partly[uid] = known
         else:
             self.partly.pop(uid, None)
             self.whole[uid] = known.envelope(uid)
-            if known.labels is not None:
-                self.labels[uid] = known.labels
 
     def settle(self, *, ended: bool = True) -> None:
         """Give the lines without UID to the messages whose numbers they have; when a command has `ended`, the next one

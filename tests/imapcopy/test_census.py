@@ -15,8 +15,10 @@ from deployments.demo.imap_behaviour import ScanLine
 from deployments.demo.imap_server import Action, Fault, ImapServer
 from imapcopy.errors import MigrationError, ServerError, is_of_the_folder
 from imapcopy.folders import Folder
+from imapcopy.scan_answers import Answers
 from imapcopy.source_connection import SourceConnection, Surveyed
 from imapcopy.verify import verify_mailbox
+from imapcopy.wire import Response
 from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, account_at, everything, mail, moment, new_member
 
 SEEN = frozenset({"\\Seen"})
@@ -94,6 +96,14 @@ def test_an_answer_may_come_in_any_number_of_lines(eight: Box, parts: tuple[str,
     eight.copy()
     eight.assert_equal()
     assert eight.sent() == sent
+
+
+def test_the_labels_of_a_message_are_known_whatever_else_is_not() -> None:
+    """Otherwise a message that lies in another folder too would be taken for one that lies in this view alone."""
+    answers = Answers(1, labels=True)
+    answers.take(Response([b'1 FETCH (UID 9 X-GM-LABELS ("\\\\Sent") RFC822.SIZE 5)']))
+    answers.settle()
+    assert (set(answers.partly), answers.labels) == ({9}, {9: frozenset({b"\\Sent"})})
 
 
 def test_lines_that_are_split_cost_no_further_command(eight: Box) -> None:
