@@ -1,5 +1,6 @@
 """Two demo servers, a member with its ledger, and an independent look at what both sides hold."""
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -144,6 +145,12 @@ class Box:
         """Every source message has exactly one end, nothing is left open, and no target message stands for two."""
         for row in self.ledger.folders():
             assert row.copied + row.already_there + row.issues == row.source_messages, row
+            named = Counter(
+                name for n in self.ledger.altered(row.id or 0).values() for name in n.alterations.split(",")
+            )
+            counted = Counter(json.loads(row.altered))
+            assert bool(named.pop("doubled", 0)) == bool(counted.pop("doubled", 0)), row
+            assert named == counted, "each message that is counted as altered is named, and no other"
             recorded = self.ledger.batches(row.id or 0)
             assert all(batch.state == BatchState.VERIFIED for batch in recorded)
             targets = [entry.target_uid for batch in recorded for entry in batch.entries]
