@@ -18,7 +18,7 @@ from models.member import Member
 from models.probe import Known, Probe, find_probe, known, note_probe
 from models.states import FINAL
 from tasks.governor import governor
-from tasks.store import Store, log
+from tasks.store import Store, limits, log
 
 FRESH_SECONDS = 60.0
 _known: WeakKeyDictionary[Engine, dict[str, tuple[float, Known | None]]] = WeakKeyDictionary()
@@ -33,7 +33,7 @@ def typed_account(kept: Store, host: str, port: int | None, security: Security, 
     found = kept.settings
     plain = host.lower() in {name.lower() for name in found.plain_hosts}
     server = Server(host, port or DEFAULT_PORTS[security], security, found.ca_file, plain_allowed=plain)
-    return Account(server, user, password, ways=kept.ways)
+    return Account(server, user, password, ways=kept.ways, limits=limits(found))
 
 
 def target_of(kept: Store, wave: str, email: str | None) -> Account:

@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from imapcopy.account import Security
 from imapcopy.answers import RuleError, add_own_rules, read_own_rules
+from imapcopy.limits import DEFAULT
 from imapcopy.plan import Existing
 from models.bilingual import Language, Text
 from models.database import NoSuchDatabase
@@ -122,6 +123,19 @@ class Settings(BaseSettings):
     retry_delays: tuple[float, ...] | None = Field(
         default=None,
         description="seconds before each new try of a member, [] for none; default: what fits the cause",
+    )
+    connect_seconds: float = Field(
+        default=DEFAULT.connect_seconds, gt=0, description="how long a mail server may take to greet"
+    )
+    silence_seconds: float = Field(
+        default=DEFAULT.silence_seconds,
+        gt=0,
+        description="how long a mail server may say nothing while an answer is due; five times that about one folder",
+    )
+    answer_seconds: float = Field(
+        default=DEFAULT.answer_seconds,
+        gt=0,
+        description="in each such span an answer must end, or bring 1,000 octets a second",
     )
     lease_seconds: float = Field(
         default=LEASE_SECONDS, gt=0, description="after so long without a sign a runner's members may go to another"

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imapcopy.account import DEFAULT_PORTS, Account, Security, Server, Ways
 from imapcopy.errors import MemberError, Side
+from imapcopy.limits import DEFAULT, Limits
 from models import lifecycle
 from models.addresses import AddressStatus
 from models.database import open_database
@@ -128,7 +129,8 @@ class Store:
     ) -> Account:
         """The account at a server with what opens it, or why nothing does."""
         try:
-            return self._opened(side, server, user, admin, passwords)
+            opened = self._opened(side, server, user, admin, passwords)
+            return replace(opened, limits=limits(self.settings))
         except MemberError as lacking:
             return Account(server, user, lacking=lacking)
 
@@ -175,6 +177,16 @@ class Store:
             plain_allowed=host.lower() in {name.lower() for name in self.settings.plain_hosts},
             provider=provider,
         )
+
+
+def limits(found: Settings) -> Limits:
+    """How long and how much mail servers may answer, as it is set."""
+    return replace(
+        DEFAULT,
+        connect_seconds=found.connect_seconds,
+        silence_seconds=found.silence_seconds,
+        answer_seconds=found.answer_seconds,
+    )
 
 
 def _meeting(known: Member, met: dict[Side, str]) -> Callable[[Side, str], None]:

@@ -15,8 +15,10 @@ from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
 from imapcopy.account import Account, Server
 from imapcopy.errors import MemberError, MigrationError, Refused, ServerError
 from imapcopy.folders import Folder
-from imapcopy.limits import Limits
+from imapcopy.limits import DEFAULT, Limits
 from imapcopy.source_connection import SourceConnection
+from models.hints import Hint
+from models.providers import use_providers
 from tests.imapcopy.scripted import Peer, Played, Scripted, done, opened
 from tests.imapcopy.world import LIN, PASSWORD, account_at, mail, moment
 from tests.servers.certificates import Authority, Certificate, self_signed
@@ -252,6 +254,31 @@ def test_tls_to_a_server_that_speaks_none_is_the_wrong_port(old: ImapServer) -> 
     with pytest.raises(MemberError) as caught:
         SourceConnection(account_at(old, LIN, security="tls"))
     assert caught.value.cause_id == "wrong_port"
+
+
+def test_a_certificate_that_names_its_host_in_the_old_way_alone_is_refused(
+    serve_tls: Callable[[Certificate], ImapServer], authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority.root)
+    server = serve_tls(authority.issue_without_names("localhost"))
+    with pytest.raises(MemberError) as caught:
+        SourceConnection(account_at(server, LIN, host="localhost", security="tls", ca_file=tmp_path / "ca.pem"))
+    assert caught.value.cause_id == "tls_cert"
+    assert caught.value.hint == Hint("certificate_without_names", {"host": "localhost"})
+    assert not server.log
+
+
+def test_a_server_that_is_known_to_be_slow_gets_the_time_that_its_row_says(old: ImapServer) -> None:
+    row = '[sluggish]\ntitle = { zh = "慢", en = "slow" }\nsilence_seconds = 400\nconnect_seconds = 2\n'
+    use_providers(row, "providers.toml")
+    try:
+        account = account_at(old, LIN, provider="sluggish")
+        with SourceConnection(replace(account, limits=Limits(connect_seconds=7))) as connection:
+            limits = connection._dialogue.limits
+        assert (limits.silence_seconds, limits.connect_seconds) == (400, 7)
+        assert limits.answer_seconds == DEFAULT.answer_seconds
+    finally:
+        use_providers("", "")
 
 
 # Few round trips before the first command and none after the last

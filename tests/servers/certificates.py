@@ -47,6 +47,18 @@ class Authority:
         )
         return Certificate(certificate.public_bytes(serialization.Encoding.PEM), _private(key))
 
+    def issue_without_names(self, common_name: str) -> Certificate:
+        """Sign a server certificate of the old kind, that has its host's name as CN and nowhere else."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _start(_common_name(common_name), self._name, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return Certificate(certificate.public_bytes(serialization.Encoding.PEM), _private(key))
+
 
 def self_signed(*names: str, valid: timedelta = timedelta(days=2)) -> Certificate:
     """Make a server certificate that only its own key vouches for."""
