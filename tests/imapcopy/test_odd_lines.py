@@ -4,12 +4,18 @@ Each oddity was seen at a server. The whole program moves a mailbox through it: 
 date and flags, and what is hit is named with the server's own words.
 """
 
+import contextlib
+import random
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deployments.demo.imap_behaviour import CAPABILITIES
 from deployments.demo.imap_grammar import Literal
@@ -20,7 +26,8 @@ from imapcopy.source_connection import SourceConnection
 from imapcopy.target_connection import Outgoing, TargetConnection
 from models.hints import Hint
 from tests.imapcopy.scripted import Scripted
-from tests.imapcopy.world import Box, contents, mail
+from tests.imapcopy.world import LIN, NEW, PASSWORD, Box, contents, mail, new_member
+from tests.servers.databases import Databases
 
 Slip = Callable[[str, bytes], bytes]
 FOLDERS = {"INBOX": 6, "Work": 5, "空 & más": 3}
@@ -368,3 +375,70 @@ def test_names_are_utf8_there_both_ways() -> None:
         sent = b"".join(server.received)
     for command in ('CREATE "新 & old"', 'SELECT "空 & x"', 'APPEND "空 & x"'):
         assert command.encode() in sent
+
+
+# Brothers, at random
+
+
+NUMBERS = [b"0", b"-1", b"4294967296", b"1e9", b"9" * 40, b"x", b"NIL"]
+BITS = [b"(", b")", b'"', b"\r\n", b"\n", b" ", b"\\", b"{3}", b"* ", b"\0", b"\xff", b"B9 OK x\r\n", b"[", b"NIL"]
+
+
+def damaged(dice: random.Random, octets: bytes) -> bytes:
+    """One line with a number, a bit more, a bit less, or something doubled."""
+    at = dice.randrange(len(octets))
+    kind = dice.randrange(5)
+    if kind == 0 and (found := list(re.finditer(rb"-?\d+", octets))):
+        one = dice.choice(found)
+        return octets[: one.start()] + dice.choice(NUMBERS) + octets[one.end() :]
+    if kind == 1:
+        return octets[:at] + octets[at + dice.randint(1, 4) :]
+    if kind == 2:
+        return octets[:at] + octets[at : at + 6] * 2 + octets[at + 6 :]
+    if kind == 3:
+        return dice.choice([b"\r\n", b"debug: x\r\n", b"* OK x (\r\n", b"* 99 EXISTS\r\n"]) + octets
+    return octets[:at] + dice.choice(BITS) + octets[at:]
+
+
+# Each is three passes over two servers.
+@pytest.mark.fuzz
+@settings(max_examples=max(20, settings.default.max_examples // 5))
+@given(seed=st.integers(0, 1 << 40))
+def test_damage_of_any_kind_loses_and_doubles_nothing(databases: Databases, seed: int) -> None:
+    """Whatever happens to some lines, what is called copied is there, once, and octet by octet what it was."""
+    dice = random.Random(seed)
+    chance, left = dice.choice([0.02, 0.1, 0.5]), [dice.randint(1, 6)]
+
+    def slip(verb: str, octets: bytes) -> bytes:
+        # Not the sign-in, whose failures are told elsewhere, and no octet of mail: nobody could tell what it was.
+        if verb in ("", "CAPABILITY", "AUTHENTICATE", "ID") or isinstance(octets, Literal) or not octets:
+            return octets
+        if left[0] <= 0 or dice.random() > chance:
+            return octets
+        left[0] -= 1
+        return damaged(dice, octets)
+
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        databases.fresh("sqlite", Path(directory)) as engine,
+        ImapServer("old", {LIN: PASSWORD}) as old,
+        ImapServer("new", {NEW: PASSWORD}) as new,
+    ):
+        box = Box(engine, old, new, new_member(engine), limits=Limits(silence_seconds=0.5))
+        for number in range(8):
+            box.deliver(number, ("INBOX", "Work")[number % 2], flags=("\\Seen",) if number % 3 else ())
+        server = dice.choice([old, new])
+        server.behaviour.slip = slip
+        with contextlib.suppress(MigrationError):
+            box.copy()
+        for row in box.ledger.folders():
+            arrived = box.arrived(row.target_name)
+            assert len(set(arrived)) == len(arrived)
+        server.behaviour.slip = None
+        box.limits = DEFAULT
+        for _ in range(2):
+            box.copy()
+        there = contents(new, NEW)
+        assert set(there) >= set(contents(old, LIN))
+        assert max(there.values()) == 1
+        box.assert_untouched()

@@ -10,6 +10,7 @@ import pytest
 from deployments.demo.imap_server import Action, Fault, Received
 from imapcopy import group_pass, send
 from imapcopy.errors import MemberError, MigrationError
+from imapcopy.limits import DEFAULT
 from models import lifecycle
 from models.check import Look, MemberCheck
 from models.columns import now
@@ -443,3 +444,14 @@ def test_a_server_that_says_something_new_each_time_does_not_fill_the_timeline(l
         source.hear("source", f"OK [ALERT] {number}")
     [member] = read_wave(li.store.engine, "first").members
     assert sum(event.what == "says" for event in member.events) == MOST_NOTICES
+
+
+def test_how_patient_to_be_with_a_server_is_a_setting(li: Enrolled) -> None:
+    li.store.settings.silence_seconds, li.store.settings.answer_seconds = 7.0, 9.0
+    for account in li.store.accounts(li.member("li")):
+        limits = account.limits
+        assert (limits.silence_seconds, limits.answer_seconds, limits.connect_seconds) == (
+            7,
+            9,
+            DEFAULT.connect_seconds,
+        )
