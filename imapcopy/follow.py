@@ -14,8 +14,10 @@ from enum import IntEnum
 from functools import cache
 from typing import NamedTuple
 
+from imapcopy import fates
 from imapcopy.deliver import Delivery
 from imapcopy.errors import HOST_BUSY, FolderError, MigrationError, Refused, is_of_the_folder
+from imapcopy.fates import Copy, Fate, Situation, Source, fate
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
 from imapcopy.plan import Envelope
@@ -218,14 +220,15 @@ class Following:
                 if (left := paired.get((folder_id, each.envelope.uid))) is None:
                     self.left_over = True
                     continue
-                if error := self._unavailable.get(left.target_name):
-                    # Whether the member removed it cannot be told now.
-                    delivery.failed = error
-                    break
                 condition = _condition(left, each, copies)
-                if condition != Condition.ABSENT and _is_in(left, delivery):
+                copy = self._fares(left, condition, delivery)
+                end = fate(Situation(Source.TOLD, copy=Copy.ABSENT, departed=copy))
+                if end == Fate.WAIT:
+                    delivery.failed = self._unavailable[left.target_name]
+                    break
+                if end == Fate.REBIND:
                     rebound[folder_id][left] = each
-                elif condition == Condition.UNTOUCHED and self._target.can_move:
+                elif end == Fate.MOVE:
                     moves[left.target_name, folder_id][left] = each
                 else:
                     stays[folder_id].append(_stays(each, left, condition))
@@ -242,6 +245,17 @@ class Following:
                     raise
                 self._deliveries[folder_id].failed = error
         return stays
+
+    def _fares(self, left: Left, condition: Condition, into: Delivery) -> fates.Departed:
+        """How the copy of a departed message fares, for one that has turned up in the folder of a delivery."""
+        if left.target_name in self._unavailable:
+            return fates.Departed.UNTOLD
+        if condition == Condition.ABSENT:
+            return fates.Departed.REMOVED
+        if _is_in(left, into):
+            return fates.Departed.IN_PLACE
+        movable = condition == Condition.UNTOUCHED and self._target.can_move
+        return fates.Departed.MOVABLE if movable else fates.Departed.FIXED
 
     def tidy(self, arrived: Iterable[Entry]) -> None:
         """Forget what a run that died, or the member, had moved: it is known in its new place, and nowhere else."""
