@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from console.terminal import in_plain_words, language, say
+from console.terminal import in_plain_words, language, say, say_what_does_not_count
 
 
 class Commands(TyperGroup):
@@ -18,6 +18,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         with in_plain_words():
+            say_what_does_not_count()
             return super().invoke(ctx)
 
 

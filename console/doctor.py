@@ -17,7 +17,7 @@ from tasks.address_book import address_book
 from tasks.chats import chats
 from tasks.outbox import mail_server, outbox
 from tasks.prefect_server import dangers, open_server, running_server, use_prefect
-from tasks.settings import settings, settings_files
+from tasks.settings import file_left_out, settings, settings_files
 from tasks.store import store
 
 
@@ -80,7 +80,10 @@ def _authorities() -> str:
 def _settings() -> str:
     files = [str(file.absolute()) for file in settings_files() if file.is_file()]
     settings()
-    return ", ".join(files) or "no banjia.toml; the environment and the defaults count"
+    counted = ", ".join(files) or "no banjia.toml; the environment and the defaults count"
+    if left_out := file_left_out():
+        raise PermissionError(f"{left_out.in_language(language())} ({counted})")
+    return counted
 
 
 def _prefect() -> str:

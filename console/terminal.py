@@ -24,7 +24,7 @@ from models.rules import RulesMistaken
 from models.vault import VaultClosed
 from tasks.address_book import AddressBookClosed
 from tasks.prefect_server import PrefectUnreachable
-from tasks.settings import AnswersMistaken, SettingsMistake, SettingUnusable, settings, terminal_language
+from tasks.settings import AnswersMistaken, SettingsMistake, SettingUnusable, file_left_out, settings, terminal_language
 from tasks.store import log, log_to_file, places
 
 WIDTH_OF_A_FILE = 160
@@ -90,6 +90,12 @@ def fail(message: str, code: Exit) -> typer.Exit:
     """Print what went wrong on stderr and give the exception that ends the command."""
     typer.echo(message, err=True)
     return typer.Exit(code)
+
+
+def say_what_does_not_count() -> None:
+    """Say on stderr when the settings of the working directory are left alone."""
+    if told := file_left_out():
+        typer.echo(told.in_language(language()), err=True)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Files that hold a secret: read only when nobody else can have read or written them, and written so from the start."""
 
+import grp
 import os
+import pwd
 import secrets
 import stat
 from pathlib import Path
@@ -20,6 +22,14 @@ _UNREADABLE = Text("无法读取 {file}：{why}", "{file} cannot be read: {why}"
 _FOLDER = Text(
     "目录 {file} 属于另一个用户（uid {owner}），其中不能存放机密；请换一个 BANJIA_HOME。",
     "The folder {file} belongs to another user (uid {owner}) and can hold no secrets; choose another BANJIA_HOME.",
+)
+
+
+_NOT_COUNTED = Text(
+    "{file} 不算数：{place} 属于另一个用户或可被其他人改写，其内容可能出自别人之手。"
+    "若是您自己的，请 chown 给自己，并运行：chmod go-w {place}",
+    "{file} does not count: {place} belongs to another user or can be written by others, so what it says may be "
+    "somebody else's. If it is your own, chown it to yourself and run: chmod go-w {place}",
 )
 
 
@@ -53,6 +63,34 @@ def read_private(file: Path) -> bytes:
             return opened.read()
     finally:
         os.close(handle)
+
+
+def why_not_counted(file: Path) -> Text | None:
+    """Why what a file says may be another user's words; None when it is ours or root's, or not there."""
+    if not os.path.lexists(file):
+        return None
+    # Of a link, both ends.
+    ends = {file.absolute(), file.resolve()}
+    for place in [*ends, *(end.parent for end in ends)]:
+        try:
+            found = place.stat()
+        except OSError:
+            return _NOT_COUNTED.format(file=file, place=place)
+        if found.st_uid not in (os.geteuid(), 0) or _others_can_write(found):
+            return _NOT_COUNTED.format(file=file, place=place)
+    return None
+
+
+def _others_can_write(found: os.stat_result) -> bool:
+    """A group that has its one user alone, as some systems make them, is nobody else."""
+    if not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return False
+    try:
+        us, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return True
+    ours = found.st_gid == us.pw_gid and group.gr_name == us.pw_name and set(group.gr_mem) <= {us.pw_name}
+    return bool(found.st_mode & stat.S_IWOTH) or not ours
 
 
 def write_private(file: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,9 +24,11 @@ from functools import partial
 from pathlib import Path
 
 from models.bilingual import Text
-from models.private_files import write_private
+from models.private_files import why_not_counted, write_private
 from tasks.prefect_access import HOST, SIGN_IN, Access, make_access, pages_password, read_access
 
+PREFECT_FILES = (".env", "prefect.toml", "pyproject.toml")
+"""What Prefect takes settings from in the working directory, which may be anybody's, and cannot be told to leave."""
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 SETTLE_SECONDS = 10.0
@@ -108,6 +111,9 @@ class RunningServer:
 
 def use_prefect(home: Path) -> str:
     """Set this process's environment so that Prefect is reachable; returns the API's URL."""
+    for file in map(Path, PREFECT_FILES):
+        if (told := why_not_counted(file)) and _is_for_prefect(file):
+            raise PrefectUnreachable(told)
     for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if url := os.environ.get("PREFECT_API_URL"):
@@ -118,6 +124,19 @@ def use_prefect(home: Path) -> str:
     server = ensure_server(home)
     os.environ.update(own_environment(home, server))
     return server.url
+
+
+def _is_for_prefect(file: Path) -> bool:
+    """Whether Prefect would take anything from it."""
+    try:
+        return file.suffix != ".toml" or file.stem == "prefect" or "prefect" in _tools(file)
+    except (OSError, ValueError):
+        return True
+
+
+def _tools(file: Path) -> dict[str, object]:
+    found = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
+    return found if isinstance(found, dict) else {}
 
 
 def own_environment(home: Path, server: RunningServer) -> dict[str, str]:

@@ -27,6 +27,7 @@ from models.bilingual import Language, Text
 from models.database import NoSuchDatabase
 from models.database import database_url as usable
 from models.member import LEASE_SECONDS
+from models.private_files import why_not_counted
 from models.providers import use_providers
 from models.rules import TABLES, Rules, parse_rules
 from tasks.credentials import SignIns
@@ -59,9 +60,21 @@ def home_directory() -> Path:
     return Path(os.environ.get("BANJIA_HOME") or "~/.banjia").expanduser().absolute()
 
 
+_HERE = Path("banjia.toml")
+
+
 def settings_files() -> tuple[Path, ...]:
-    """Where settings are read from beside the environment; what the first one says counts."""
-    return (Path("banjia.toml"), home_directory() / "banjia.toml")
+    """Where settings are read from beside the environment; what the first one says counts.
+
+    The working directory may be anybody's: its file counts only when nobody else can have written it.
+    """
+    here = (_HERE,) if _HERE.exists() and why_not_counted(_HERE) is None else ()
+    return (*here, home_directory() / "banjia.toml")
+
+
+def file_left_out() -> Text | None:
+    """Why the file of the working directory does not count; None when it does, or there is none."""
+    return why_not_counted(_HERE)
 
 
 class _WithoutRules(TomlConfigSettingsSource):

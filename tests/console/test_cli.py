@@ -524,6 +524,27 @@ def test_a_prefect_server_of_an_older_version_is_told_of(
     assert "4711" in status.stderr
 
 
+@pytest.mark.parametrize(("language", "said"), [("en", "does not count"), ("zh-CN", "不算数")])
+def test_each_command_says_that_settings_which_others_could_write_do_not_count_and_the_doctor_which_do(
+    banjia: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    monkeypatch.setenv("BANJIA_LANGUAGE", language)
+    home.mkdir(mode=0o700)
+    counted = home / "banjia.toml"
+    counted.write_text("time_zone = 'Asia/Shanghai'\n")
+    Path("banjia.toml").write_text("time_zone = 'nowhere'\n")
+    Path("banjia.toml").chmod(0o666)
+    forget_everything()
+    found = banjia("doctor", "--json")
+    assert not found.document["settings"]["ok"]
+    assert said in found.document["settings"]["detail"]
+    assert str(counted) in found.document["settings"]["detail"]
+    assert said in banjia("host", "list").stderr
+    Path("banjia.toml").unlink()
+    assert banjia("doctor", "--json").document["settings"] == {"ok": True, "detail": str(counted)}
+    assert banjia("host", "list").stderr == ""
+
+
 def test_there_is_no_link_without_a_server_of_our_own(banjia: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = banjia("prefect", "link")
     assert (ended.code, ended.stdout) == (5, "")

@@ -288,3 +288,30 @@ def test_a_server_of_the_admin_s_without_https_or_without_a_key_is_warned_of(
     with fresh_settings(monkeypatch, {"PREFECT_API_URL": url} | way):
         assert dangers() == [getattr(prefect_server, name).format(url=url) for name in told]
     assert "canary" not in str(dangers())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "refused"),
+    [
+        ("prefect.toml", "[logging]\nconfig_path = '/tmp/x.yml'\n", True),
+        (".env", "PREFECT_LOGGING_SETTINGS_PATH=/tmp/x.yml\n", True),
+        ("pyproject.toml", "[tool.prefect.logging]\nconfig_path = '/tmp/x.yml'\n", True),
+        ("pyproject.toml", "[tool.ruff]\n", False),
+    ],
+)
+def test_settings_for_prefect_that_another_user_may_have_left_here_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: RunningServer, name: str, content: str, refused: bool
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / name).write_text(content)
+    make_access(tmp_path / "prefect")
+    assert use_prefect(tmp_path) == started.url, "what is ours counts"
+    monkeypatch.delenv("PREFECT_API_URL")
+    here.chmod(0o777)
+    if refused:
+        with pytest.raises(PrefectUnreachable, match=rf"{name} does not count"):
+            use_prefect(tmp_path)
+    else:
+        assert use_prefect(tmp_path) == started.url

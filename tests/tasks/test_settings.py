@@ -1,10 +1,22 @@
 """Settings: where they come from, which counts, and what is said of a wrong one."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tasks.settings import Settings, SettingsMistake, home_directory, settings, terminal_language
+from models.rules import Rules
+from tasks.settings import (
+    Settings,
+    SettingsMistake,
+    file_left_out,
+    home_directory,
+    rules,
+    settings,
+    terminal_language,
+)
+from tests.tasks.conftest import forget_everything
 
 
 @pytest.fixture
@@ -126,3 +138,42 @@ def test_a_chosen_language_counts_before_the_terminal_s(home: Path, monkeypatch:
     monkeypatch.setenv("LANG", "en_US.UTF-8")
     monkeypatch.setenv("BANJIA_LANGUAGE", "zh-CN")
     assert settings().spoken_language == "zh-CN"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda here: (here / "banjia.toml").chmod(0o646),
+        lambda here: here.chmod(0o757),
+        lambda here: os.chown(here / "banjia.toml", 65534, 65534),
+        lambda here: os.chown(here, 65534, 65534),
+        lambda here: _linked(here),
+    ],
+    ids=["its mode", "the folder's mode", "its owner", "the folder's owner", "a link to a file of others"],
+)
+def test_a_file_here_that_another_user_may_have_written_does_not_count(
+    here: Path, home: Path, harm: Callable[[Path], None]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    (home / "banjia.toml").write_text('source_host = "from home"\n')
+    (here / "banjia.toml").write_text('source_host = "from here"\n[folders]\nexclude = ["Archive"]\n')
+    assert settings().source_host == "from here"
+    assert rules() != Rules()
+    assert file_left_out() is None
+    forget_everything()
+    harm(here)
+    assert settings().source_host == "from home"
+    assert rules() == Rules()
+    told = file_left_out()
+    assert told is not None
+    assert "chmod go-w" in told.zh
+    assert "chmod go-w" in told.en
+
+
+def _linked(here: Path) -> None:
+    other = here.parent / "other"
+    other.mkdir()
+    other.chmod(0o777)
+    (here / "banjia.toml").rename(other / "banjia.toml")
+    (here / "banjia.toml").symlink_to(other / "banjia.toml")
