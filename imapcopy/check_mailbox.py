@@ -129,11 +129,11 @@ def check_mailbox(source: Account, target: Account, options: CopyOptions) -> Mai
         Endpoint(target, _CheckedTarget) as to_target,
         ThreadPoolExecutor(1) as other,
     ):
-        asking = other.submit(to_target.ask, _at_target, options)
+        asking = other.submit(_at_target, to_target, options)
         failures: list[MigrationError] = []
         old: Listing | None = None
         try:
-            old = from_source.ask(SourceConnection.listing, statuses=True)
+            old = from_source.again(SourceConnection.listing, statuses=True)
         except MigrationError as error:
             failures.append(error)
         there: _AtTarget | None = None
@@ -144,44 +144,42 @@ def check_mailbox(source: Account, target: Account, options: CopyOptions) -> Mai
         here: _AtSource | None = None
         if old:
             try:
-                here = from_source.ask(_at_source, from_source, old, there, options)
+                here = _at_source(from_source, old, there, options)
             except MigrationError as error:
                 failures.append(error)
     return _concluded(here, there, failures)
 
 
-def _at_target(connection: _CheckedTarget, options: CopyOptions) -> _AtTarget:
-    listing = connection.listing(statuses=True)
-    connection.examine_inbox()
+def _at_target(target: Endpoint[_CheckedTarget], options: CopyOptions) -> _AtTarget:
+    listing = target.again(_CheckedTarget.listing, statuses=True)
+    target.again(_CheckedTarget.examine_inbox)
     statuses = listing.statuses
     if statuses is None:
-        statuses = connection.statuses([folder.raw for folder in listing.own if folder.selectable])
-    restless = connection.is_restless(statuses.get(_INBOX))
-    known = options.known.of(connection.greeting)
-    limit, limit_of = connection.largest_message(), "server"
+        told = target.each([folder.raw for folder in listing.own if folder.selectable], _CheckedTarget.each_status)
+        statuses = {name: status for name, status in told if status}
+    restless = target.again(_CheckedTarget.is_restless, statuses.get(_INBOX))
+    known = options.known.of(target.connection.greeting)
+    limit, limit_of = target.again(_CheckedTarget.largest_message), "server"
     if limit is None and (limit := known.size_limit) is not None:
         limit_of = "probe"
-    provider = connection.provider
+    provider = target.connection.provider
     if limit is None:
         limit, limit_of = provider.largest_message, "provider"
     there = sum(statuses[folder.raw].messages for folder in listing.own if folder.raw in statuses)
     limit_of = limit_of if limit is not None else ""
-    return _AtTarget(listing, there, connection.quota(), limit, limit_of, known, restless, provider.upload_a_day)
+    quota = target.again(_CheckedTarget.quota)
+    return _AtTarget(listing, there, quota, limit, limit_of, known, restless, provider.upload_a_day)
 
 
 def _at_source(
-    connection: SourceConnection,
-    source: Endpoint[SourceConnection],
-    old: Listing,
-    there: _AtTarget | None,
-    options: CopyOptions,
+    source: Endpoint[SourceConnection], old: Listing, there: _AtTarget | None, options: CopyOptions
 ) -> _AtSource:
     options = replace(options, known=there.known if there else Known())
-    plan = plan_folders(connection, old, there.listing if there else _NOTHING, options)
+    plan = plan_folders(source.connection, old, there.listing if there else _NOTHING, options)
     inbox = next((folder for folder in old.folders if is_inbox(folder.name) and folder.selectable), None)
     if inbox and all(pair.source.raw != inbox.raw for pair in plan.pairs):
         # On NetEase a LIST succeeds where nothing can be read, so INBOX is opened even where it is not to be moved.
-        connection.examine(inbox)
+        source.again(SourceConnection.examine, inbox)
     seen: dict[Folder, _Seen] = {}
     refused: dict[Folder, MigrationError] = {}
     statuses: dict[bytes, FolderStatus] = {}
@@ -198,9 +196,8 @@ def _at_source(
             raise survey
         else:
             refused[folder] = survey
-    connection = source.connection
-    if aliases := find_aliases(connection, [*seen, *refused], statuses, Names(old.namespaces)):
-        plan = plan_folders(connection, old, there.listing if there else _NOTHING, options, aliases=aliases)
+    if aliases := source.again(find_aliases, [*seen, *refused], statuses, Names(old.namespaces)):
+        plan = plan_folders(source.connection, old, there.listing if there else _NOTHING, options, aliases=aliases)
     counted = [each for folder, each in seen.items() if folder.name not in aliases]
     unreadable = [error for folder, error in refused.items() if folder.name not in aliases]
     if unreadable and not counted:
@@ -216,9 +213,9 @@ def _at_source(
         oldest=min(moments, default=None),
         newest=max(moments, default=None),
         too_large=sum(each.too_large for each in counted),
-        source_quota=connection.quota(),
+        source_quota=source.again(SourceConnection.quota),
     )
-    return _AtSource(folders, look, _unreadable(unreadable), plan, hidden, connection.provider.download_a_day)
+    return _AtSource(folders, look, _unreadable(unreadable), plan, hidden, source.connection.provider.download_a_day)
 
 
 def _seen(survey: Surveyed, since: date | None, limit: int | None) -> _Seen:

@@ -124,6 +124,15 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def is_careful(self) -> bool:
+        """Nothing is sent before the last is answered."""
+        return self._dialogue.is_careful
+
+    @is_careful.setter
+    def is_careful(self, careful: bool) -> None:
+        self._dialogue.is_careful = careful
+
     def learn_from(self, earlier: Self) -> None:
         """Take over what an earlier connection has found out about the server."""
         self.opens_with, self.gives_ranges = earlier.opens_with, earlier.gives_ranges

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from imapcopy.endpoint import Endpoint
-from imapcopy.errors import FolderError, MigrationError, is_of_the_folder
+from imapcopy.errors import HOST_BUSY, ConnectionLost, FolderError, MigrationError, is_of_the_folder
 from imapcopy.folders import FolderPair, FolderPlan, Place, is_inbox
 from imapcopy.grammar import encode_mailbox
 from imapcopy.responses import FolderStatus, Selected
@@ -100,7 +100,7 @@ class Created:
         self, lacking: Sequence[FolderPair], found: dict[str, Selected | MigrationError]
     ) -> list[FolderPair]:
         """Take over the names that the server has made; the pairs that still cannot be opened."""
-        folders = self._target.ask(TargetConnection.listing).folders
+        folders = self._target.again(TargetConnection.listing).folders
         shown = {folder.name for folder in folders if folder.selectable and encode_mailbox(folder.name) == folder.raw}
         taken = {pair.target_name for pair in self.plan.pairs}
         new = shown - taken - set(self._before)
@@ -109,7 +109,7 @@ class Created:
                 self._take_over(name, made)
         lacking = self.now(lacking)
         names = list(dict.fromkeys(pair.target_name for pair in lacking))
-        found |= self._target.ask(lambda connection: dict(connection.select_each(names)))
+        found |= dict(self._target.each(names, TargetConnection.select_each))
         return [
             pair
             for pair in lacking
@@ -148,9 +148,7 @@ class Created:
             subscribe = {pair.target_name for pair in pairs if pair.subscribe} - self._asked
             self._asked.update(names, subscribe)
             if names or subscribe:
-                # What was created before a session ended exists now, which is no failure.
-                answers = self._target.ask(TargetConnection.create, names, uses, sorted(subscribe))
-                self._answers.update(answers)
+                self._answers.update(self._asked_for(list(names), uses, sorted(subscribe)))
             for pair in pairs:
                 if pair.target_name in self._answers:
                     self._first.setdefault(pair.source.name, self._answers[pair.target_name])
@@ -161,6 +159,23 @@ class Created:
         refused = (pair for pair in self.plan.pairs if pair.target_name in self._answers)
         self.refused = {pair.target_name: self._first[pair.source.name] for pair in refused}
 
+    def _asked_for(
+        self, names: Sequence[str], uses: Mapping[str, str], subscribe: Sequence[str]
+    ) -> Mapping[str, FolderError]:
+        """Have folders made; where a session ends with that, one by one over as many as it takes."""
+        try:
+            return self._target.ask(TargetConnection.create, names, uses, subscribe)
+        except ConnectionLost as lost:
+            if lost.cause_id in HOST_BUSY:
+                raise
+            self._target.forget()
+        refused: dict[str, FolderError] = {}
+        # What was created before the session ended exists now, which is no failure.
+        for name in dict.fromkeys([*names, *subscribe]):
+            new, listed = ([name] if name in some else [] for some in (names, subscribe))
+            refused.update(self._target.again(TargetConnection.create, new, uses, listed))
+        return refused
+
     def _one_by_two_names(self) -> list[str]:
         """Names of folders that are to be filled for the first time, and are others that are to be filled too."""
         if all(pair.source.name in self._known for pair in self.plan.pairs):
@@ -170,8 +185,8 @@ class Created:
         if not alike:
             return []
         asked = [encode_mailbox(name) for some in alike for name in some]
-        told = self._target.ask(TargetConnection.statuses, asked)
-        shown = {folder.name for folder in self._target.ask(TargetConnection.listing).folders}
+        told = self._target.again(TargetConnection.statuses, asked)
+        shown = {folder.name for folder in self._target.again(TargetConnection.listing).folders}
         found: list[str] = []
         for some in alike:
             kept: list[str] = []

@@ -431,6 +431,8 @@ class Delivery:
             if len(self._broken_in_a_row) >= FAILURES_IN_A_ROW:
                 # Then those before it are not to blame either.
                 outcome.given_up = [message for message in outcome.given_up if message not in self._broken_in_a_row]
+                # Alone, and each over several sessions: no way is more careful than that.
+                self._target.is_careful = True
                 raise failure
         outcome.given_up.append(given_up)
         outcome.sent.pop(letter.uid, None)

@@ -73,6 +73,8 @@ class Dialogue:
         self.identified: Callable[[], object] = lambda: None
         """Called when it has said so: with the answer to a later command, where nobody waited for it."""
         self.sent = 0
+        self.is_careful = False
+        """Nothing is sent before the last is answered."""
         self.token: Token | None = None
         """What was signed in with, if not a password."""
         self._wire = wire
@@ -157,8 +159,20 @@ class Dialogue:
         try:
             self._wire.send(data, fence)
         except OSError as error:
-            raise self.lost_by(error) from None
+            goodbye = None if isinstance(error, TimeoutError) else self._last_words()
+            raise self.lost(goodbye) if goodbye else self.lost_by(error) from None
         steps.passed(steps.WRITTEN[self.side])
+
+    def _last_words(self) -> str | None:
+        """The BYE of a server that takes no more: it may say that it wants to be left alone."""
+        with contextlib.suppress(WireBroken, OSError, ValueError):
+            self._wire.socket.settimeout(FAREWELL_SECONDS)
+            deadline = self.deadline()
+            while True:
+                response = self._wire.read(deadline)
+                if response.segments[0][:5].upper() == b"* BYE":
+                    return response.text[2:]
+        return None
 
     def in_flight(
         self,
@@ -174,6 +188,7 @@ class Dialogue:
         Under way besides the one that is yielded are at most `at_once` others, and of weight at most `limit`. An item
         that is None means that the next one may only be sent when an answer has been read.
         """
+        at_once = 0 if self.is_careful else at_once
         under_way: deque[tuple[T, Sent, int]] = deque()
         ahead = 0
         for item in items:

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -18,6 +18,7 @@ from imapcopy.target_connection import TargetConnection
 C = TypeVar("C", bound=Connection)
 A = TypeVar("A")
 B = TypeVar("B")
+T = TypeVar("T")
 P = ParamSpec("P")
 
 TOKENS_IN_VAIN = 4
@@ -35,6 +36,8 @@ class Endpoint(Generic[C]):
         self._open = open_connection
         self._connection: C | None = None
         self._last: C | None = None
+        self.is_careful = False
+        """One command at a time, and small ones: a session has ended before anything came of it."""
         self.dropped_at = time.monotonic()
         """When a connection was last thrown away; an earlier process may have lost one just before this began."""
         self.longest_wait = 0.0
@@ -62,6 +65,7 @@ class Endpoint(Generic[C]):
                 # That a server knows no EXAMINE, or gives no parts of a message, is found out once.
                 self._connection.learn_from(self._last)
             self._last = self._connection
+            self._connection.is_careful = self.is_careful
         return self._connection
 
     def check_stop(self) -> None:
@@ -79,6 +83,48 @@ class Endpoint(Generic[C]):
                     raise
                 self.forget()
         return question(self.connection, *args, **named)
+
+    def each(
+        self, items: Iterable[T], question: Callable[[C, Sequence[T]], Iterable[tuple[T, A]]]
+    ) -> Iterator[tuple[T, A]]:
+        """What is answered of many things, as it comes; where a session ends, the rest is asked for over the next one.
+
+        That goes on as long as each session brings something; one that brought nothing is followed by a careful one.
+        """
+        left = dict.fromkeys(items)
+        # Of a session that has been in use before, it says little when it ends.
+        in_vain = 0 if self._connection is None else -1
+        while True:
+            before = len(left)
+            try:
+                for item, answer in question(self.connection, list(left)):
+                    left.pop(item, None)
+                    yield item, answer
+                return
+            except ConnectionLost as lost:
+                in_vain = 0 if len(left) < before else in_vain + 1
+                # Where a server falls silent, or says what cannot be read, it may be for what it was asked about.
+                ended = lost.cause_id == "connection_dropped" or self.may_be_the_token(lost)
+                if not ended or (in_vain > 0 and not self.may_go_on(lost, in_vain)):
+                    raise
+                self.check_stop()
+                self.forget()
+
+    def again(self, question: Callable[Concatenate[C, P], A], *args: P.args, **named: P.kwargs) -> A:
+        """The answer to what may be asked twice; once more where the session ends with it."""
+        [(_, answer)] = self.each([None], lambda connection, _: [(None, question(connection, *args, **named))])
+        return answer
+
+    def may_go_on(self, lost: ConnectionLost, in_vain: int) -> bool:
+        """Whether to ask once more after so many sessions in a row that ended before anything came of them.
+
+        Over the next one nothing is sent before the last is answered: what a server that ends sessions had answered to
+        commands behind would be lost with it.
+        """
+        if self.may_be_the_token(lost):
+            return in_vain <= TOKENS_IN_VAIN
+        before, self.is_careful = self.is_careful, True
+        return not before
 
     def may_be_the_token(self, lost: ConnectionLost) -> bool:
         """Whether a session ended with its access token: who is writing then may not come to read that it did."""
@@ -122,24 +168,6 @@ def target_endpoint(account: Account, stop: threading.Event | None = None) -> En
         return connection
 
     return Endpoint(account, open_connection, stop)
-
-
-def ask_over_both(
-    source: Endpoint[SourceConnection],
-    target: Endpoint[TargetConnection],
-    question: Callable[[SourceConnection, TargetConnection], A],
-) -> A:
-    """The same as `Endpoint.ask` for a question to both sides together."""
-    for _ in range(TOKENS_IN_VAIN):
-        try:
-            return question(source.connection, target.connection)
-        except ConnectionLost as lost:
-            if not (source if lost.side == "source" else target).may_be_the_token(lost):
-                raise
-            # Answers to the other side's commands may still be under way.
-            source.forget()
-            target.forget()
-    return question(source.connection, target.connection)
 
 
 def ask_both(at_source: Callable[[], A], at_target: Callable[[], B]) -> tuple[A, B]:

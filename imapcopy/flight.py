@@ -1,5 +1,6 @@
 """FETCHes of many folders under way on one connection, and what came of each."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ class Fetched:
     """The answer to the last FETCH that was refused."""
     unread: int = 0
     """How many lines could not be read by the time that it was handed over."""
+    cut_short: bool = False
+    """The connection broke before all of it had come."""
 
 
 class _Visit:
@@ -119,6 +122,8 @@ class _Flight:
         """The folder that is open when the next answer comes."""
         self._last = self._current
         """The folder that is open when the next command arrives."""
+        self._under_way: deque[_Asked] = deque()
+        """Not answered yet, in the order of asking."""
         self._commands: dict[bytes, tuple[_Asked, _Visit | None]] = {}
         """By tag; with the folder that it opens, if it is no FETCH."""
         self._openings = 0
@@ -134,6 +139,7 @@ class _Flight:
         if opens:
             self._last = _Visit(request.raw)
         asked = _Asked(Fetched(request), self._last)
+        self._under_way.append(asked)
         if opens:
             self._make_room()
             self._commands[self._dialogue.opening(self._verb, request.raw)] = asked, self._last
@@ -155,6 +161,7 @@ class _Flight:
         deadline = self._dialogue.deadline()
         while asked.commands and (not wanted or len(fetched.messages) + len(fetched.scan) < wanted):
             self._read(deadline)
+        self._under_way.popleft()
         if fetched.request.scan:
             visit.conclude(fetched)
         visit.forget(fetched)
@@ -164,6 +171,14 @@ class _Flight:
         if visit.opened:
             fetched.uidvalidity, fetched.keywords = visit.opened.uidvalidity, visit.opened.keywords
         return fetched
+
+    def broken_off(self) -> Iterator[Fetched]:
+        """What had come when the connection broke, request by request, to the last of which anything had."""
+        while any(asked.fetched.messages or asked.fetched.scan for asked in self._under_way):
+            asked = self._under_way.popleft()
+            asked.fetched.cut_short = True
+            asked.fetched.uidvalidity = asked.visit.opened.uidvalidity if asked.visit.opened else 0
+            yield asked.fetched
 
     def land(self) -> None:
         """Read what is still to come, so that the connection is in step."""
@@ -236,10 +251,13 @@ class _Flight:
         self._weight = 0
 
 
-def fetch_each(dialogue: Dialogue, verb: bytes, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:
+def fetch_each(
+    dialogue: Dialogue, verb: bytes, requests: Iterable[FetchRequest | None], *, parts: bool = False
+) -> Iterator[Fetched]:
     """Open folders where another one is open, and fetch, many requests under way.
 
-    Dovecot answers a FETCH before it has ended the one before: answers are told apart by what they bring.
+    Dovecot answers a FETCH before it has ended the one before: answers are told apart by what they bring. With `parts`
+    what had come of requests when the connection broke comes before that is raised.
     """
     flight = _Flight(dialogue, verb)
     in_flight = dialogue.in_flight(
@@ -249,9 +267,14 @@ def fetch_each(dialogue: Dialogue, verb: bytes, requests: Iterable[FetchRequest 
         limit=FETCH_AHEAD_BYTES,
         at_once=COMMANDS_IN_FLIGHT // 3,
     )
-    for _, asked in in_flight:
-        yield flight.answered(asked)
-    flight.land()
+    try:
+        for _, asked in in_flight:
+            yield flight.answered(asked)
+        flight.land()
+    except MigrationError:
+        if parts:
+            yield from flight.broken_off()
+        raise
 
 
 def uid_sets(uids: Iterable[int]) -> Iterator[tuple[bytes, set[int]]]:

@@ -17,7 +17,7 @@ from imapcopy.budget import Allowance
 from imapcopy.copy_options import CopyOptions, Watch
 from imapcopy.created import Created
 from imapcopy.distant import is_large
-from imapcopy.endpoint import TOKENS_IN_VAIN, Endpoint, ask_both
+from imapcopy.endpoint import Endpoint, ask_both
 from imapcopy.errors import (
     HOST_BUSY,
     ConnectionLost,
@@ -98,7 +98,7 @@ class GroupPass:
     def run(self) -> list[FolderPass]:
         """Recover, plan, copy and verify; once more from the ledger, as long as broken connections let it get on."""
         arrived = -1
-        tokens_ended = 0
+        in_vain = 0
         while True:
             self._watch.check()
             try:
@@ -111,8 +111,8 @@ class GroupPass:
                 # Either side may have ended a session that stood idle while the other was busy.
                 done = sum(folder.arrived for folder in self._folders)
                 end: Endpoint[Any] = self._source if lost.side == "source" else self._target
-                tokens_ended = tokens_ended + 1 if end.may_be_the_token(lost) and done <= arrived else 0
-                if lost.cause_id in HOST_BUSY or (done <= arrived and not 0 < tokens_ended <= TOKENS_IN_VAIN):
+                in_vain = in_vain + 1 if done <= arrived else 0
+                if lost.cause_id in HOST_BUSY or (in_vain and not end.may_go_on(lost, in_vain)):
                     raise
                 arrived = max(arrived, done)
             self._watch.check()
@@ -175,7 +175,16 @@ class GroupPass:
         """Do something folder by folder; one that fails does not stop the others."""
         for folder in self._going:
             with _of(folder):
-                act(folder)
+                try:
+                    act(folder)
+                except ConnectionLost as lost:
+                    # Once more over sessions that nothing else has used up; each of these steps can be done again.
+                    if lost.cause_id in HOST_BUSY:
+                        raise
+                    self._watch.check()
+                    self._source.forget()
+                    self._target.forget()
+                    act(folder)
 
     def _opened(self) -> list[FolderPass]:
         """Open all folders on both sides, scan the source's, and find their rows in the ledger."""
@@ -430,10 +439,8 @@ class GroupPass:
         lost: dict[int, set[int]] = {}
         if not dues:
             return lost
-        source, target = self._source.connection, self._target.connection
-        for folder, (due, verdict) in zip(
-            folders, verify_folders(source, target, dues, deep=self._options.deep), strict=True
-        ):
+        verdicts = verify_folders(self._source, self._target, dues, deep=self._options.deep)
+        for folder, (due, verdict) in zip(folders, verdicts, strict=True):
             with _of(folder):
                 if isinstance(verdict, MigrationError):
                     raise verdict

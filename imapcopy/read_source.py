@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import islice
 
 from imapcopy.budget import Allowance
 from imapcopy.distant import Distant
@@ -39,6 +39,11 @@ FAILURES_IN_A_ROW = 3
 """So many messages that fail one after the other without a telling reason are the server's fault, not theirs."""
 UNREADABLE_IN_A_ROW = 20
 """So many whose answers cannot be read are the folder's, and each has cost a connection."""
+
+REQUEST_MESSAGES = 250
+"""A batch that nobody has made smaller."""
+LONG_SESSION = 8
+"""So many requests that are answered over one session show that it was no short life that ended the one before."""
 
 BROKEN = {"connection_dropped", "timeout", "unreadable_answer"}
 """Failures of which a message may be the reason, if it breaks every connection over which it is asked for."""
@@ -91,6 +96,31 @@ class Loaded:
         return sum(len(each.raw) for each in self.letters)
 
 
+class Stride:
+    """How much is asked of a source at once: less, and nothing ahead, while sessions end before a request is done."""
+
+    def __init__(self) -> None:
+        self.messages: int | None = None
+        """In one request; None for no limit."""
+        self.is_careful = False
+        """Ask for nothing ahead: what is answered behind the end of a session is lost."""
+        self.in_vain = 0
+        """Sessions in a row that brought nothing."""
+
+    def broke(self, came: int, completed: int) -> None:
+        """A session has ended after so many messages and requests."""
+        self.in_vain = 0 if came else self.in_vain + 1
+        if completed:
+            return
+        self.is_careful = True
+        self.messages = max(1, (came or self.messages or REQUEST_MESSAGES) // 2)
+
+    def went_well(self, completed: int) -> None:
+        """So many requests have been answered over this session."""
+        if completed >= LONG_SESSION:
+            self.is_careful, self.messages = False, None
+
+
 class SourceReader:
     """Fetches messages whatever the server does with single ones. `unwanted` tells that nobody takes them any more."""
 
@@ -103,6 +133,7 @@ class SourceReader:
         self._failed_in_a_row = 0
         self._sizes_are_estimates = False
         self._speed = LinkSpeed()
+        self._stride = Stride()
         self._failed: set[bytes] = set()
 
     def read(self, wishes: Iterable[Wish]) -> Iterator[Loaded]:
@@ -118,8 +149,18 @@ class SourceReader:
                 if wish.folder.raw in self._failed:
                     break
                 self._wait_for(part)
-                loaded = self._loaded(part)
-                loaded.held = part.octets
+                loaded = Loaded(part.folder, held=part.octets)
+                try:
+                    self.load(part, loaded)
+                except MigrationError as error:
+                    if not is_of_the_folder(error):
+                        # What had come before it is taken all the same, unless it would have to be looked at again;
+                        # what did not come is the server's fault, and no issue.
+                        loaded.letters = [each for each in loaded.letters if len(each.raw) == each.envelope.size]
+                        loaded.unreadable.clear()
+                        yield loaded
+                        raise
+                    loaded = Loaded(part.folder, held=part.octets, failure=error)
                 yield from self._told_once(loaded)
 
     def _let_through(self, wish: Wish) -> Iterator[Wish]:
@@ -138,48 +179,54 @@ class SourceReader:
             self._failed.add(loaded.folder.raw)
         yield loaded
 
-    def _loaded(self, wish: Wish) -> Loaded:
-        """`load`, with a failure of the folder as its result."""
-        try:
-            return self.load(wish)
-        except MigrationError as error:
-            if not is_of_the_folder(error):
-                raise
-            return Loaded(wish.folder, failure=error)
-
     def _streamed(self, wishes: Iterator[Wish], again: list[Wish]) -> Iterator[Loaded]:
         """What comes without any trouble; the rest is put into `again`."""
         asked: deque[Wish] = deque()
-        put_off: list[Wish] = []
-        left_off: list[LeftOff] = []
+        first: deque[Wish] = deque()
+        """To be asked for before the other wishes."""
+        stopped: list[LeftOff] = []
 
         def requests() -> Iterator[FetchRequest | None]:
-            for wish in wishes:
+            # What is not asked for yet stays in `first`: the connection may break while this waits.
+            while True:
+                if not first:
+                    first.extend(islice(wishes, 1))
+                if not first:
+                    return
+                wish = first[0]
                 if self._sizes_are_estimates:
-                    again.append(wish)
+                    again.append(first.popleft())
                     continue
                 if self._speed.is_slow and self._source.connection.can_compress:
                     # The stream has to end for it; the next one begins with this wish.
-                    put_off.append(wish)
                     return
                 if wish.folder.raw in self._failed:
+                    first.popleft()
                     continue
                 try:
-                    for part in self._let_through(wish):
-                        while not (held := self._allowance.try_take(part.octets)) and asked:
-                            yield None
-                        if not held:
-                            self._wait_for(part)
-                        asked.append(part)
-                        yield FetchRequest(part.folder.raw, [envelope.uid for envelope in part.envelopes], part.octets)
+                    sizes = [envelope.size for envelope in wish.envelopes[: self._stride.messages]]
+                    number = self._source.account.admission.may_read(sizes)
                 except LeftOff as limit:
                     # What is under way still comes in: it has been counted.
-                    left_off.append(limit)
+                    stopped.append(limit)
                     return
+                part = replace(wish, envelopes=wish.envelopes[:number])
+                while not (held := self._allowance.try_take(part.octets)) and asked:
+                    yield None
+                if not held:
+                    self._wait_for(part)
+                first.popleft()
+                if number < len(wish.envelopes):
+                    first.appendleft(replace(wish, envelopes=wish.envelopes[number:]))
+                asked.append(part)
+                yield FetchRequest(part.folder.raw, [envelope.uid for envelope in part.envelopes], part.octets)
+                if self._stride.is_careful:
+                    yield None
 
-        fruitless = 0
         while True:
             unread = 0
+            came = completed = 0
+            broken: list[Wish] = []
             try:
                 for fetched in self._timed(self._source.connection.stream(requests())):
                     wish = asked.popleft()
@@ -190,26 +237,39 @@ class SourceReader:
                         for message in fetched.messages:
                             if message.raw is not None:
                                 loaded.letters.append(Letter(due.pop(message.uid), message.raw))
-                        fruitless = self._failed_in_a_row = 0
+                        self._failed_in_a_row = 0
+                    came += len(loaded.letters)
+                    if fetched.cut_short:
+                        rest = replace(wish, envelopes=list(due.values()))
+                        self._allowance.give(rest.octets)
+                        loaded.held -= rest.octets
+                        broken += [rest] if due else []
+                        due = {}
+                    else:
+                        completed += 1
+                        self._stride.went_well(completed)
                     yield self._sorted(wish, loaded, due, again)
-                if left_off:
-                    raise left_off.pop()
-                if not put_off:
+                if stopped:
+                    raise stopped.pop()
+                if not first:
                     return
                 self._source.connection.compress()
-                wishes = chain([put_off.pop()], wishes)
             except ConnectionLost as lost:
-                fruitless += 1
-                if fruitless > TRIES:
-                    raise
                 for wish in asked:
                     self._allowance.give(wish.octets)
                 self._reopen(lost)
-                # The one that was being read goes last and alone: a message of it may be what breaks connections.
-                if asked:
-                    again.append(replace(asked.popleft(), alone=isinstance(lost, UnreadableAnswer)))
-                wishes = chain(list(asked), wishes)
+                self._stride.broke(came, completed)
+                behind = [*broken, *asked]
+                is_unreadable = isinstance(lost, UnreadableAnswer)
+                if behind and (not came or is_unreadable):
+                    # The one that was being read goes last and alone: a message of it may be what breaks connections.
+                    again.append(replace(behind.pop(0), alone=is_unreadable))
+                first.extendleft(reversed(behind))
                 asked.clear()
+                if self._stride.in_vain >= TRIES:
+                    self._source.is_careful = True
+                    again += [*first, *wishes]
+                    return
 
     def _timed(self, stream: Iterator[Fetched]) -> Iterator[Fetched]:
         """The stream, with the time that it made us wait."""
@@ -242,10 +302,13 @@ class SourceReader:
         if not self._allowance.take(wish.octets, self._unwanted):
             raise NobodyListens
 
-    def load(self, wish: Wish) -> Loaded:
-        """Fetch a batch; after two failures without progress one message at a time, so that a poison one is found."""
+    def load(self, wish: Wish, loaded: Loaded | None = None) -> Loaded:
+        """Fetch a batch; after two failures without progress one message at a time, so that a poison one is found.
+
+        Where that fails for good, `loaded` has what had come.
+        """
+        loaded = loaded or Loaded(wish.folder)
         self._open(wish)
-        loaded = Loaded(wish.folder)
         due = {envelope.uid: envelope for envelope in wish.envelopes}
         fruitless = 2 if wish.alone else 0
         while due and fruitless < 2:

@@ -108,6 +108,8 @@ def writer(
 ) -> Writer:
     """The fastest way in which this target can be written."""
     connection = target.connection
+    if target.is_careful:
+        return OneByOne(target, ledger, min(batch_messages, FLEET_BATCH_MESSAGES), released)
     if connection.can_stream:
         return Stream(target, ledger, batch_messages, released)
     if connection.has("UIDPLUS") and capacity.connections > 1:

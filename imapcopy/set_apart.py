@@ -38,7 +38,7 @@ def ask_each(
     while due:
         told: set[T] = set()
         try:
-            for folder, answer in ask(end.connection, due):
+            for folder, answer in end.each(due, ask):
                 told.add(folder)
                 yield folder, answer
             break

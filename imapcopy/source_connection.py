@@ -159,9 +159,10 @@ class SourceConnection(Connection):
     def stream(self, requests: Iterable[FetchRequest | None]) -> Iterator[Fetched]:
         """Fetch from folder after folder, in the order of the requests, with the next ones already under way.
 
-        A request that is None means that nothing more is to be asked for before the next one is through.
+        A request that is None means that nothing more is to be asked for before the next one is through. Where the
+        connection breaks, what had come by then comes before the failure.
         """
-        return fetch_each(self._dialogue, self.opens_with, requests)
+        return fetch_each(self._dialogue, self.opens_with, requests, parts=True)
 
 
 def _surveyed(folder: Folder, opened: Selected, answers: Answers, hidden: tuple[Hidden, ...] = ()) -> Surveyed:

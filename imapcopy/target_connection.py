@@ -119,8 +119,11 @@ class TargetConnection(Connection):
             yield from self.messages(uids)
 
     def look_back(self, requests: Iterable[FetchRequest]) -> Iterator[Fetched]:
-        """Re-read parts of many folders, in the order of the requests, with the next ones already under way."""
-        for fetched in fetch_each(self._dialogue, b"SELECT", requests):
+        """Re-read parts of many folders, in the order of the requests, with the next ones already under way.
+
+        Where the connection breaks, what had come by then comes before the failure.
+        """
+        for fetched in fetch_each(self._dialogue, b"SELECT", requests, parts=True):
             fetched.uidvalidity = self.numbering.of(fetched.request.raw, fetched.uidvalidity)
             yield fetched
 

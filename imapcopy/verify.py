@@ -12,14 +12,22 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from imapcopy import distant
 from imapcopy.account import Account
 from imapcopy.arrival import Arrival, is_kept_everywhere
 from imapcopy.distant import identified, is_large
-from imapcopy.endpoint import ask_over_both, source_endpoint, target_endpoint
-from imapcopy.errors import ConnectionLost, FolderError, MessageError, MigrationError, Refused, is_of_the_folder
+from imapcopy.endpoint import Endpoint, source_endpoint, target_endpoint
+from imapcopy.errors import (
+    HOST_BUSY,
+    ConnectionLost,
+    FolderError,
+    MessageError,
+    MigrationError,
+    Refused,
+    is_of_the_folder,
+)
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.grammar import encode_mailbox
@@ -125,21 +133,20 @@ def verify_mailbox(
 ) -> Iterator[Verdict]:
     """Re-read every folder of a mailbox that the ledger knows, some folders at a time; writes nothing."""
     with source_endpoint(source) as from_source, target_endpoint(target) as to_target:
-        known = {folder.name: folder for folder in from_source.ask(SourceConnection.listing).folders}
+        known = {folder.name: folder for folder in from_source.again(SourceConnection.listing).folders}
         for group in groups(ledger.folders(), lambda row: row.copied + row.already_there, grouping):
-            yield from ask_over_both(from_source, to_target, partial(_verdicts, group, ledger, known, deep=deep))
+            yield from _verdicts(group, ledger, known, from_source, to_target, deep=deep)
 
 
 def _verdicts(
     group: Sequence[FolderCopy],
     ledger: Ledger,
     known: Mapping[str, Folder],
-    source: SourceConnection,
-    target: TargetConnection,
+    source: Endpoint[SourceConnection],
+    target: Endpoint[TargetConnection],
     *,
     deep: bool,
-) -> list[Verdict]:
-    found = []
+) -> Iterator[Verdict]:
     for due, verdict in verify_folders(source, target, _dues(group, ledger, source, known), deep=deep, flags=False):
         if not isinstance(verdict, MigrationError):
             told = verdict
@@ -152,18 +159,18 @@ def _verdicts(
         else:
             raise verdict
         told.source, told.hidden = len(due.scan) + due.hidden, due.hidden
-        found.append(told)
-    return found
+        yield told
 
 
 def _dues(
-    group: Sequence[FolderCopy], ledger: Ledger, source: SourceConnection, known: Mapping[str, Folder]
+    group: Sequence[FolderCopy], ledger: Ledger, source: Endpoint[SourceConnection], known: Mapping[str, Folder]
 ) -> list[Due]:
     recorded = ledger.batches_of([row.id or 0 for row in group])
     claimed = ledger.claimed_target_uids([row.target_name for row in group])
     scans: dict[tuple[str, int], Mapping[int, Envelope]] = {}
     hidden: dict[tuple[str, int], int] = {}
-    for folder, survey in source.survey(known[row.source_name] for row in group if row.source_name in known):
+    folders = [known[row.source_name] for row in group if row.source_name in known]
+    for folder, survey in source.each(folders, SourceConnection.survey):
         if isinstance(survey, Surveyed):
             scans[folder.name, survey.opened.uidvalidity] = {e.uid: e for e in survey.scan}
             hidden[folder.name, survey.opened.uidvalidity] = len(survey.hidden)
@@ -184,26 +191,41 @@ def _dues(
 
 
 def verify_folders(
-    source: SourceConnection, target: TargetConnection, dues: Iterable[Due], *, deep: bool = False, flags: bool = True
+    source: Endpoint[SourceConnection],
+    target: Endpoint[TargetConnection],
+    dues: Iterable[Due],
+    *,
+    deep: bool = False,
+    flags: bool = True,
 ) -> Iterator[tuple[Due, Verdict | MigrationError]]:
     """Compare batches with what the target holds, many folders in flight; a folder that cannot be read is its error.
 
-    `flags` only right after the copy: later they are the member's own.
+    `flags` only right after the copy: later they are the member's own. Where a session ends, the next one goes on.
     """
+    numbering = target.connection.numbering
     comparisons = [
         # UIDs that no UIDVALIDITY vouches for prove nothing by themselves.
-        _Comparison(due, deep=deep, flags=flags, all_read=target.numbering.is_restless(encode_mailbox(due.target_name)))
+        _Comparison(due, deep=deep, flags=flags, all_read=numbering.is_restless(encode_mailbox(due.target_name)))
         for due in dues
     ]
     claimed: dict[str, set[int]] = defaultdict(set)
     for due in (comparison.due for comparison in comparisons):
         claimed[due.target_name].update(due.claimed, (entry.target_uid for _, entry in due.entries))
     looks = [(comparison, request) for comparison in comparisons for request in comparison.requests()]
-    answers = target.look_back(request for _, request in looks)
-    for (comparison, _), fetched in zip(looks, answers, strict=True):
+
+    def ask(connection: TargetConnection, left: Sequence[int]) -> Iterator[tuple[int, Fetched]]:
+        answers = connection.look_back(looks[number][1] for number in left)
+        # In this order, so that the answers are read to their end.
+        for fetched, number in zip(answers, left, strict=False):
+            # Of messages those that came count, and the others are doubtful; of a scan only all of it tells anything.
+            if not fetched.cut_short or (fetched.messages and not fetched.request.scan):
+                yield number, fetched
+
+    for number, fetched in target.each(range(len(looks)), ask):
+        comparison = looks[number][0]
         if not comparison.failure:
             try:
-                comparison.take(fetched, target)
+                comparison.take(fetched, target.connection)
             except ConnectionLost:
                 raise
             except MigrationError as error:
@@ -211,12 +233,36 @@ def verify_folders(
     for comparison in comparisons:
         verdict: Verdict | MigrationError
         try:
-            verdict = comparison.conclude(source, target, claimed[comparison.due.target_name])
+            verdict = _concluded(comparison, source, target, claimed[comparison.due.target_name])
         except ConnectionLost:
             raise
         except MigrationError as error:
             verdict = error
         yield comparison.due, verdict
+
+
+def _concluded(
+    comparison: "_Comparison",
+    source: Endpoint[SourceConnection],
+    target: Endpoint[TargetConnection],
+    claimed: Collection[int],
+) -> Verdict:
+    """The verdict, over as many sessions of either side as each of them, or smaller requests, get on with."""
+    in_vain = -1
+    """The first session has been in use."""
+    while True:
+        left = comparison.left
+        try:
+            return comparison.conclude(source.connection, target.connection, claimed)
+        except ConnectionLost as lost:
+            in_vain = 0 if comparison.left < left or comparison.ask_for_less() else in_vain + 1
+            end: Endpoint[Any] = source if lost.side == "source" else target
+            if lost.cause_id in HOST_BUSY or (in_vain > 0 and not end.may_go_on(lost, in_vain)):
+                raise
+        target.check_stop()
+        # Answers to the other side's commands may still be under way.
+        source.forget()
+        target.forget()
 
 
 class _Comparison:
@@ -243,7 +289,8 @@ class _Comparison:
         self._by_target: dict[int, list[tuple[BatchKind, Entry]]] = defaultdict(list)
         for kind, entry in self._entries:
             self._by_target[entry.target_uid].append((kind, entry))
-        self._doubtful: list[Entry] = []
+        self._chunk_messages = CHUNK_MESSAGES
+        self._doubtful: dict[int, Entry] = {}
         """To be read (once more) together with the source's bytes."""
         self._kept: set[frozenset[str]] = set()
         """Flags that messages have as they were sent."""
@@ -318,7 +365,7 @@ class _Comparison:
                     self._verdict.read_back += 1
                 else:
                     # Not kept: they may be many and large, and are compared in pieces at the end.
-                    self._doubtful.append(entry)
+                    self._doubtful[message.uid] = entry
 
     def _take_scan(self, fetched: Fetched) -> None:
         self._keywords = fetched.keywords
@@ -337,8 +384,8 @@ class _Comparison:
 
     def _find_untold(self, target: TargetConnection) -> None:
         """What was not told is absent only if the folder shows as many messages as it counts."""
-        untold, self._untold = self._untold, []
         counted = target.count(target.select(self.due.target_name))
+        untold, self._untold = self._untold, []
         self._take_stored(untold, {e.uid: e for e in counted.answers.envelopes()})
         if self._untold and counted.hidden:
             raise FolderError("message_hidden", "target", counted.hidden[0].told, where=self.due.target_name)
@@ -381,7 +428,7 @@ class _Comparison:
                 # Asked for twice, and all of it at once: there is no more to be had.
                 self._verdict.note("cut_at_source", entry.source_uid)
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
-            self._doubtful.append(entry)
+            self._doubtful[entry.target_uid] = entry
 
     def _is_as_sent(self, entry: Entry, sent: Envelope, found: Envelope) -> bool:
         """Whether all that a scan tells is equal on both sides, as it is of nearly every message."""
@@ -451,19 +498,33 @@ class _Comparison:
         if self._untold:
             self._find_untold(target)
         # What was asked for and did not come is doubtful too.
-        self._doubtful += self._unread.values()
+        self._doubtful |= self._unread
+        self._unread.clear()
         if self._doubtful or self._deep:
             target.select(self.due.target_name)
-        by_target = {entry.target_uid: entry for entry in self._doubtful}
-        for uid in sorted(uid for uid in by_target if is_large(self._stored[uid])):
-            self._read_back_large(source, target, by_target.pop(uid))
+        for uid in sorted(uid for uid in self._doubtful if is_large(self._stored[uid])):
+            self._read_back_large(source, target, self._doubtful[uid])
+            del self._doubtful[uid]
         # In pieces, because the bytes that differ are kept until the source's are there to compare.
-        for some in batches([self._stored[uid] for uid in sorted(by_target)], CHUNK_MESSAGES, CHUNK_BYTES):
-            self._read_back(source, target, [by_target[envelope.uid] for envelope in some])
+        rest = [self._stored[uid] for uid in sorted(self._doubtful)]
+        for some in batches(rest, self._chunk_messages, CHUNK_BYTES):
+            self._read_back(source, target, [self._doubtful[envelope.uid] for envelope in some])
+            for envelope in some:
+                self._doubtful.pop(envelope.uid, None)
         if self._deep:
             self._verdict.doubled = self._doubled(target, claimed)
         self._verdict.bare = dict(self._bare())
         return self._verdict
+
+    @property
+    def left(self) -> int:
+        """How many messages are still to be looked at again."""
+        return len(self._unread.keys() | self._doubtful.keys())
+
+    def ask_for_less(self) -> bool:
+        """Ask for fewer messages at once from here on; whether that is possible."""
+        before, self._chunk_messages = self._chunk_messages, max(1, min(self._chunk_messages, self.left) // 2)
+        return self._chunk_messages < before
 
     def _doubled(self, target: TargetConnection, claimed: Collection[int]) -> Counter[int]:
         """What stands for nothing and is what we delivered: it was sent twice, or copied over there.
@@ -506,13 +567,16 @@ class _Comparison:
             if message.raw is None:
                 continue
             entry = by_target.pop(message.uid)
-            verdict.read_back += 1
             if (stored := digest(message.raw)) != entry.digest:
                 self._digests[message.uid] = stored
                 different[entry.source_uid] = message.raw, "content"
             elif len(message.raw) != self._size(entry):
                 # A size that only a scan has told may be an estimate: then the source's bytes alone can tell.
                 different[entry.source_uid] = message.raw, "" if self._octets(entry) is None else "line_ends"
+            else:
+                # Known for good, whatever becomes of the session.
+                del self._doubtful[message.uid]
+                verdict.read_back += 1
         if by_target:
             # Not delivered: gone meanwhile, or there and unreadable. To send the latter again would double it.
             target.refresh()
@@ -522,6 +586,7 @@ class _Comparison:
                     verdict.note("content", entry.source_uid)
                 else:
                     verdict.lost.add(entry.source_uid)
+        found = len(different)
         for original in self._originals(source, different):
             if original.raw is not None:
                 compared = alteration_of_repaired if original.uid in mended else alteration
@@ -531,6 +596,7 @@ class _Comparison:
         for uid, (_, kind) in different.items():
             if kind:
                 verdict.note(kind, uid)
+        verdict.read_back += found
 
     def _read_back_large(self, source: SourceConnection, target: TargetConnection, entry: Entry) -> None:
         """The same for a message that is never held: what tells is how far its digests agree."""
