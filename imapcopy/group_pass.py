@@ -439,10 +439,14 @@ class GroupPass:
         lost: dict[int, set[int]] = {}
         if not dues:
             return lost
+        session = self._target.connection
         verdicts = verify_folders(self._source, self._target, dues, deep=self._options.deep)
         for folder, (due, verdict) in zip(folders, verdicts, strict=True):
             with _of(folder):
                 if isinstance(verdict, MigrationError):
+                    if verdict.cause_id == "folder_missing" and self._target.connection is not session:
+                        # The session ended because the folder is another one: what is known of it is worth nothing.
+                        raise verdict.told_as(ConnectionLost)
                     raise verdict
                 if gone := folder.judged(due, verdict):
                     lost[folder.id] = gone
