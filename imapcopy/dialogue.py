@@ -73,6 +73,8 @@ class Dialogue:
         self.identified: Callable[[], object] = lambda: None
         """Called when it has said so: with the answer to a later command, where nobody waited for it."""
         self.sent = 0
+        self.left_behind: Callable[[Response], object] = lambda response: None
+        """Called with what a server had answered before it took no more; a MigrationError ends that."""
         self.is_careful = False
         """Nothing is sent before the last is answered."""
         self.token: Token | None = None
@@ -165,13 +167,14 @@ class Dialogue:
 
     def _last_words(self) -> str | None:
         """The BYE of a server that takes no more: it may say that it wants to be left alone."""
-        with contextlib.suppress(WireBroken, OSError, ValueError):
+        with contextlib.suppress(WireBroken, OSError, ValueError, MigrationError):
             self._wire.socket.settimeout(FAREWELL_SECONDS)
             deadline = self.deadline()
             while True:
                 response = self._wire.read(deadline)
                 if response.segments[0][:5].upper() == b"* BYE":
                     return response.text[2:]
+                self.left_behind(response)
         return None
 
     def in_flight(

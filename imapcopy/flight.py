@@ -131,6 +131,7 @@ class _Flight:
         self._held = 0
         """Octets of mail that have come and are not handed over yet."""
         dialogue.unread.clear()
+        dialogue.left_behind = self._heed
         self._weight = 0
 
     def ask(self, request: FetchRequest) -> _Asked:
@@ -194,7 +195,9 @@ class _Flight:
 
     def _read(self, deadline: Deadline) -> None:
         """Read one response and do with it what it calls for."""
-        response = self._dialogue.read(deadline)
+        self._heed(self._dialogue.read(deadline))
+
+    def _heed(self, response: Response) -> None:
         line = response.segments[0]
         # A line of data has no tag; most lines are of mail.
         tag = b"" if line.startswith(b"* ") else line.split(b" ", 1)[0].upper() + b" "

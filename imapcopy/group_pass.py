@@ -7,10 +7,11 @@ thread reads batches from the source while this one writes them to the target.
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from imapcopy import budget
 from imapcopy.budget import Allowance
@@ -44,6 +45,8 @@ from imapcopy.target_connection import TargetConnection
 from imapcopy.verify import Due, verify_folders
 from models.ledger import Ledger
 from models.ledger_rows import Entry, GivenUp
+
+T = TypeVar("T")
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 3 << 20
@@ -175,16 +178,19 @@ class GroupPass:
         """Do something folder by folder; one that fails does not stop the others."""
         for folder in self._going:
             with _of(folder):
-                try:
-                    act(folder)
-                except ConnectionLost as lost:
-                    # Once more over sessions that nothing else has used up; each of these steps can be done again.
-                    if lost.cause_id in HOST_BUSY:
-                        raise
-                    self._watch.check()
-                    self._source.forget()
-                    self._target.forget()
-                    act(folder)
+                self._once_more(partial(act, folder))
+
+    def _once_more(self, act: Callable[[], T]) -> T:
+        """Do what can be done again; where a session ends with it, over sessions that nothing else has used up."""
+        try:
+            return act()
+        except ConnectionLost as lost:
+            if lost.cause_id in HOST_BUSY:
+                raise
+        self._watch.check()
+        self._source.forget()
+        self._target.forget()
+        return act()
 
     def _opened(self) -> list[FolderPass]:
         """Open all folders on both sides, scan the source's, and find their rows in the ledger."""
@@ -263,19 +269,20 @@ class GroupPass:
 
     def _ask_anew(self) -> None:
         """Learn what has left its folder since that was surveyed: it may stand in the survey of a later one, too."""
-        connection, surroundings = self._source.connection, self._surroundings
+        surroundings = self._surroundings
         going = {folder.source.raw: folder for folder in self._going if folder.left}
         others = {surroundings.listed[name].raw for name in self._known if name in surroundings.listed}
         # What refused to tell, or fell silent, would do so again.
         names = (others | going.keys()) & surroundings.statuses.keys()
         if len(names) < 2:
             return
-        if connection.selected != self._pairs[-1].source.raw:
+        if self._source.connection.selected != self._pairs[-1].source.raw:
             # What has left the folder that was surveyed last is in no later survey.
-            connection.refresh()
-        surroundings.statuses.update(now := connection.statuses_now(names))
+            self._source.again(SourceConnection.refresh)
+        surroundings.statuses.update(now := self._statuses_now(names))
         doubtful = [folder for raw, folder in going.items() if raw in now and folder.may_have_lost(now[raw])]
-        for listed, survey in connection.survey([folder.source for folder in doubtful], now):
+        sources = [folder.source for folder in doubtful]
+        for listed, survey in self._source.each(sources, lambda source, folders: source.survey(folders, now)):
             folder = going[listed.raw]
             # One that cannot be opened any more fails when it is read; of what is not told nothing is concluded.
             if isinstance(survey, MigrationError) or survey.hidden:
@@ -283,7 +290,16 @@ class GroupPass:
             if survey.opened.uidvalidity == folder.key.source_uidvalidity:
                 folder.keep_only({envelope.uid for envelope in survey.scan})
 
+    def _statuses_now(self, names: Collection[bytes]) -> Mapping[bytes, FolderStatus]:
+        if self._source.connection.has("LIST-STATUS"):
+            return self._source.again(SourceConnection.statuses_now, names)
+        told = self._source.each(names, SourceConnection.each_status)
+        return {name: status for name, status in told if status}
+
     def _find_departed(self) -> Departed:
+        return self._once_more(self._departed_now)
+
+    def _departed_now(self) -> Departed:
         surroundings = self._surroundings
         scanned = {folder.id: folder.left for folder in self._going}
         return find_departed(
