@@ -73,7 +73,7 @@ class Dialogue:
         self.identified: Callable[[], object] = lambda: None
         """Called when it has said so: with the answer to a later command, where nobody waited for it."""
         self.sent = 0
-        self.left_behind: Callable[[Response], object] = lambda response: None
+        self.left_behind: Callable[[Response], object] = nobody_waits
         """Called with what a server had answered before it took no more; a MigrationError ends that."""
         self.is_careful = False
         """Nothing is sent before the last is answered."""
@@ -410,6 +410,10 @@ class Dialogue:
         self.drop()
         found = judge_exception(error, stage="", side=self.side, host=self.account.server.host).cause
         return ConnectionLost(found, self.side, self.account.redacted(str(error)), where=self.account.server.host)
+
+
+def nobody_waits(response: Response) -> None:
+    """What becomes of an answer that nobody has asked for, or waits for any more."""
 
 
 def can_quote(raw: bytes) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from imapcopy import grammar, responses
-from imapcopy.dialogue import COMMANDS_IN_FLIGHT, Dialogue
+from imapcopy.dialogue import COMMANDS_IN_FLIGHT, Dialogue, nobody_waits
 from imapcopy.errors import HOST_BUSY, MigrationError, Refused
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message, Selected
@@ -278,6 +278,8 @@ def fetch_each(
         if parts:
             yield from flight.broken_off()
         raise
+    finally:
+        dialogue.left_behind = nobody_waits
 
 
 def uid_sets(uids: Iterable[int]) -> Iterator[tuple[bytes, set[int]]]:
