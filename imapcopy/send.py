@@ -501,6 +501,8 @@ class Fleet(OneByOne):
     def _settle_troubled(self) -> None:
         """Settle alone what the connections could not, then let them go on."""
         with self._changed:
+            # Nobody takes another order meanwhile, over this very connection least of all.
+            self._halted = True
             self._changed.wait_for(lambda: not self._busy)
             troubled, self._troubled = self._troubled, []
             self._held_bytes -= sum(sent.octets for _, sent in troubled)
