@@ -124,6 +124,25 @@ class Fate(Clock):
             return struck
 
 
+@dataclass
+class Meanwhile(Clock):
+    """Does something before the source carries out the nth command of a verb."""
+
+    verb: str = ""
+    nth: int = 0
+    act: Callable[[], object] = lambda: None
+    met: int = 0
+
+    def tick(self, place: str, step: str) -> bool:
+        with self.lock:
+            fits = place == "old" and self.verb == step.removeprefix("UID ")
+            self.met += fits
+            now = fits and self.met == self.nth
+        if now:
+            self.act()
+        return False
+
+
 class Blow(NamedTuple):
     """Where a run is struck, and how."""
 
@@ -273,6 +292,23 @@ class Histories(RuleBasedStateMachine):
                 self.changes_at_source(message.raw)
                 target.deliver(message.raw, message.internal_date, message.flags)
                 folder.expunge([message.uid])
+
+    @rule(
+        one=which,
+        into=folder_names,
+        times=st.integers(1, 3),
+        verb=st.sampled_from(["EXAMINE", "FETCH", "LIST", "STATUS"]),
+        nth=st.integers(1, 6),
+    )
+    def mail_is_moved_while_a_pass_runs(self, one: int, into: str, times: int, verb: str, nth: int) -> None:
+        """What that pass has not seen is for the next one."""
+        before = look(self.target)
+        moving = Meanwhile(verb=verb, nth=nth, act=lambda: self.mail_is_moved_at_the_source(one, into, times))
+        self.world.run(self.box, moving)
+        for server in (self.world.old, self.world.new):
+            server.behaviour.before_command = None
+        self.run(Clock())
+        self.judge(before)
 
     @rule(one=which, into=folder_names)
     def mail_is_copied_at_the_source(self, one: int, into: str) -> None:
