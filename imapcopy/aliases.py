@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from imapcopy.errors import FolderError
 from imapcopy.folders import Folder, is_inbox
 from imapcopy.namespaces import Namespaces
-from imapcopy.plan import Envelope
 from imapcopy.responses import FolderStatus
 from imapcopy.source_connection import SourceConnection, Surveyed
 
@@ -180,8 +179,9 @@ def _kept(
             if not one.scan and not two.scan:
                 if place_of(folder, names.namespaces) == place_of(other, names.namespaces):
                     break
-            elif is_same_mail(one, two):
-                if _have_same_ids(source, folder, other, one.scan):
+            elif is_same_mail(one, two) or (remembered and may_be_same_mail(one, two)):
+                # What has been found once is not given up because its mail is never at rest.
+                if _have_same_ids(source, folder, other, {e.uid for e in one.scan} & {e.uid for e in two.scan}):
                     break
             else:
                 doubtful = doubtful or may_be_same_mail(one, two)
@@ -204,17 +204,19 @@ def may_be_same_mail(one: Surveyed, two: Surveyed) -> bool:
     return 2 * len(shared) > max(len(left), len(right)) and all(left[uid] == right[uid] for uid in shared)
 
 
-def _have_same_ids(source: SourceConnection, one: Folder, two: Folder, scan: Sequence[Envelope]) -> bool:
-    uids = [envelope.uid for envelope in scan]
-    asked = uids if len(uids) <= _IDS else uids[: _IDS // 2] + uids[-_IDS // 2 :]
-    told = []
+def _have_same_ids(source: SourceConnection, one: Folder, two: Folder, uids: Collection[int]) -> bool:
+    """Whether messages that both have, the oldest and the newest, have the same Message-IDs."""
+    some = sorted(uids) if len(uids) <= _IDS else [*sorted(uids)[: _IDS // 2], *sorted(uids)[-_IDS // 2 :]]
+    told: list[dict[int, str]] = []
     for folder in (one, two):
         try:
             source.examine(folder)
-            told.append(source.message_ids(asked))
+            told.append(source.message_ids(some))
         except FolderError:
             return False
-    return told[0] == told[1]
+    left, right = told
+    shared = left.keys() & right.keys()
+    return bool(shared) and all(left[uid] == right[uid] for uid in shared)
 
 
 def _are_told_apart(one: FolderStatus, two: FolderStatus) -> bool:
