@@ -489,16 +489,16 @@ class Naming:
         else:
             base = beside = self.prefix
 
-        def joined() -> str:
-            if step.flat:
-                return _cut(beside + " - ".join(changed), step.octets)
-            return base + self._joint.join(_cut(part, step.octets) for part in changed)
-
-        name = joined()
+        name = self._joined(changed, base, beside, step)
         if not by_rule and self.namespaces.owner(_folded(name)):
             changed[0], why = f"_{changed[0]}", "not_own"
-            name = joined()
+            name = self._joined(changed, base, beside, step)
         return name, why
+
+    def _joined(self, parts: Sequence[str], base: str, beside: str, step: _Step) -> str:
+        if step.flat:
+            return _cut(beside + " - ".join(parts), step.octets)
+        return base + self._joint.join(_cut(part, step.octets) for part in parts)
 
     @property
     def _joint(self) -> str:

@@ -44,7 +44,7 @@ class Namespaces:
 
     def owner(self, name: str) -> Owner:
         """Whose a folder is, by the longest prefix; the member's where two kinds have the same one."""
-        if name.upper() == "INBOX":
+        if not (self.others or self.public) or name.upper() == "INBOX":
             return ""
         kinds: tuple[tuple[Owner, tuple[Namespace, ...]], ...] = (
             # Without a personal one all that is not told to be somebody else's is the member's.
