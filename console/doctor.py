@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import ssl
-import stat
 from collections.abc import Callable
 
 from sqlalchemy import text
@@ -12,13 +11,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from console.outcome import Exit
 from console.prefect_way import open_server_told
 from console.terminal import language, say, screen
-from models.database import public_name, words
+from models.bilingual import Text
+from models.database import public_name, sqlite_file, words
+from models.private_files import is_open, make_private
 from tasks.address_book import address_book
 from tasks.chats import chats
 from tasks.outbox import mail_server, outbox
 from tasks.prefect_server import dangers, open_server, running_server, use_prefect
 from tasks.settings import file_left_out, settings, settings_files
 from tasks.store import store
+
+_OPEN = Text(
+    "本机的其他用户可以读取 {file}；请运行：chmod 600 {file}",
+    "Others on this machine can read {file}; run: chmod 600 {file}",
+)
 
 
 def examine(*, as_json: bool) -> int:
@@ -48,9 +54,7 @@ def _versions() -> str:
 
 def _home() -> str:
     home = settings().home
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if home.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return f"{home} (others on this machine can look inside; chmod 700 closes it)"
+    make_private(home)
     return str(home)
 
 
@@ -58,6 +62,8 @@ def _database() -> str:
     kept = store()
     with kept.engine.connect() as connection:
         waves = connection.execute(text("SELECT count(*) FROM wave")).scalar()
+    if (file := sqlite_file(kept.engine)) and is_open(file):
+        raise PermissionError(_OPEN.format(file=file).in_language(language()))
     return f"{public_name(kept.engine)}, {waves} waves"
 
 

@@ -17,6 +17,7 @@ from models.bilingual import Language, Text
 from models.causes import cause as cause_of
 from models.issues import AlteredFolder, AlteredMessage, AlteredMessages, Issue, issues_of, repairs_of
 from models.ledger_rows import BENIGN, name_of
+from models.private_files import make_folder
 from reports.export import (
     alteration_document,
     altered_csv,
@@ -55,7 +56,7 @@ def list_issues(wave: str, directory: Path | None, *, altered_too: bool, as_json
     if directory is not None:
         from tasks.export_issues import export_issues
 
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(directory)
         for each in export_issues(kept, [*issues, *grave], directory):
             saved[each.issue] = (str(each.file) if each.is_there else "", each.outcome)
     listed = [(issue, *saved.get(issue, ("", ""))) for issue in issues]

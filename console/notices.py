@@ -23,6 +23,7 @@ from models.notices import (
     open_notices,
     send_again,
 )
+from models.private_files import make_folder, write_private
 from tasks.notice_letters import Look
 from tasks.notice_mail import composed
 from tasks.notices import Told, configured, due_notices, tell_wave
@@ -70,7 +71,7 @@ def preview(
         raise fail(_NO_LANGUAGE.in_language(language()), Exit.USAGE)
     of = _member(look, member)
     written = []
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for kind in wanted:
         example = look.example(kind, of)
         if example is not None:
@@ -88,7 +89,7 @@ def _write(look: Look, notice: Notice, spoken: Language, out: Path, sender: str)
         out / f"{name}.eml": composed(mail, sender).as_bytes(),
     }
     for file, content in files.items():
-        file.write_bytes(content)
+        write_private(file, content, durable=False)
     return list(files)
 
 

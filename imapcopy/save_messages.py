@@ -1,6 +1,5 @@
 """Saves messages of a mailbox as files, as they are at the source. Reads only; a file is there whole or not at all."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +14,7 @@ from imapcopy.folders import Folder
 from imapcopy.identity import PIECE_BYTES, Identification
 from imapcopy.plan import falls_short
 from imapcopy.source_connection import SourceConnection
+from models.private_files import create_private, make_folder
 
 Outcome = Literal["saved", "kept", "gone", "unreadable", "changed"]
 """Kept: the file is there from an earlier time. Changed: it is another message than the ledger knows; not saved."""
@@ -71,11 +71,12 @@ def _save_folder(
 def _save(source: Endpoint[SourceConnection], folder: Folder, original: Original, told: int) -> Outcome:
     """As it comes into a file beside, which takes the name when it is whole."""
     beside = original.path.with_name(original.path.name + ".part")
-    original.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(original.path.parent)
+    # What a run that died has left; whatever else took the name is no file of ours to write into.
+    beside.unlink(missing_ok=True)
     content = Distant(source, folder, original.uidvalidity, original.uid, told)
     try:
-        # Mail is nobody's business but the reader's.
-        with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b") as file:
+        with create_private(beside) as file:
             with source.connection.of_the_folder():
                 spool = content.fetch_into(Spool(file))
             if spool.failure:

@@ -5,8 +5,10 @@ default (two that read, then both write), so a writing transaction here is alone
 IMMEDIATE, on PostgreSQL with an advisory lock, which those that move a single member share: they lock its row first.
 """
 
+import contextlib
 import fcntl
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +29,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlmodel import Session, create_engine
+
+from models.private_files import open_private
 
 SCHEMA_HEAD = "0013"
 """The newest migration; opening an older database brings it there."""
@@ -86,9 +90,15 @@ def public_name(engine: Engine) -> str:
     return engine.url.set(query={}).render_as_string(hide_password=True)
 
 
+def sqlite_file(engine: Engine) -> Path | None:
+    """Where the database lies, if it is one file."""
+    return Path(str(engine.url.database)) if _is_file(engine.url) else None
+
+
 def open_database(given: str) -> Engine:
     """Open the database and bring its schema to SCHEMA_HEAD; NewerDatabase where it is beyond that."""
     url = database_url(given)
+    _close_to_others(url)
     # Values of statements stay out of exceptions: those are logged, and shown by Prefect.
     engine = create_engine(url, hide_parameters=True, **_options(url))
     if engine.dialect.name == "sqlite":
@@ -173,6 +183,17 @@ def _is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
+def _close_to_others(url: URL) -> None:
+    """Let only its owner read a SQLite file, from its first octet on; SQLite makes those beside it as this one is."""
+    if not _is_file(url):
+        return
+    for beside in ("", "-wal", "-shm", ".lock"):
+        file = f"{url.database}{beside}"
+        # Of a file that cannot be had SQLite says best why.
+        with contextlib.suppress(OSError):
+            os.close(open_private(file, os.O_RDWR | (0 if beside else os.O_CREAT)))
+
+
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     connection.execute(_SESSION)
     connection.commit()
@@ -250,6 +271,6 @@ def _one_at_a_time(url: URL) -> Iterator[None]:
     if not _is_file(url):
         yield
         return
-    with Path(f"{url.database}.lock").open("w") as lock:
+    with open(f"{url.database}.lock", "w", opener=open_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

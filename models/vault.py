@@ -7,20 +7,19 @@ the member and the side inside, so that one moved to another row does not open t
 import contextlib
 import fcntl
 import json
-import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import Engine, Table, bindparam, delete, insert
+from sqlalchemy import Engine, Table, bindparam, delete, func, insert
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
 from models.columns import now
 from models.database import reading, writing
 from models.member import Member
+from models.private_files import NotPrivate, make_folder, open_private, read_private, write_private
 
 Side = Literal["source", "target"]
 _AT_ONCE = 500
@@ -90,8 +89,7 @@ class Vault:
         found = list(passwords)
         if not found:
             return
-        if not self._key_file.exists():
-            self._create_key()
+        self._have_key()
         with writing(self._engine) as session:
             # The keys are read inside the transaction: a rotation is before it or after it, never around it.
             fernet = self._fernet()
@@ -140,8 +138,7 @@ class Vault:
 
     def put_standing(self, name: str, secret: str) -> None:
         """Seal a secret under a name, replacing the one before."""
-        if not self._key_file.exists():
-            self._create_key()
+        self._have_key()
         with writing(self._engine) as session:
             row = session.exec(select(StandingSecret).where(StandingSecret.name == name)).first()
             row = row or StandingSecret(name=name, sealed=b"")
@@ -176,16 +173,21 @@ class Vault:
         return VaultClosed(f"the keys in {self._key_file} do not open the stored passwords")
 
     def check(self) -> None:
-        """Raise VaultClosed unless the key file is private and opens what is stored."""
+        """Raise VaultClosed unless the key file is private and opens everything that is stored."""
         with reading(self._engine) as session:
-            row = session.exec(select(Secret)).first()
-            name = session.exec(select(StandingSecret.name)).first()
-        if row is not None:
-            self.get(row.member_id, "source" if row.side == "source" else "target")
-        if name is not None:
-            self.get_standing(name)
+            sealed = [*session.exec(select(Secret.sealed)), *session.exec(select(StandingSecret.sealed))]
         # Where nothing is stored no key is needed; one that is there must be private all the same.
-        self._keys()
+        if not self._keys() and not sealed:
+            return
+        fernet = self._fernet()
+        shut = 0
+        for content in sealed:
+            try:
+                fernet.decrypt(content)
+            except InvalidToken:
+                shut += 1
+        if shut:
+            raise VaultClosed(f"{self._does_not_open()}: {shut} of {len(sealed)}")
 
     def rotate(self) -> int:
         """Seal everything with a new key and drop the old ones; returns how many secrets were sealed again.
@@ -225,37 +227,47 @@ class Vault:
         except ValueError:
             raise VaultClosed(f"{self._key_file} holds something else than keys") from None
 
-    def _create_key(self) -> None:
-        """Write the first key; of two processes that try at once, one wins and both use its key."""
+    def _have_key(self) -> None:
+        """Write the first key; of two processes that try at once, one wins and both use its key.
+
+        VaultClosed where secrets are sealed already: a second key would open none of them, and hide that the first is
+        lost.
+        """
+        if self._key_file.exists():
+            return
         with self._one_at_a_time():
-            if not self._key_file.exists():
-                self._write_keys([Fernet.generate_key()])
+            if self._key_file.exists():
+                return
+            if sealed := self._sealed():
+                raise VaultClosed(
+                    f"the key file {self._key_file} is gone, and {sealed} sealed secrets need it: put it back from a "
+                    "backup; if it is lost, delete them (banjia vault purge WAVE, banjia vault forget NAME) first"
+                )
+            self._write_keys([Fernet.generate_key()])
+
+    def _sealed(self) -> int:
+        """How many secrets are stored."""
+        with reading(self._engine) as session:
+            return sum(
+                session.exec(select(func.count()).select_from(table)).one() for table in (Secret, StandingSecret)
+            )
 
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         """Keep two processes from writing the key file at once."""
-        self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._key_file.with_suffix(".lock").open("w") as lock:
+        make_folder(self._key_file.parent)
+        with open(self._key_file.with_suffix(".lock"), "w", opener=open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _keys(self) -> list[bytes]:
         try:
-            mode = self._key_file.stat().st_mode
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise VaultClosed(f"{self._key_file} can be read by others; run: chmod 600 {self._key_file}")
-            return self._key_file.read_bytes().split()
+            return read_private(self._key_file).split()
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise VaultClosed(f"{self._key_file} cannot be read: {error.strerror}") from None
+        except NotPrivate as open_to_others:
+            raise VaultClosed(str(open_to_others)) from None
 
     def _write_keys(self, keys: Sequence[bytes]) -> None:
-        self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = self._key_file.with_suffix(".new")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(b"\n".join(keys) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._key_file)
+        make_folder(self._key_file.parent)
+        write_private(self._key_file, b"\n".join(keys) + b"\n")

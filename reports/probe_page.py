@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from models.bilingual import LANGUAGES, Language, Text
+from models.private_files import make_folder
 from models.probe import LASTS, Probe, is_stale
 from models.probe_card import Verdict, card, worst
 from reports.render import rendered, replace_file
@@ -62,7 +63,7 @@ def render_probe(
     probe: Probe, directory: Path, language: Language, at: datetime, *, zone: ZoneInfo | None = None
 ) -> ProbeFiles:
     """Write a probe's pages; the one without a language in its name is in `language`."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     safe = "".join(c if c.isalnum() or c in "-." else "_" for c in probe.host).strip(".") or "host"
     wordings = {each: Wording(each, zone or ZoneInfo("UTC")) for each in LANGUAGES}
     pages = {

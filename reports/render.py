@@ -6,7 +6,6 @@ reaches a page is made visible and escaped on the way, by the environment and no
 
 import hashlib
 import re
-import secrets
 import shlex
 from base64 import b64encode
 from collections import Counter
@@ -25,6 +24,7 @@ from models.bilingual import LANGUAGES, Language, Text
 from models.causes import OWNERS, Cause, cause
 from models.issues import AlteredFolder, AlteredMessage
 from models.ledger_rows import name_of
+from models.private_files import make_folder, make_private, write_private
 from models.providers import ANYBODY
 from models.states import MEMBER_STATE_NAMES, SHORT_STATE_NAMES, WAVE_STATE_NAMES, MemberState, ShortState
 from reports.check import CheckedMember, detail, groups, in_order, sentence_of, totals
@@ -112,7 +112,8 @@ def render_report(
     and nothing of it is kept.
     """
     members = directory / "members"
-    members.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
+    make_private(members)
     wordings = {each: Wording(each, zone or ZoneInfo("UTC")) for each in LANGUAGES}
     document = document_bytes(summary_document(summary))
     checksum = hashlib.sha256(document).hexdigest()
@@ -322,18 +323,11 @@ def _page(html: str) -> bytes:
 
 
 def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Put a file in place at once, or leave the old one as it was; its content may come in pieces."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        if isinstance(content, bytes):
-            beside.write_bytes(content)
-        else:
-            with beside.open("wb") as file:
-                file.writelines(content)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    """Put a file in place at once, or leave the old one as it was; its content may come in pieces.
+
+    Mailboxes are nobody's business but the reader's.
+    """
+    write_private(path, content, durable=False)
 
 
 def _remove_strangers(members: Path, expected: set[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from models.bilingual import LANGUAGES, Language
+from models.private_files import make_folder
 from models.providers import ANYBODY, STEPS, Provider, provider_named
 from models.states import MemberState
 from reports.letters import Saying, Section
@@ -64,7 +65,7 @@ def sheets(wave: str, ways: Sequence[Route], language: Language, contact: str = 
 
 def write_sheets(wave: str, members: Iterable[MemberSummary], directory: Path, contact: str = "") -> list[Path]:
     """Write a wave's sheets as pages and as texts, in both languages; returns the files, the admins' first."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     ways = routes(members)
     written = []
     for language in LANGUAGES:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from imapcopy.account import Account, Server
 from imapcopy.errors import MemberError, Side
 from imapcopy.mechanisms import named_in_one
+from models.private_files import NotPrivate, read_private
 from models.providers import names_both
 from tasks.tokens import NotIssued, TokenSource, google_tokens, microsoft_tokens
 
@@ -65,7 +66,14 @@ class SignIn(BaseModel):
     def _there(cls, file: Path | None) -> Path | None:
         if file is not None and not file.expanduser().is_file():
             raise ValueError("there is no such file")
-        return file.expanduser() if file else None
+        if file is None:
+            return None
+        try:
+            # Whoever reads one of these may open every mailbox.
+            read_private(file.expanduser())
+        except NotPrivate as open_to_others:
+            raise ValueError(str(open_to_others)) from None
+        return file.expanduser()
 
     @field_validator("template")
     @classmethod

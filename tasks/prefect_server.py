@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from models.bilingual import Text
-from models.private_files import why_not_counted, write_private
+from models.private_files import open_private, why_not_counted, write_private
 from tasks.prefect_access import HOST, SIGN_IN, Access, make_access, pages_password, read_access
 
 PREFECT_FILES = (".env", "prefect.toml", "pyproject.toml")
@@ -301,7 +301,7 @@ def _start_on(port: int, pages_port: int, directory: Path, access: Access) -> Ru
         )
     server = RunningServer(process.pid, url, ui)
     write_private(directory / "server.json", json.dumps({"pid": server.pid, "url": url, "ui": ui}).encode())
-    (directory / "last_port").write_text(f"{port} {pages_port}")
+    write_private(directory / "last_port", f"{port} {pages_port}".encode())
     _wait_until(lambda: _serves(server, directory) or process.poll() is not None, START_SECONDS)
     if process.poll() is None and _serves(server, directory):
         # The server outlives this process on purpose: it is reused, and ended by `banjia prefect stop`.
@@ -456,7 +456,7 @@ def _wait_until(done: Callable[[], bool], seconds: float) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
+    with open(path, "w", opener=open_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

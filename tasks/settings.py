@@ -2,7 +2,6 @@
 
 import locale
 import os
-import stat
 import tomllib
 from datetime import time
 from functools import cache
@@ -27,7 +26,7 @@ from models.bilingual import Language, Text
 from models.database import NoSuchDatabase
 from models.database import database_url as usable
 from models.member import LEASE_SECONDS
-from models.private_files import why_not_counted
+from models.private_files import NotPrivate, read_private, why_not_counted
 from models.providers import use_providers
 from models.rules import TABLES, Rules, parse_rules
 from tasks.credentials import SignIns
@@ -343,16 +342,11 @@ def _read(file: Path) -> str:
 def read_secret(file: Path) -> str:
     """What a file holds that only we may read; SettingUnusable otherwise."""
     try:
-        if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise SettingUnusable(
-                Text(
-                    f"其他人可以读取 {file}，请运行：chmod 600 {file}",
-                    f"{file} can be read by others; run: chmod 600 {file}",
-                )
-            )
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        return read_private(file).decode()
+    except NotPrivate as open_to_others:
+        raise SettingUnusable(open_to_others.told) from None
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise SettingUnusable(Text(f"无法读取 {file}：{why}", f"{file} cannot be read: {why}")) from None
 
 

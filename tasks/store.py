@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,12 +23,13 @@ from models.addresses import AddressStatus
 from models.database import open_database
 from models.detection import DefaultServers
 from models.member import Member, let_leases_last
+from models.private_files import make_private, open_private
 from models.providers import ANYBODY
 from models.rules import Rules
 from models.vault import Vault
 from tasks.credentials import SignIn, by_administrator, token_source
 from tasks.policy import Attempts
-from tasks.settings import Settings, know_own_answers, know_own_providers, rules, settings
+from tasks.settings import Settings, know_own_answers, know_own_providers, read_secret, rules, settings
 from tasks.tokens import TokenSource
 from tasks.ways import RememberedWays
 
@@ -154,7 +156,7 @@ class Store:
     def _standing(self, side: Side, asked: SignIn) -> str | None:
         """The password of a side's administrator, or the secret of its application."""
         if asked.secret_file:
-            return asked.secret_file.read_text(encoding="utf-8").rstrip("\r\n")
+            return read_secret(asked.secret_file).rstrip("\r\n")
         return self.vault.get_standing(asked.secret or side)
 
     def _token_source(self, side: Side, asked: SignIn, host: str) -> TokenSource:
@@ -240,12 +242,20 @@ def store() -> Store:
     return Store(found, engine, Vault(engine, found.key_file), RememberedWays(engine), asked)
 
 
+class _PrivateLog(RotatingFileHandler):
+    """A log that only its owner reads."""
+
+    def _open(self) -> TextIOWrapper:
+        opened = open(self.baseFilename, self.mode, encoding="utf-8", opener=open_private)  # noqa: SIM115
+        return cast(TextIOWrapper, opened)
+
+
 def log_to_file(found: Settings) -> Path:
     """Let our log go to a file under BANJIA_HOME, and nowhere else; returns the file."""
-    found.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(found.home)
     file = found.home / "banjia.log"
     if not any(isinstance(handler, RotatingFileHandler) for handler in log.handlers):
-        handler = RotatingFileHandler(file, maxBytes=10_000_000, backupCount=3, encoding="utf-8")
+        handler = _PrivateLog(file, maxBytes=10_000_000, backupCount=3, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)

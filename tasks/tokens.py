@@ -20,6 +20,7 @@ from imapcopy.account import Token
 from imapcopy.errors import MemberError, MigrationError, ServerError, Side
 from imapcopy.redaction import redact
 from models.columns import now
+from models.private_files import NotPrivate, read_private
 
 AHEAD_SECONDS = 300.0
 """So long before its end a token is replaced, or after four fifths of a life that is short."""
@@ -147,11 +148,13 @@ class MemberTokens:
 def google_tokens(key_file: Path, scope: str, endpoint: str = "", ca_file: Path | None = None) -> TokenSource:
     """Tokens of a service account with domain-wide delegation: it acts for the member who is its subject (RFC 7523)."""
     try:
-        key = json.loads(key_file.read_text(encoding="utf-8"))
+        key = json.loads(read_private(key_file))
         if endpoint:
             key["token_uri"] = endpoint
         endpoint = str(key["token_uri"])
         key_id = str(key["private_key_id"])
+    except NotPrivate as open_to_others:
+        raise NotIssued(str(open_to_others), waiting_helps=False) from None
     except (OSError, ValueError, KeyError, TypeError):
         raise NotIssued(f"{key_file} is no key of a service account", waiting_helps=False) from None
     _must_be_encrypted(endpoint)
@@ -237,7 +240,10 @@ def _must_be_encrypted(endpoint: str) -> None:
 
 def _certificate(file: Path) -> dict[str, str]:
     """Key and certificate out of one PEM file, as msal wants them."""
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = read_private(file).decode()
+    except (NotPrivate, OSError, UnicodeDecodeError) as error:
+        raise NotIssued(str(error), waiting_helps=False) from None
     blocks = {match[1]: match[0] for match in _PEM.finditer(text)}
     key = next((pem for name, pem in blocks.items() if name.endswith("PRIVATE KEY")), "")
     if not key or "CERTIFICATE" not in blocks:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -49,6 +51,24 @@ def echoes(user: str, password: str) -> list[str]:
     return [text.format(*forms) for text in SAID]
 
 
+@pytest.fixture
+def careless_umask() -> Iterator[None]:
+    """One that closes no file to anybody, as some machines have."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def assert_ours_alone(*folders: Path) -> None:
+    """Nobody else can look into what was written, whatever the umask; Prefect writes below a folder that is closed."""
+    written = [
+        path for folder in folders for path in (folder, *folder.rglob("*")) if "prefect" not in path.parent.parts
+    ]
+    assert [str(path) for path in written if path.stat(follow_symlinks=False).st_mode & 0o077] == []
+    assert len(written) > 20
+
+
+@pytest.mark.usefixtures("careless_umask")
 def test_no_file_holds_what_servers_repeated(
     office: Office, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +109,7 @@ def test_no_file_holds_what_servers_repeated(
         program.run("wave", "issues", "echoes"),
         program.run("member", "show", "echoes", "p0@new.example"),
         program.run("wave", "report", "echoes", "--report", tmp_path / "again"),
+        program.run("wave", "sheet", "echoes", "--out", tmp_path / "sheets"),
     ]
     assert moved.code == 3, moved
     causes = [member["cause"] for member in moved.document["members"] if member["cause"]]
@@ -97,5 +118,6 @@ def test_no_file_holds_what_servers_repeated(
     places = [program.home, prefect_home(), tmp_path / "output", tmp_path / "reports", tmp_path / "again"]
     hits = find_secrets({*secrets, *office.secrets}, places)
     assert not hits, "\n".join(f"{hit.needle!r} as {hit.form} in {hit.where}" for hit in hits[:20])
+    assert_ours_alone(program.home, tmp_path / "reports", tmp_path / "again", tmp_path / "sheets")
     for ended in later:
         assert "Traceback" not in ended.stderr, ended

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.private_files import NotPrivate, make_private, read_private, write_private
+from models.database import open_database
+from models.private_files import NotPrivate, create_private, make_folder, make_private, read_private, write_private
 
 OTHER = 65534
 
@@ -105,3 +106,52 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / "folder", OTHER, OTHER)
     with pytest.raises(NotPrivate, match="another user"):
         make_private(tmp_path / "folder")
+
+
+def test_a_new_file_takes_no_name_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "mail.eml.part").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        create_private(tmp_path / "mail.eml.part")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("make", [make_private, make_folder])
+def test_a_folder_of_another_user_is_refused_and_a_link_of_theirs_to_ours_too(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    theirs, link = tmp_path / "theirs", tmp_path / "link"
+    theirs.mkdir(mode=0o700)
+    os.chown(theirs, OTHER, OTHER)
+    link.symlink_to(theirs)
+    for folder in (theirs, link):
+        with pytest.raises(NotPrivate, match=str(OTHER)):
+            make(folder)
+    ours, planted = tmp_path / "ours", tmp_path / "planted"
+    ours.mkdir(mode=0o700)
+    planted.symlink_to(ours)
+    os.chown(planted, OTHER, OTHER, follow_symlinks=False)
+    with pytest.raises(NotPrivate):
+        make_private(planted)
+
+
+def test_a_folder_of_the_admin_stays_as_it_is_unless_anybody_may_write_there(tmp_path: Path) -> None:
+    shown, open_to_all, shared = tmp_path / "shown", tmp_path / "open", tmp_path / "shared"
+    for folder, bits in ((shown, 0o755), (open_to_all, 0o777), (shared, 0o1777)):
+        folder.mkdir()
+        folder.chmod(bits)
+    make_folder(shown)
+    make_folder(shared)
+    assert _mode(shown) == 0o755
+    with pytest.raises(NotPrivate, match="chmod o-w"):
+        make_folder(open_to_all)
+
+
+def test_a_database_that_others_could_read_is_closed(tmp_path: Path) -> None:
+    file = tmp_path / "banjia.sqlite"
+    open_database(f"sqlite:///{file}").dispose()
+    assert _mode(file) == 0o600
+    for beside in tmp_path.iterdir():
+        beside.chmod(0o644)
+    open_database(f"sqlite:///{file}").dispose()
+    assert {path.name: _mode(path) for path in tmp_path.iterdir()} == dict.fromkeys(
+        (path.name for path in tmp_path.iterdir()), 0o600
+    )

@@ -104,7 +104,7 @@ def test_a_file_that_holds_no_key_closes_the_vault(
 
 def test_a_key_that_cannot_be_read_closes_the_vault(vault: Vault, key_file: Path, member_id: int) -> None:
     key_file.mkdir(parents=True, mode=0o700)
-    with pytest.raises(VaultClosed, match="cannot be read"):
+    with pytest.raises(VaultClosed, match="no ordinary file"):
         vault.put(member_id, "source", PASSWORD)
 
 

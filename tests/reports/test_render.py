@@ -1,18 +1,22 @@
 """The pages: complete, equal in both languages, harmless whatever a name or a server says."""
 
 import hashlib
+import io
 import json
+import os
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 import reports.render
+from models import private_files
 from models.bilingual import LANGUAGES, Language
 from models.causes import cause, causes
 from models.issues import AlteredFolder, AlteredMessage
@@ -329,17 +333,20 @@ def test_a_failed_write_leaves_the_old_file_whole(
     few = replace(summary, members=(sample_member(1),))
     written = render_report(few, tmp_path)
     before = written.html_en.read_bytes()
-    real = Path.write_bytes
 
-    def full_disk(path: Path, data: bytes) -> int:
-        real(path, data[: len(data) // 2])
-        raise OSError(28, "No space left on device")
+    class FullDisk(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    def full_disk(path: Path) -> FullDisk:
+        return FullDisk(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w")
+
+    monkeypatch.setattr(private_files, "create_private", full_disk)
     with pytest.raises(OSError, match="No space"):
         render_report(replace(few, report_id="another"), tmp_path)
     assert written.html_en.read_bytes() == before
-    assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+    assert [path.name for path in tmp_path.rglob(".*")] == []
 
 
 def test_a_thousand_issues_are_shown_and_the_rest_counted(summary: WaveSummary) -> None:

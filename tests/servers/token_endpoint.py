@@ -72,6 +72,7 @@ class TokenEndpoint:
 
     def write_service_account(self, file: Path) -> Path:
         """The key file that Google gives for a service account."""
+        file.touch(mode=0o600)
         file.write_text(
             json.dumps(
                 {
@@ -199,6 +200,7 @@ def token_endpoint(issue: Callable[[str], str], authority: Authority, directory:
     endpoint = TokenEndpoint(issue)
     certificate = authority.issue()
     pem = directory / "token-endpoint.pem"
+    pem.touch(mode=0o600)
     pem.write_bytes(certificate.chain + certificate.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)

@@ -335,6 +335,7 @@ def test_a_member_whom_google_does_not_know_is_named_and_stops_nobody(office: Of
 
 @pytest.mark.usefixtures("endpoint")
 def test_a_key_file_that_is_none_is_the_admin_s_to_mend(office: Office, settle: Settle, tmp_path: Path) -> None:
+    (tmp_path / "key.json").touch(mode=0o600)
     (tmp_path / "key.json").write_text("{}")
     settle("source", method="google", key_file=str(tmp_path / "key.json"))
     office.add("li")

@@ -107,6 +107,7 @@ def test_a_certificate_stands_for_the_secret(endpoint: TokenEndpoint, authority:
     )
     endpoint.certificate_key = key.public_key()
     pem = tmp_path / "application.pem"
+    pem.touch(mode=0o600)
     pem.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + certificate.public_bytes(serialization.Encoding.PEM)
@@ -268,6 +269,7 @@ def test_the_mail_server_tells_which_cloud_issues_its_tokens(host: str, endpoint
 @pytest.mark.parametrize("content", ["", "{}", "[]", "no json", '{"token_uri": "https://x", "private_key_id": "7"}'])
 def test_a_file_that_is_no_service_account_is_named(tmp_path: Path, content: str) -> None:
     file = tmp_path / "key.json"
+    file.touch(mode=0o600)
     file.write_text(content)
     with pytest.raises((NotIssued, MemberError)) as caught:
         google_tokens(file, GOOGLE_SCOPE).tokens("source", LIN).current()
