@@ -74,6 +74,9 @@ _HIDDEN = Text(
     "旧邮箱的服务器有 {hidden} 封只计数、不列出：没有搬，详见 banjia wave issues",
     "The server of the old mailbox counts {hidden} that it does not show: not moved, see banjia wave issues",
 )
+_MISSING = Text("新邮箱中没有", "not in the new mailbox")
+_MORE_IN_JSON = Text("  …… 其余加 --json 列出", "  ... --json lists more of them")
+_TOLD_OF_A_MEMBER = 20
 _OLD_SIDE = Text("旧邮箱：", "Old mailbox:")
 _NEW_SIDE = Text("新邮箱：", "New mailbox:")
 _ARRIVED_AS = Text("“{source}”搬到了“{target}”：{why}", "“{source}” arrived as “{target}”: {why}")
@@ -405,6 +408,11 @@ def verify(wave: str, *, deep: bool, as_json: bool) -> None:
             numbers = {name: f"{getattr(result, name):,}" for name in counted}
             altered = ", ".join(f"{names.get(name, name)} {n}" for name, n in sorted(result.altered.items())) or "-"
             console.print(plain(f"{result.email} {_VERIFIED.format(**numbers, altered=altered).in_language(spoken)}"))
+            for found in result.messages[:_TOLD_OF_A_MEMBER]:
+                what = ", ".join({"missing": _MISSING.in_language(spoken), **names}.get(n, n) for n in found["found"])
+                console.print(plain(f"  {found['folder']} {name_of(found['uid'])}: {what}"))
+            if len(result.messages) > _TOLD_OF_A_MEMBER:
+                console.print(_MORE_IN_JSON.in_language(spoken))
             if result.hidden:
                 console.print(
                     plain(f"  {_HIDDEN.format(hidden=f'{result.hidden:,}').in_language(spoken)}"), style="yellow"

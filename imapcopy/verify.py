@@ -61,6 +61,8 @@ class Bare(NamedTuple):
 class Verdict:
     """What re-reading found: messages that are not there, and which the server altered in which way."""
 
+    folder: str = ""
+    """At the source."""
     lost: set[int] = field(default_factory=set)
     """Source UIDs."""
     alterations: dict[str, set[int]] = field(default_factory=partial(defaultdict, set))
@@ -87,6 +89,14 @@ class Verdict:
 
     def note(self, name: str, uid: int) -> None:
         self.alterations[name].add(uid)
+
+    def by_message(self) -> dict[int, list[str]]:
+        """What was found of each message by source UID: `missing`, or what was altered."""
+        found: dict[int, list[str]] = {uid: ["missing"] for uid in self.lost}
+        for name, uids in (*sorted(self.alterations.items()), ("doubled", self.doubled)):
+            for uid in uids:
+                found.setdefault(uid, []).append(name)
+        return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +157,8 @@ def _verdicts(
     *,
     deep: bool,
 ) -> Iterator[Verdict]:
-    for due, verdict in verify_folders(source, target, _dues(group, ledger, source, known), deep=deep, flags=False):
+    verdicts = verify_folders(source, target, _dues(group, ledger, source, known), deep=deep, flags=False)
+    for row, (due, verdict) in zip(group, verdicts, strict=True):
         if not isinstance(verdict, MigrationError):
             told = verdict
         elif verdict.cause_id == "folder_missing":
@@ -158,7 +169,7 @@ def _verdicts(
             told = Verdict(failure=verdict)
         else:
             raise verdict
-        told.source, told.hidden = len(due.scan) + due.hidden, due.hidden
+        told.folder, told.source, told.hidden = row.source_name, len(due.scan) + due.hidden, due.hidden
         yield told
 
 

@@ -345,6 +345,10 @@ def test_verifying_does_not_end_well_when_a_message_is_there_twice(
     ended = banjia("verify", "first", "--deep")
     assert ended.code == 3
     assert ("there twice 1" if language == "en" else "目标邮箱中有两份 1") in ended.stdout
+    assert f"INBOX UID 1: {'there twice' if language == 'en' else '目标邮箱中有两份'}" in ended.stdout
+    inbox.expunge([inbox.messages[1].uid])
+    missing = "not in the new mailbox" if language == "en" else "新邮箱中没有"
+    assert f"INBOX UID 2: {missing}" in banjia("verify", "first").stdout
 
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])

@@ -40,6 +40,11 @@ def test_the_folders_of_a_mailbox_are_one_sum(moved: Enrolled) -> None:
     account.folder("Work").deliver(account.folder("Work").messages[0].raw)
     found = verified(moved)
     assert (found.checked, found.present, found.missing, found.altered) == (5, 3, 2, {"doubled": 1})
+    assert found.messages == [
+        {"folder": "INBOX", "uid": 2, "found": ["missing"]},
+        {"folder": "Work", "uid": 1, "found": ["missing"]},
+        {"folder": "Work", "uid": 2, "found": ["doubled"]},
+    ]
 
 
 def test_a_folder_that_cannot_be_opened_is_a_cause_and_hides_no_other(moved: Enrolled) -> None:
