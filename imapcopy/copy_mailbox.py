@@ -24,6 +24,7 @@ from imapcopy.plan import groups
 from imapcopy.responses import FolderStatus
 from imapcopy.set_apart import C, ask_each
 from imapcopy.source_connection import SourceConnection
+from imapcopy.stopping import ended_by
 from imapcopy.target_connection import TargetConnection
 from models.ledger import Ledger
 from models.ledger_rows import BatchRecord, BatchState, FolderCopy
@@ -35,7 +36,11 @@ def copy_mailbox(
 ) -> None:
     """Bring the target up to the source; raise what stopped it, after all that could be done."""
     watch = watch or Watch()
-    with source_endpoint(source, watch.stop) as from_source, target_endpoint(target, watch.stop) as to_target:
+    with (
+        source_endpoint(source, watch.stop) as from_source,
+        target_endpoint(target, watch.stop) as to_target,
+        ended_by(watch.stop, from_source, to_target),
+    ):
         old, new = ask_both(
             lambda: from_source.ask(SourceConnection.listing, statuses=True),
             lambda: to_target.ask(TargetConnection.listing, statuses=True),

@@ -36,6 +36,8 @@ class Endpoint(Generic[C]):
         self._open = open_connection
         self._connection: C | None = None
         self._last: C | None = None
+        self._ended = False
+        self._beside: list[Endpoint[C]] = []
         self.is_careful = False
         """One command at a time, and small ones: a session has ended before anything came of it."""
         self.dropped_at = time.monotonic()
@@ -60,7 +62,12 @@ class Endpoint(Generic[C]):
     @property
     def connection(self) -> C:
         if self._connection is None:
+            if self._ended:
+                raise Stopped
             self._connection = self._open(self.account)
+            if self._ended:
+                self.forget()
+                raise Stopped
             if self._last:
                 # That a server knows no EXAMINE, or gives no parts of a message, is found out once.
                 self._connection.learn_from(self._last)
@@ -135,6 +142,18 @@ class Endpoint(Generic[C]):
         connection = self._connection
         if connection is not None:
             connection.interrupt()
+
+    def another(self) -> "Endpoint[C]":
+        """One more connection to the same account, which ends with this one."""
+        found = Endpoint(self.account, self._open, self._stop)
+        self._beside.append(found)
+        return found
+
+    def end(self) -> None:
+        """Cut the connection, and open none any more: whoever asks for one is told that a stop was asked for."""
+        for endpoint in (self, *self._beside):
+            endpoint._ended = True
+            endpoint.interrupt()
 
     def forget(self) -> None:
         """Throw the connection away; the next use opens another."""

@@ -426,9 +426,14 @@ class GroupPass:
     def _write(self, pipe: BytePipe[Loaded], out: Writer, allowance: Allowance) -> None:
         by_name = {folder.source.raw: folder for folder in self._folders}
         departed = self._departed or Departed()
+
+        def rest() -> None:
+            self._watch.check()
+            out.rest()
+
         try:
             # What is settled meanwhile makes room for what the reader may be waiting to ask for.
-            for parcel in pipe.together(_fits, while_empty=out.rest):
+            for parcel in pipe.together(_fits, while_empty=rest):
                 taken = [(by_name[loaded.folder.raw], loaded) for loaded in parcel]
                 for folder, loaded in taken:
                     folder.take(loaded, departed)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from imapcopy.deliver import Delivery, reopen_target
-from imapcopy.endpoint import Endpoint, target_endpoint
+from imapcopy.endpoint import Endpoint
 from imapcopy.errors import ConnectionLost, MessageError, MigrationError, Refused, is_of_the_folder
 from imapcopy.identity import digest
 from imapcopy.letter import Letter, Sent
@@ -348,7 +348,7 @@ class Fleet(OneByOne):
         """Have as many connections as are wanted; called with the lock."""
         while len(self._crew) < min(self._growth.connections, self._most):
             first = not any(endpoint is self._target for endpoint in self._crew.values())
-            endpoint = self._target if first else target_endpoint(self._target.account)
+            endpoint = self._target if first else self._target.another()
             thread = threading.Thread(target=self._work, args=(endpoint,), name="append", daemon=True)
             self._crew[thread] = endpoint
             thread.start()
