@@ -1,6 +1,7 @@
 """Equal messages, and those that differ in a line end, keep their own dates and flags, whatever becomes of a batch."""
 
 import random
+from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
 
@@ -10,10 +11,16 @@ from hypothesis import strategies as st
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault, ImapServer
 from imapcopy import group_pass, send
+from imapcopy.account import Account, Server
+from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.copy_options import CopyOptions
 from imapcopy.send import Capacity
 from imapcopy.twins import AGREEMENTS, Mark, folded, pair
-from tests.imapcopy.world import NEW, Box, contents, everything, mail, moment
+from models.ledger import Ledger
+from models.member import release_lease
+from tests.fidelity.moves import PASSWORD, inbox
+from tests.imapcopy.world import NEW, Box, account_at, contents, everything, mail, moment
+from tests.servers.cyrus import StartCyrus
 
 SEEN, FLAGGED, NONE = frozenset({"\\seen"}), frozenset({"\\flagged"}), frozenset[str]()
 EARLY, LATE = datetime(2008, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC)
@@ -91,11 +98,11 @@ def test_flags_are_compared_without_case_and_without_what_no_copy_gets() -> None
 # Through a whole pass
 
 
-def fill(box: Box, kind: str, draw: random.Random, refused: Collection[int] = ()) -> None:
+def fill(box: Box, kind: str, draw: random.Random, refused: Collection[int] = (), body: bytes = b"refused") -> None:
     """Forty messages, of which there are but four texts, each with a date and flags of its own; others between."""
     for number in range(40):
         if number in refused:
-            box.deliver(100 + number, raw=mail(100 + number, b"refused"), internal_date=moment(2))
+            box.deliver(100 + number, raw=mail(100 + number, body), internal_date=moment(2))
         raw = mail(number % 4)
         if kind == "near" and draw.random() < 0.5:
             raw = raw.removesuffix(b"\r\n")
@@ -148,3 +155,38 @@ def test_a_refused_message_beside_twins_costs_only_itself(pair_of_servers: Box, 
 
 def refuse(server: ImapServer) -> None:
     server.behaviour.refuse_message = lambda raw: "Message contains invalid header" if b"refused" in raw else None
+
+
+@pytest.mark.parametrize("kind", ["equal", "near"])
+def test_a_refused_message_beside_twins_costs_only_itself_at_cyrus(
+    mailbox: Box, start_cyrus: StartCyrus, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Cyrus takes no NUL, and refuses with it all that goes in the same command."""
+    monkeypatch.setattr(group_pass, "BATCH_MESSAGES", 5)
+    fill(mailbox, kind, random.Random(1), (3, 17, 18, 31), b"refused \0")
+    cyrus = start_cyrus()
+    cyrus.add_user("lin", PASSWORD)
+    target = Account(Server(host=cyrus.host, port=cyrus.port, security="plain"), "lin", PASSWORD)
+    for _ in range(2):
+        token = mailbox.lease()
+        try:
+            copy_mailbox(
+                account_at(mailbox.old, mailbox.source_user),
+                target,
+                Ledger(mailbox.engine, mailbox.member_id, token),
+                CopyOptions(),
+            )
+        finally:
+            release_lease(mailbox.engine, mailbox.member_id, token)
+    here = Counter(
+        (message.raw, message.internal_date.astimezone(UTC), folded(message.flags))
+        for message in mailbox.folder("INBOX").messages
+        if b"refused" not in message.raw
+    )
+    there = Counter(
+        (kept.raw, kept.arrived.astimezone(UTC), folded(kept.flags)) for kept in inbox(cyrus, "lin").values()
+    )
+    assert there == here
+    assert set(mailbox.issues().values()) == {"invalid_message"}
+    assert len(mailbox.issues()) == 4
+    assert mailbox.altered() == "{}"
