@@ -13,6 +13,7 @@ from imapcopy import grammar
 from imapcopy.dialogue import Dialogue
 from imapcopy.errors import HOST_BUSY, FolderError, MessageError, MigrationError, Refused
 from imapcopy.flight import SCAN_ITEMS, uid_sets
+from imapcopy.limits import ATTRIBUTES_WEIGH, KEYWORDS_WEIGH
 from imapcopy.responses import Selected
 from imapcopy.scan_answers import Answers
 
@@ -73,7 +74,8 @@ def scan(dialogue: Dialogue, which: bytes, answers: Answers, items: bytes = SCAN
 def read_scan(dialogue: Dialogue, tag: bytes, answers: Answers) -> None:
     """Note the answers to a scan that has been sent; raises Refused, and keeps what came before."""
     try:
-        for _ in dialogue.answers(tag, answers.take, of_mail=False):
+        times = ATTRIBUTES_WEIGH if answers.asks_for_labels else KEYWORDS_WEIGH
+        for _ in dialogue.answers(tag, answers.take, of_mail=False, times=times):
             pass
     finally:
         answers.settle()

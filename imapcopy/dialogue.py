@@ -27,7 +27,8 @@ from imapcopy.errors import (
     UnreadableAnswer,
     error_of_reach,
 )
-from imapcopy.limits import Limits
+from imapcopy.limits import KEYWORDS_WEIGH, Limits
+from imapcopy.limits import weight as weight_of
 from imapcopy.responses import Selected
 from imapcopy.wire import Deadline, Response, Sink, Unreadable, Wire, WireBroken
 from models import steps
@@ -305,12 +306,19 @@ class Dialogue:
             untagged.append(response)
 
     def answers(
-        self, tag: bytes, read: Callable[[Response], T | None], sink: Sink | None = None, *, of_mail: bool = True
+        self,
+        tag: bytes,
+        read: Callable[[Response], T | None],
+        sink: Sink | None = None,
+        *,
+        of_mail: bool = True,
+        times: int = KEYWORDS_WEIGH,
     ) -> Iterator[T]:
         """What `read` makes of the untagged answers to a command, without what it makes nothing of.
 
         Of a line that cannot be read `unread` keeps a note. `of_mail`: words of strangers are on the way, so that a
-        line which is not whole ends the connection: nobody knows whose the next one is.
+        line which is not whole ends the connection: nobody knows whose the next one is. What a long line is taken
+        apart into weighs `times` as much as its octets.
         """
         deadline = self.deadline()
         weight, most = 0, self.limits.scanned_octets
@@ -326,8 +334,11 @@ class Dialogue:
                     raise self.unreadable(response.text) from None
                 self.note_unread(response)
                 continue
-            if not of_mail and (weight := weight + response.weight) > most:
-                raise self.unreadable("the server's answer has no end")
+            if not of_mail:
+                octets = len(response.segments[0])
+                weight += response.weight if response.literals else weight_of(octets, times=times)
+                if weight > most:
+                    raise self.unreadable("the server's answer has no end")
             if found is not None:
                 yield found
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 
 TURNS = 36
 """So many `answer_seconds` the answer to one command may take, however well it gets on: six hours, as they are set."""
-LONG_TEXT = 300
-"""Octets; what is longer is taken apart into many small values, which weigh several times as much."""
+LONG_TEXT = 160
+"""Octets. What is longer is taken apart into many small values, which weigh several times as much: an attribute, a
+label, and above all a keyword, which every message of a folder may have others of.
+"""
+ATTRIBUTES_WEIGH, KEYWORDS_WEIGH = 8, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Limits:
     """Responses to one command."""
     held_octets: int = 128 << 20
     """What the kept answers to one command may weigh in memory (`weight`)."""
-    scanned_octets: int = 400 << 20
+    scanned_octets: int = 320 << 20
     """The same for the scan of a folder, of which less is kept: some 800,000 messages."""
     folders: int = 100_000
     """In one mailbox."""
@@ -64,9 +67,9 @@ class Limits:
         )
 
 
-def weight(text: int, literals: int = 0, count: int = 0) -> int:
+def weight(text: int, literals: int = 0, count: int = 0, times: int = ATTRIBUTES_WEIGH) -> int:
     """About what a kept response weighs in memory: octets of its text, octets of its literals, how many these are."""
-    return 400 + (text if text <= LONG_TEXT else 8 * text) + literals + 150 * count
+    return 300 + text + (times * (text - LONG_TEXT) if text > LONG_TEXT else 0) + literals + 150 * count
 
 
 DEFAULT = Limits()

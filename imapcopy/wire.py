@@ -25,6 +25,8 @@ MEASURED_BYTES = 2 << 20
 """So much mail tells how fast a line is."""
 SLOW_BYTES_PER_SECOND = 2_000_000
 """Below, compressing is worth its processor time: mail shrinks to two thirds at 50 MB a second."""
+MOST_PUT_TOGETHER = 16_384
+"""Octets of a line to which another one may belong: whether it does takes time to find out."""
 _LITERAL_ENDS = (b"}\r\n", b"}\n")
 
 
@@ -64,10 +66,11 @@ class Response:
         return weight(sum(map(len, self.segments)), sum(map(len, self.literals)), len(self.literals))
 
 
-def _may_go_on(segments: list[bytes]) -> bool:
-    """Whether brackets or quotes do not add up, as in one response of thousands."""
-    text = segments[0] if len(segments) == 1 else b"".join(segments)
-    return text.count(b"(") != text.count(b")") or text.count(b'"') & 1 == 1
+def _may_go_on(text: bytes, response: Response) -> bool:
+    """Whether brackets or quotes do not add up, as in one response of thousands; `text` is the last of its segments."""
+    if response.literals:
+        text = b"".join(response.segments)
+    return text.count(b"(") != text.count(b")") or (text[-1:] != b")" and text.count(b'"') & 1 == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +112,15 @@ class Deadline:
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self.limits = limits
-        self.answers = 0
+        self.answers_left = limits.answers
         self._octets = 0
         self._waited = 0.0
         self._turn_ends = limits.answer_seconds
 
     def answered(self) -> None:
         """A response, or an empty line, has begun."""
-        self.answers += 1
-        if self.answers > self.limits.answers:
+        self.answers_left -= 1
+        if self.answers_left < 0:
             raise Unreadable("the server's answer has no end")
 
     def got(self, octets: int, seconds: float) -> None:
@@ -243,7 +246,9 @@ class Wire:
 
     def read(self, deadline: Deadline, sink: Sink | None = None) -> Response:
         """Read one response with its literals; the large ones go to the sink."""
-        deadline.answered()
+        deadline.answers_left -= 1
+        if deadline.answers_left < 0:
+            raise Unreadable("the server's answer has no end")
         response = Response([])
         # What was read and is not whole yet: a line end stood within it where none may be.
         before = b""
@@ -273,14 +278,14 @@ class Wire:
                 deadline.answered()
                 continue
             response.segments.append(text)
-            if _may_go_on(response.segments) and self._goes_on(response.segments, deadline):
+            if _may_go_on(text, response) and self._goes_on(response.segments, deadline):
                 before = response.segments.pop() + line[len(text) :]
                 continue
             return response
 
     def _goes_on(self, segments: list[bytes], deadline: Deadline) -> bool:
         """Whether the next line belongs to this response, beyond doubt: it closes what is still open."""
-        if not grammar.is_data(segments[0]):
+        if len(segments[-1]) > MOST_PUT_TOGETHER or not grammar.is_data(segments[0]):
             # Words for people may hold any bracket, and nothing may follow them.
             return False
         opened, quoted = grammar.left_open(segments)

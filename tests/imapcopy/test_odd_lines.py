@@ -424,7 +424,7 @@ def test_damage_of_any_kind_loses_and_doubles_nothing(databases: Databases, seed
         ImapServer("old", {LIN: PASSWORD}) as old,
         ImapServer("new", {NEW: PASSWORD}) as new,
     ):
-        box = Box(engine, old, new, new_member(engine), limits=Limits(silence_seconds=0.5))
+        box = Box(engine, old, new, new_member(engine), limits=Limits(silence_seconds=0.3))
         for number in range(8):
             box.deliver(number, ("INBOX", "Work")[number % 2], flags=("\\Seen",) if number % 3 else ())
         server = dice.choice([old, new])
