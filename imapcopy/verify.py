@@ -434,10 +434,8 @@ class _Comparison:
                         entry, sendable_flags(sent.flags, keywords) - (dropped or frozenset()), found.flags
                     )
             self._compare_arrival(entry, sent, found)
-            octets = self._octets(entry)
-            if falls_short(found.size if octets is None else octets, sent.size):
-                # Asked for twice, and all of it at once: there is no more to be had.
-                self._verdict.note("cut_at_source", entry.source_uid)
+            if (octets := self._octets(entry)) is not None:
+                self._note_cut(entry, octets)
         if self._size(entry) not in (None, found.size) and entry.target_uid not in self._unread:
             self._doubtful[entry.target_uid] = entry
 
@@ -451,6 +449,13 @@ class _Comparison:
             and found.flags_told
             and entry.source_uid not in self._otherwise
         )
+
+    def _note_cut(self, entry: Entry, octets: int) -> None:
+        """Of what was read, never of what a target says: Courier's size of a message with many parts is too small."""
+        sent = self.due.scan.get(entry.source_uid)
+        if sent is not None and falls_short(octets, sent.size):
+            # Asked for twice, and all of it at once: there is no more to be had.
+            self._verdict.note("cut_at_source", entry.source_uid)
 
     def _note_flags(self, entry: Entry, sent: frozenset[str], stored: frozenset[str]) -> None:
         # Few sets of flags for many messages: folded at the end, and only where something is missing.
@@ -584,6 +589,7 @@ class _Comparison:
             elif len(message.raw) != self._size(entry):
                 # A size that only a scan has told may be an estimate: then the source's bytes alone can tell.
                 different[entry.source_uid] = message.raw, "" if self._octets(entry) is None else "line_ends"
+                self._note_cut(entry, len(message.raw))
             else:
                 # Known for good, whatever becomes of the session.
                 del self._doubtful[message.uid]
@@ -626,6 +632,8 @@ class _Comparison:
         exact, tolerant, _ = stored.digests()
         if exact == entry.digest and stored.size == self._octets(entry):
             return
+        if exact == entry.digest:
+            self._note_cut(entry, stored.size)
         original = self._original(source, entry.source_uid)
         if exact != entry.digest:
             self._digests[entry.target_uid] = exact
