@@ -18,7 +18,7 @@ from imapcopy import group_pass, look_up, send, wire
 from imapcopy.account import Account, Server
 from imapcopy.copy_mailbox import copy_mailbox
 from imapcopy.copy_options import CopyOptions
-from imapcopy.errors import MigrationError, ServerError
+from imapcopy.errors import FolderError, MigrationError, ServerError
 from imapcopy.limits import DEFAULT, Limits
 from imapcopy.send import Capacity
 from models.ledger import Ledger
@@ -84,7 +84,7 @@ class Line:
         self.begin()
         armed = [replace(rule) for rule in rules]
         self.proxies[side].arm(*armed)
-        with suppress(ServerError):
+        with suppress(ServerError, FolderError):
             self.copy()
         self.converges()
         return sum(rule.struck for rule in armed)
