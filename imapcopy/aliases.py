@@ -85,7 +85,8 @@ def _together(
 
     def root(at: int) -> int:
         while leads_to[at] != at:
-            at = leads_to[at] = leads_to[leads_to[at]]
+            leads_to[at] = leads_to[leads_to[at]]
+            at = leads_to[at]
         return at
 
     for at, folder in enumerate(alike):

@@ -7,7 +7,7 @@ opened, or two names look like one.
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeGuard
@@ -52,6 +52,8 @@ class Created:
         self._known = known
         self._rest = rest
         self._asked: set[str] = set()
+        self._twice: set[str] = set()
+        """Names that are those of other folders."""
         self._answers: dict[str, FolderError] = {}
         """Of names that were refused."""
         self._first: dict[str, FolderError] = {}
@@ -61,6 +63,7 @@ class Created:
         """Create what the target lacks, under other names where it refuses the first."""
         self._create()
         if twice := self._one_by_two_names():
+            self._twice.update(twice)
             self.plan = self.plan.numbered(twice)
             self._create()
 
@@ -104,9 +107,11 @@ class Created:
         shown = {folder.name for folder in folders if folder.selectable and encode_mailbox(folder.name) == folder.raw}
         taken = {pair.target_name for pair in self.plan.pairs}
         new = shown - taken - set(self._before)
-        for name in {pair.target_name for pair in lacking} - shown:
-            if made := made_of(name, new, taken):
-                self._take_over(name, made)
+        made = {name: made_of(name, new, taken) for name in {pair.target_name for pair in lacking} - shown}
+        claims = Counter(made.values())
+        for name, its in made.items():
+            if its and claims[its] == 1:
+                self._take_over(name, its)
         lacking = self.now(lacking)
         names = list(dict.fromkeys(pair.target_name for pair in lacking))
         found |= dict(self._target.each(names, TargetConnection.select_each))
@@ -133,7 +138,7 @@ class Created:
 
     def _rename(self, names: Collection[str]) -> bool:
         """Go on to the next names, and make them; False where none of these has another."""
-        plan = self.plan.renamed({*names, *self._answers})
+        plan = self.plan.renamed({*names, *self._answers, *self._twice})
         if all(now.target_name == before.target_name for now, before in zip(plan.pairs, self.plan.pairs, strict=True)):
             return False
         self.plan = plan
@@ -152,7 +157,7 @@ class Created:
             for pair in pairs:
                 if pair.target_name in self._answers:
                     self._first.setdefault(pair.source.name, self._answers[pair.target_name])
-            again = self.plan.renamed(self._answers) if self._answers else self.plan
+            again = self.plan.renamed({*self._answers, *self._twice}) if self._answers else self.plan
             if again == self.plan:
                 break
             self.plan = again
@@ -211,7 +216,7 @@ def made_of(name: str, new: Collection[str], taken: Collection[str]) -> str:
     Blanks, signs, accents and case may differ, and the end may be cut off. Pure.
     """
     asked = squeezed(name)
-    equal = [each for each in new if squeezed(each) == asked]
+    equal = [each for each in new if asked and squeezed(each) == asked]
     if equal:
         return equal[0] if len(equal) == 1 else ""
     cut = [each for each in new if len(squeezed(each)) >= _SHORTEST_CUT and asked.startswith(squeezed(each))]
@@ -220,9 +225,9 @@ def made_of(name: str, new: Collection[str], taken: Collection[str]) -> str:
 
 
 def squeezed(name: str) -> str:
-    """The letters and figures of a name, without case, accents and all the rest; the name itself where it has none."""
+    """The letters and figures of a name, without case, accents and all the rest."""
     folded = (name if name.isascii() else unicodedata.normalize("NFKD", name)).casefold()
-    return _SIGNS.sub("", folded) or name
+    return _SIGNS.sub("", folded)
 
 
 def _alike(names: Iterable[str]) -> list[list[str]]:

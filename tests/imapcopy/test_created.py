@@ -1,14 +1,21 @@
 """What becomes of a folder that the target says it has created."""
 
+import re
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deployments.demo.imap_server import CAPABILITIES, Action, Fault
-from imapcopy.created import made_of, squeezed
+from imapcopy.connection import Listing
+from imapcopy.created import Created, made_of, squeezed
 from imapcopy.errors import FolderError, MigrationError, Stopped
+from imapcopy.folders import Folder, map_folders
+from imapcopy.grammar import decode_mailbox, encode_mailbox
+from imapcopy.responses import FolderStatus, Selected
 from tests.imapcopy.world import Box, contents, mail
 
 
@@ -199,4 +206,98 @@ def test_what_a_server_made_of_a_name_is_told_only_where_it_is_certain(name: str
 
 def test_letters_and_figures_of_a_name_are_what_servers_leave_alone() -> None:
     assert squeezed("V 1.2_（重要）") == "v12重要"
-    assert squeezed("***") == "***"
+    assert squeezed("***") == ""
+
+
+class Server:
+    """A target that makes of names what it likes, and shows folders when it likes; what it holds is known by number."""
+
+    def __init__(self, makes: Callable[[str], str], opens: bool, after: int, refuses: str) -> None:
+        self.makes, self.opens, self.after, self.refuses = makes, opens, after, refuses
+        self.held = {"INBOX": 1}
+        self.hidden: dict[str, int] = {}
+
+    def ask(self, question: Callable[..., object], *arguments: object) -> object:
+        name = question.__name__
+        return question(self) if name == "<lambda>" else getattr(self, name)(*arguments)
+
+    again = ask
+
+    def each(self, items: Iterable[str], question: Callable[..., Iterable[object]], **_: object) -> Iterable[object]:
+        found: Iterable[object] = getattr(self, question.__name__)(items)
+        return found
+
+    def listing(self) -> Listing:
+        self.hidden = {name: looks - 1 for name, looks in self.hidden.items() if looks > 1}
+        shown = [name for name in self.held if name not in self.hidden]
+        return Listing("", "/", tuple(folder_of(name) for name in shown), None)
+
+    def create(self, names: Iterable[str], *_: object) -> dict[str, FolderError]:
+        refused = {}
+        for name in names:
+            if set(name) & set(self.refuses):
+                refused[name] = FolderError("folder_name_invalid", "target", "NO no")
+            elif (made := self.makes(name)) not in self.held:
+                self.held[made] = len(self.held) + 1
+                self.hidden |= {made: self.after} if self.after else {}
+        return refused
+
+    def number(self, name: str) -> int | None:
+        """Which folder opens under a name."""
+        name = self.makes(name) if self.opens else name
+        return None if name in self.hidden else self.held.get(name)
+
+    def select_each(self, names: Iterable[str]) -> Iterator[tuple[str, Selected | MigrationError]]:
+        for name in names:
+            number = self.number(name)
+            missing = FolderError("folder_missing", "target", "NO [NONEXISTENT] no", where=name)
+            yield name, Selected(number, 1, 0, None) if number else missing
+
+    def statuses(self, names: Iterable[bytes]) -> dict[bytes, FolderStatus]:
+        told = {raw: self.number(decode_mailbox(raw)) for raw in names}
+        return {raw: FolderStatus(0, 1, number) for raw, number in told.items() if number}
+
+
+def folder_of(name: str) -> Folder:
+    return Folder(encode_mailbox(name), name, "/", frozenset())
+
+
+def unsigned(name: str) -> str:
+    return re.sub("[*.]", "", name) or "_"
+
+
+def single(name: str) -> str:
+    return re.sub(" +", " ", trimmed(name)) or "_"
+
+
+MADE = st.sampled_from([lambda name: name, trimmed, single, unsigned, lambda name: single(unsigned(name)) or "_"])
+
+
+@pytest.mark.fuzz
+@given(
+    st.lists(st.text("aB *./", min_size=1, max_size=6), min_size=1, max_size=6, unique=True),
+    MADE,
+    st.booleans(),
+    st.integers(0, 9),
+    st.sampled_from(["", "*", ".", " "]),
+)
+def test_whatever_a_server_makes_of_names_no_folder_is_filled_from_two(
+    names: list[str], makes: Callable[[str], str], opens: bool, after: int, refuses: str
+) -> None:
+    """Each folder of the source ends with one of the target that opens and is its own, or with a failure of its own."""
+    server = Server(makes, opens, 0 if opens else after, refuses)
+    plan = map_folders([folder_of(name) for name in ("INBOX", *names)], [folder_of("INBOX")])
+    created = Created(server, plan, {"INBOX"}, {}, lambda seconds: None)  # type: ignore[arg-type]
+    created.make()
+    going = [pair for pair in created.plan.pairs if pair.target_name not in created.refused]
+    landed = dict(server.select_each([pair.target_name for pair in going]))
+    landed |= created.found(going, landed)
+    numbers = Counter[int]()
+    for pair in created.now(going):
+        opened = landed[pair.target_name]
+        if isinstance(opened, Selected):
+            numbers[opened.uidvalidity] += 1
+        else:
+            assert opened.cause_id in {"folder_not_created", "folder_name_invalid"}
+    assert set(numbers.values()) <= {1}
+    assert len(created.plan.pairs) == len(plan.pairs)

@@ -283,6 +283,9 @@ def test_equal_numbers_raise_the_question_only_where_they_mean_something() -> No
     alike = {name: FolderStatus(2, 3, 1) for name in ("INBOX", "A", "B", "C", "INBOX/C", "C/")}
     assert found(alike) == [{"C", "INBOX/C", "C/"}]
     assert found({name: FolderStatus(5, 6, 1, 0, "F1") for name in ("A", "B")}) == [{"A", "B"}]
+    # One sign leads to the next: names, then an id, then names.
+    chain = [("A", "F1"), ("A/B", "F2"), ("INBOX/A/B", "F1"), ("B", "F3"), ("INBOX/A", "F3")]
+    assert found({name: FolderStatus(1, 2, 1, 0, told) for name, told in chain}, TWO) == [{name for name, _ in chain}]
 
 
 def test_what_is_kept_does_not_hang_on_the_order_of_the_list() -> None:
