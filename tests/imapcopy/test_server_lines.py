@@ -27,6 +27,7 @@ from imapcopy.errors import MigrationError, Refused
 from imapcopy.flight import Fetched, FetchRequest
 from imapcopy.folders import Folder
 from imapcopy.grammar import GrammarError
+from imapcopy.numbering import Numbering
 from imapcopy.plan import Envelope
 from imapcopy.responses import Message
 from imapcopy.scan_answers import Answers
@@ -325,6 +326,7 @@ def connected(kind: type[Connection], answers: Iterable[bytes], *, obliging: boo
     )
     if isinstance(connection, TargetConnection):
         connection.fence = lambda: None
+        connection.numbering = Numbering()
     return connection
 
 
