@@ -62,7 +62,10 @@ class Created:
     def make(self) -> None:
         """Create what the target lacks, under other names where it refuses the first."""
         self._create()
-        if twice := self._one_by_two_names():
+        for _ in _LOOKS:
+            twice = self._one_by_two_names()
+            if not twice:
+                break
             self._twice.update(twice)
             self.plan = self.plan.numbered(twice)
             self._create()
