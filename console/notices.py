@@ -1,5 +1,6 @@
 """`banjia notices`: look at what people would be told, send what is due, see what became of it."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -168,7 +169,7 @@ def show(wave: str, *, as_json: bool) -> None:
         return
     console, spoken = screen(as_json=False), language()
     if look.facts.opened_at is None:
-        console.print(plain(_NOT_OPEN.format(wave=wave).in_language(spoken)))
+        console.print(plain(_NOT_OPEN.format(wave=shlex.quote(wave)).in_language(spoken)))
     for (kind, state), count in sorted(Counter((notice.kind, notice.state) for notice in notices).items()):
         name = NOTICE_KIND_NAMES[kind].in_language(spoken)
         console.print(f"{name}  {NOTICE_STATE_NAMES[state].in_language(spoken)}  {count:,}")

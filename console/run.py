@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import signal
 import sys
 import time
@@ -184,7 +185,7 @@ def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, agai
     kept.vault.check()
     if not again and (parked := parked_members(kept.engine, wave)):
         names = ", ".join(parked[:5]) + (" ..." if len(parked) > 5 else "")
-        note = _PARKED.format(n=len(parked), names=names, wave=wave)
+        note = _PARKED.format(n=len(parked), names=names, wave=shlex.quote(wave))
         screen(as_json=True).print(plain(note.in_language(language())))
     with _signals(signal.default_int_handler):
         use_prefect()

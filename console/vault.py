@@ -3,6 +3,7 @@
 A secret is never an argument.
 """
 
+import shlex
 import sys
 
 import typer
@@ -26,6 +27,12 @@ _FORGOTTEN = Text("已删除 {name}。", "Forgot {name}.")
 _NONE = Text("密码库中没有这样的密码。", "The vault has no such secret.")
 _ROTATED = Text("已用新密钥重新加密 {n} 个密码。", "Sealed with a new key: {n}.")
 _PURGED = Text("已删除批次 {wave} 的 {n} 个密码。", "Passwords of wave {wave} that were deleted: {n}.")
+_STILL_THERE = Text(
+    "{files} 中仍有它们的密文：另一个程序（例如 banjia worker）还在读旧的内容。"
+    "请等它结束后再运行一次：banjia vault purge {wave}",
+    "Their ciphertext is still in {files}: another program (such as banjia worker) reads the database as it was. "
+    "When it has ended, run this again: banjia vault purge {wave}",
+)
 _UNUSED = Text("没有设置用到它；会用到的是 {names}", "no setting uses it; these would be used: {names}")
 
 
@@ -63,8 +70,12 @@ def rotate(*, as_json: bool) -> None:
 def purge(wave: str, *, as_json: bool) -> None:
     """Delete the passwords of a wave for good."""
     kept = store()
-    count = purge_credentials(kept.engine, kept.vault, wave)
-    _tell({"purged": count}, _PURGED.format(n=count, wave=wave), as_json=as_json)
+    purged = purge_credentials(kept.engine, kept.vault, wave)
+    files = [str(file) for file in purged.still_in]
+    lines = [_PURGED.format(n=purged.passwords, wave=wave)]
+    if files:
+        lines.append(_STILL_THERE.format(files=", ".join(files), wave=shlex.quote(wave)))
+    _tell({"purged": purged.passwords, "still_in": files}, *lines, as_json=as_json)
 
 
 def _tell(document: dict[str, object], *lines: Text, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from imapcopy.errors import Side
+from imapcopy.pattern_trial import runaway
 from imapcopy.waits import suggested_wait as suggested_wait
 from models.bilingual import Text
 from models.causes import causes
@@ -151,7 +152,13 @@ def read_own_rules(text: str) -> tuple[Rule, ...]:
     answers = rows.pop("answer", [])
     if rows or not isinstance(answers, list) or not all(isinstance(row, dict) for row in answers):
         raise RuleError(Text("只能有 [[answer]] 表", "only [[answer]] tables are known"))
-    return read_rules(answers)
+    found = read_rules(answers)
+    patterns = [part.pattern for rule in found for part in (rule.pattern, rule.hosts, rule.unless) if part]
+    if patterns and (endless := runaway(patterns)) is not None:
+        said = patterns[endless]
+        zh = f"正则表达式可能没完没了：{said}；请用固定文字，少用 * 和 +"
+        raise RuleError(Text(zh, f"the regular expression may never end: {said}; use plain words, and few * and +"))
+    return found
 
 
 def add_own_rules(own: Iterable[Rule]) -> None:

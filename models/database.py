@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,45 @@ def public_name(engine: Engine) -> str:
 def sqlite_file(engine: Engine) -> Path | None:
     """Where the database lies, if it is one file."""
     return Path(str(engine.url.database)) if _is_file(engine.url) else None
+
+
+def still_in(engine: Engine, deleted: Sequence[bytes]) -> tuple[Path, ...]:
+    """The files of a SQLite database in which deleted octets can still be found.
+
+    What is deleted is overwritten (secure_delete), but its old pages lie in the write-ahead log until that is emptied,
+    which waits for everybody who reads the database as it was. PostgreSQL keeps old rows until it vacuums, out of
+    anybody's sight but its own administrator's.
+    """
+    file = sqlite_file(engine)
+    if file is None:
+        return ()
+    log = Path(f"{file}-wal")
+    with engine.connect() as connection:
+        # Without a transaction: one of our own would be among those that it waits for.
+        cursor = connection.connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_CHECKPOINT_SECONDS * 1000}")
+        [busy, *_] = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        cursor.execute(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}")
+    wanted = {octets[:_TELLING] for octets in deleted}
+    found = [path for path in (file, log) if path.exists() and _holds_any(path, wanted)]
+    return tuple(dict.fromkeys([*found, *([log] if busy else [])]))
+
+
+_CHECKPOINT_SECONDS = 1
+"""A reading transaction of ours is shorter; one that stands still is named instead of waited for."""
+_TELLING = 48
+"""So many first octets tell one sealed secret from every other: version, moment, and a random block."""
+
+
+def _holds_any(path: Path, wanted: set[bytes]) -> bool:
+    before = b""
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            window = before + piece
+            if any(octets in window for octets in wanted):
+                return True
+            before = window[-_TELLING:]
+    return False
 
 
 def open_database(given: str) -> Engine:

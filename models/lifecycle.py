@@ -28,7 +28,7 @@ from models.other_side import OF_THE_NAME, hint_of_the_other_side
 from models.receive_range import FolderAge, LimitedRange, Sign, limited_range
 from models.refusals import is_parked, not_before, read_refusals
 from models.states import AT_REST, FINAL, MOVED, SHORT_STATES, MemberState, ShortState, WaveState
-from models.vault import Side, Vault
+from models.vault import Purged, Side, Vault
 from models.wave import Event, InvalidRow, Wave
 
 SIGN_IN_CAUSES = frozenset(
@@ -405,8 +405,8 @@ def parked_members(engine: Engine, name: str) -> list[str]:
         return [email for email, refusals, state in rows if state not in FINAL and is_parked(read_refusals(refusals))]
 
 
-def purge_credentials(engine: Engine, vault: Vault, name: str) -> int:
-    """Delete every password of a wave for good, and the subjects of its mail; returns how many passwords there were."""
+def purge_credentials(engine: Engine, vault: Vault, name: str) -> Purged:
+    """Delete every password of a wave for good, and the subjects of its mail."""
     with reading(engine) as session:
         wave = find_wave(session, name)
         ids = session.exec(select(Member.id).where(Member.wave_id == wave.id)).all()
@@ -415,7 +415,7 @@ def purge_credentials(engine: Engine, vault: Vault, name: str) -> int:
         wave = find_wave(session, name)
         wave.credentials_purged_at = now()
         session.add(wave)
-        session.add(Event(wave_id=_id(wave.id), who="admin", what="vault purge", why=f"{purged} passwords"))
+        session.add(Event(wave_id=_id(wave.id), who="admin", what="vault purge", why=f"{purged.passwords} passwords"))
         folders = select(FolderCopy.id).join(Member).where(Member.wave_id == wave.id)
         for table in (MessageIssue, MessageAlteration):
             of_the_wave = update(table).where(col(table.folder_copy_id).in_(folders))

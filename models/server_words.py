@@ -11,6 +11,7 @@ from dataclasses import dataclass
 SAY_NOTHING = frozenset({"", "bye"})
 """What told a cause where only the stage, or the end of the connection, did."""
 LONGEST_LINE = 300
+_ANYTHING = ".{1,80}?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,17 @@ def _placed(text: str) -> str:
 def pattern_of(line: str) -> str:
     """A regular expression for the answers that are this normalised line."""
     words = re.sub(r"^(?:\* )?(?:OK|NO|BAD|BYE)\b ?", "", line)
-    found = ""
-    at = 0
-    for match in _PLACE.finditer(words):
-        found += re.escape(words[at : match.start()]) + (r"\d+" if match[0] == "<number>" else ".{1,80}?")
-        at = match.end()
-    found = (found + re.escape(words[at:])).replace(r"\ ", " ")
+    places = list(_PLACE.finditer(words))
+    ends = [*(match.start() for match in places), len(words)]
+    found, group = re.escape(words[: ends[0]]), ""
+    # What lies between two groups is found once and not given up again: a hostile line must not be tried in all ways.
+    for match, end in zip(places, ends[1:], strict=True):
+        literal = words[match.end() : end]
+        if match[0] == "<number>":
+            group += r"\d{1,80}"
+        elif not group.endswith(_ANYTHING):
+            found, group = (f"{found}(?>{group})" if group else found), _ANYTHING
+        group += re.escape(literal)
+    found = (found + group).replace(r"\ ", " ")
     # What stands in a code beside its name is left out of the line.
     return re.sub(r"^\\\[([A-Za-z\\-]+)\\\]", r"\\[\1[^\\]]*\\]", found)

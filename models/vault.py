@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import Engine, Table, bindparam, delete, func, insert
 from sqlmodel import Field, Session, SQLModel, UniqueConstraint, col, select
 
 from models.columns import now
-from models.database import reading, writing
+from models.database import reading, still_in, writing
 from models.member import Member
 from models.private_files import NotPrivate, make_folder, open_private, read_private, write_private
 
@@ -75,6 +75,14 @@ def stored_sides(session: Session, wave_id: int, only: int | None = None) -> dic
 
 class VaultClosed(Exception):
     """The key file is missing, readable by others, or does not open what the database holds."""
+
+
+class Purged(NamedTuple):
+    """What a purge came to."""
+
+    passwords: int
+    still_in: tuple[Path, ...]
+    """Files in which sealed passwords can still be found: another process reads the database as it was."""
 
 
 class Vault:
@@ -210,13 +218,15 @@ class Vault:
             self._write_keys([new])
             return len(rows)
 
-    def purge(self, member_ids: Sequence[int]) -> int:
-        """Delete these members' passwords for good; returns how many were there."""
+    def purge(self, member_ids: Sequence[int]) -> Purged:
+        """Delete these members' passwords for good, and look whether the database has forgotten them."""
+        parts = [member_ids[at : at + _AT_ONCE] for at in range(0, len(member_ids), _AT_ONCE)]
+        sealed: list[bytes] = []
         with writing(self._engine) as session:
-            return sum(
-                session.exec(delete(Secret).where(col(Secret.member_id).in_(member_ids[at : at + _AT_ONCE]))).rowcount
-                for at in range(0, len(member_ids), _AT_ONCE)
-            )
+            for part in parts:
+                sealed += session.exec(select(Secret.sealed).where(col(Secret.member_id).in_(part)))
+                session.exec(delete(Secret).where(col(Secret.member_id).in_(part)))
+        return Purged(len(sealed), still_in(self._engine, sealed))
 
     def _fernet(self) -> MultiFernet:
         keys = self._keys()

@@ -6,6 +6,7 @@ Returns bytes and writes nothing. Exports go on into spreadsheets and terminals,
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -49,6 +50,8 @@ from reports.unknown import unknown_answers, unknown_document
 
 # What makes a spreadsheet calculate; the full-width forms do so in East Asian locales.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_SEPARATED_FORMULA = re.compile("([;,|\t\r\n])([=+@\uff1d\uff0b\uff0d\uff20-])")
+"""Which sign separates cells is a setting of each machine; quotation marks of ours mean nothing to another sign."""
 SERVER_TEXT_SHOWN = 2000
 """Characters of a server's answer in pages and tables; the JSON has them all."""
 
@@ -396,8 +399,9 @@ def _cause_cells(found: Cause) -> list[str]:
 
 
 def cell(value: str) -> str:
-    """Keep a spreadsheet from reading a text as a formula."""
-    return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    """Keep a spreadsheet from reading a text as a formula, also where it takes another sign for the separator."""
+    guarded = _SEPARATED_FORMULA.sub(r"\1'\2", value)
+    return f"'{guarded}" if value.startswith(FORMULA_STARTS) else guarded
 
 
 def clipped(text: str) -> str:
@@ -478,7 +482,8 @@ def _bilingual(text: Text) -> str:
 
 def _shown(text: str) -> str:
     # Judged before it is made visible: a TAB at the front is a formula's start, `\x09` is not.
-    return f"'{visible(text)}" if text.startswith(FORMULA_STARTS) else visible(text)
+    guarded = _SEPARATED_FORMULA.sub(r"\1'\2", visible(text))
+    return f"'{guarded}" if text.startswith(FORMULA_STARTS) else guarded
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> bytes:

@@ -6,12 +6,14 @@ import tomllib
 from datetime import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -81,6 +83,17 @@ class _WithoutRules(TomlConfigSettingsSource):
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         return {name: value for name, value in super()._read_file(file_path).items() if name not in TABLES}
+
+
+class _ListsWithCommas(EnvSettingsSource):
+    """The environment: a list is written with commas there, or as JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        kinds = (field.annotation, *get_args(field.annotation))
+        is_list = any(get_origin(kind) is tuple for kind in kinds)
+        if is_list and isinstance(value, str) and not value.lstrip().startswith("["):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return super().decode_complex_value(field_name, field, value)
 
 
 class Settings(BaseSettings):
@@ -201,7 +214,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (
             init_settings,
-            env_settings,
+            _ListsWithCommas(settings_cls),
             *(_WithoutRules(settings_cls, file) for file in settings_files()),
         )
 

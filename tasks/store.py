@@ -1,6 +1,9 @@
 """Opens what this process remembers: the database, the vault and the log under BANJIA_HOME."""
 
+import ctypes
 import logging
+import resource
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -233,6 +236,7 @@ def _given(password: str | None, side: Side) -> str:
 @cache
 def store() -> Store:
     """The store of this process, opened once."""
+    leave_no_core()
     found, asked = settings(), rules()
     know_own_providers()
     know_own_answers()
@@ -242,12 +246,24 @@ def store() -> Store:
     return Store(found, engine, Vault(engine, found.key_file), RememberedWays(engine), asked)
 
 
+_PR_SET_DUMPABLE = 4
+"""From <sys/prctl.h>."""
+
+
 class _PrivateLog(RotatingFileHandler):
     """A log that only its owner reads."""
 
     def _open(self) -> TextIOWrapper:
         opened = open(self.baseFilename, self.mode, encoding="utf-8", opener=open_private)  # noqa: SIM115
         return cast(TextIOWrapper, opened)
+
+
+def leave_no_core() -> None:
+    """Let no picture of this process be written or taken: it holds passwords in clear."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        # Also what writes cores without asking for the limit, and debuggers of other processes of this user.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def log_to_file(found: Settings) -> Path:

@@ -267,7 +267,15 @@ def _session(ca_file: Path | None) -> Any:
         def send(self, request: Any, **named: Any) -> Any:  # type: ignore[override]
             return super().send(request, **{**named, "timeout": named.get("timeout") or ANSWER_SECONDS})
 
-    session = requests.Session()
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: Any) -> str | None:
+            # It would be sent what signs in for everybody; no vendor's endpoint sends anybody elsewhere.
+            if super().get_redirect_target(resp):
+                resp.close()
+                raise requests.TooManyRedirects("the token endpoint sends to another address, which is not followed")
+            return None
+
+    session = Session()
     session.mount("https://", Adapter())
     return session
 

@@ -452,7 +452,7 @@ def test_the_vault_is_rotated_and_still_opens(banjia: CommandLine, moved: Enroll
 
 def test_the_vault_is_purged_of_a_wave(banjia: CommandLine, moved: Enrolled) -> None:
     assert banjia("vault", "purge", "first").stdout == "Passwords of wave first that were deleted: 4.\n"
-    assert banjia("vault", "purge", "first", "--json").document == {"purged": 0}
+    assert banjia("vault", "purge", "first", "--json").document == {"purged": 0, "still_in": []}
     assert moved.store.vault.get(moved.member("li").id or 0, "source") is None
     assert banjia("wave", "report", "first").code == 0, "reports stay"
 

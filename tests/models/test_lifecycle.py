@@ -352,7 +352,7 @@ def test_a_run_that_began_and_ended_before_it_was_noted_as_scheduled_stays_ended
 def test_purging_a_wave_deletes_its_passwords_and_says_when(engine: Engine, company: Company, vault: Vault) -> None:
     mine, other = company.add("a@new.example"), company.add("b@new.example", wave="second")
     vault.put_many([(mine, "source", "one"), (mine, "target", "two"), (other, "source", "three")])
-    assert lifecycle.purge_credentials(engine, vault, "first") == 2
+    assert lifecycle.purge_credentials(engine, vault, "first").passwords == 2
     assert vault.get(mine, "source") is None
     assert vault.get(other, "source") == "three"
     assert company.wave_row().credentials_purged_at is not None

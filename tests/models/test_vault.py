@@ -1,6 +1,7 @@
 """The vault: passwords can be read by nobody without the key, and are never lost by changing it."""
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine
-from sqlmodel import Session, delete, select
+from sqlmodel import Session, col, delete, select
 
 from models.database import reading, writing
 from models.member import Member
+from models.private_files import write_private
 from models.vault import Secret, Vault, VaultClosed
 from tests.models.company import Company
 from tests.servers.databases import full_url, on_sqlite
@@ -235,8 +237,8 @@ def test_purging_deletes_the_passwords_of_these_members_and_no_others(
 ) -> None:
     other = company.add("b@new.example")
     vault.put_many([(member_id, "source", PASSWORD), (member_id, "target", "second"), (other, "source", "stays")])
-    assert vault.purge([member_id]) == 2
-    assert vault.purge([member_id]) == 0
+    assert vault.purge([member_id]).passwords == 2
+    assert vault.purge([member_id]).passwords == 0
     assert vault.get(member_id, "source") is None
     assert vault.get(other, "source") == "stays"
 
@@ -246,16 +248,62 @@ def test_what_is_purged_is_no_longer_in_the_file(vault: Vault, engine: Engine, m
     """Not even sealed: the key may still be there, and backups of it."""
     vault.put(member_id, "source", PASSWORD)
     (token,) = sealed(engine)
-    vault.purge([member_id])
+    assert vault.purge([member_id]).still_in == ()
+    assert not any(token in file.read_bytes() for file in tmp_path.glob("banjia.sqlite*"))
     engine.dispose()  # the last connection takes the write-ahead log in
     files = list(tmp_path.glob("banjia.sqlite*"))
     assert files
     assert not any(token in file.read_bytes() for file in files)
 
 
+@on_sqlite
+def test_a_purge_says_when_another_process_still_reads_the_database_as_it_was(
+    vault: Vault, engine: Engine, member_id: int, tmp_path: Path
+) -> None:
+    vault.put(member_id, "source", PASSWORD)
+    file = tmp_path / "banjia.sqlite"
+    reader = sqlite3.connect(file, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM secret").fetchone()
+    assert Path(f"{file}-wal") in vault.purge([member_id]).still_in
+    reader.close()
+    assert vault.purge([member_id]).still_in == ()
+
+
+@on_sqlite
+def test_a_lost_key_makes_no_new_one_beside_sealed_secrets(vault: Vault, key_file: Path, member_id: int) -> None:
+    vault.put(member_id, "source", PASSWORD)
+    vault.put_standing("target", "of the administrator")
+    lost = key_file.read_bytes()
+    key_file.unlink()
+    for store in (lambda: vault.put(member_id, "target", "another"), lambda: vault.put_standing("smtp", "another")):
+        with pytest.raises(VaultClosed, match="2 sealed secrets need it"):
+            store()
+    assert not key_file.exists()
+    write_private(key_file, lost)
+    vault.put(member_id, "target", "another")
+    assert vault.get(member_id, "source") == PASSWORD
+
+
+@on_sqlite
+def test_the_check_of_the_vault_tries_every_secret(
+    vault: Vault, engine: Engine, company: Company, member_id: int
+) -> None:
+    for number in range(5):
+        vault.put(company.add(f"m{number}@new.example"), "source", PASSWORD)
+    vault.check()
+    with writing(engine) as session:
+        row = session.exec(select(Secret).order_by(col(Secret.id).desc())).first()
+        assert row
+        row.sealed = Fernet(Fernet.generate_key()).encrypt(b"another key's")
+        session.add(row)
+    with pytest.raises(VaultClosed, match="1 of 5"):
+        vault.check()
+
+
 def test_a_wave_of_any_size_can_be_purged(vault: Vault, member_id: int) -> None:
     vault.put(member_id, "source", PASSWORD)
-    assert vault.purge(range(1, 40_000)) == 1
+    assert vault.purge(range(1, 40_000)).passwords == 1
 
 
 def test_no_password_is_in_the_database_nor_in_what_is_printed(

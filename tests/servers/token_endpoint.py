@@ -55,6 +55,8 @@ class TokenEndpoint:
     subjects: list[str] = field(default_factory=list)
     """For whom tokens were issued."""
     asked: list[dict[str, str]] = field(default_factory=list)
+    sends_to: str = ""
+    """Where requests for a token are redirected to."""
     port: int = 0
     _key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
     certificate_key: Any = None
@@ -162,6 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         form = {name: values[0] for name, values in parse_qs(body).items()}
         self.endpoint.asked.append(form)
+        if self.endpoint.sends_to:
+            self.send_response(307)
+            self.send_header("Location", self.endpoint.sends_to)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.endpoint.refusals:
             answer: dict[str, Any] | Refusal = self.endpoint.refusals.pop(0)
         elif self.path == "/token":

@@ -35,6 +35,17 @@ def test_the_environment_counts_before_the_files_and_this_folder_before_the_home
     assert (found.members_at_once, found.host_connections, found.source_host) == (4, 3, "from home")
 
 
+def test_lists_in_the_environment_are_written_with_commas_or_as_json(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANJIA_PLAIN_HOSTS", "imap.old.example, imap.new.example,")
+    monkeypatch.setenv("BANJIA_RETRY_DELAYS", "5,60")
+    monkeypatch.setenv("BANJIA_REMINDER_DAYS", "[1, 3]")
+    found = settings()
+    assert found.plain_hosts == ("imap.old.example", "imap.new.example")
+    assert (found.retry_delays, found.reminder_days) == ((5.0, 60.0), (1.0, 3.0))
+
+
 def test_an_empty_variable_is_as_good_as_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANJIA_MEMBERS_AT_ONCE", "")
     assert settings().members_at_once == 8
@@ -78,7 +89,8 @@ def test_a_mistake_in_a_file_is_named_in_one_line(here: Path, content: str, word
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("BANJIA_PLAIN_HOSTS", "a,b", "JSON"),
+        ("BANJIA_PLAIN_HOSTS", '["a", "canary', "JSON"),
+        ("BANJIA_RETRY_DELAYS", "5, canary", "retry_delays"),
         ("BANJIA_MEMBERS_AT_ONCE", "canary-value", "members_at_once"),
         ("BANJIA_TIME_ZONE", "canary-value", "is no time zone"),
         ("BANJIA_DATABASE_URL", "postgresql://banjia:canary@canary@db/banjia", "write %40"),

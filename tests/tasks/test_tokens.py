@@ -285,3 +285,18 @@ def test_nothing_is_sent_in_clear_text(tmp_path: Path, endpoint: TokenEndpoint) 
         with pytest.raises(NotIssued) as caught:
             make()
         assert "https://" in caught.value.text
+
+
+@pytest.mark.parametrize("kind", ["google", "microsoft"])
+def test_a_redirect_of_the_endpoint_is_not_followed(
+    request: pytest.FixtureRequest, endpoint: TokenEndpoint, authority: Authority, tmp_path: Path, kind: str
+) -> None:
+    """It would be handed what signs in for everybody, by its own protocol or in clear."""
+    tokens = request.getfixturevalue(kind).tokens("source", LIN)
+    (tmp_path / "other").mkdir()
+    with token_endpoint(lambda user: "stolen", authority, tmp_path / "other") as other:
+        for elsewhere in (f"{other.url}/token", f"http://127.0.0.1:{other.port}/token"):
+            endpoint.sends_to = elsewhere
+            with pytest.raises(MigrationError):
+                tokens.current()
+        assert other.asked == []
