@@ -3,7 +3,7 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin
 
-.PHONY: help setup demo test faults fidelity check bench clean
+.PHONY: help setup demo test faults fidelity check audit bench clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -39,6 +39,10 @@ check: setup ## the quick checks before a commit: style, types, import contract,
 	$(RUN)/mypy
 	$(RUN)/lint-imports --no-cache
 	$(RUN)/pytest -q tests/docs
+
+# Make itself ends with 2 whatever fails: `.ci/audit` alone tells by its code whether the data could be had (75 if not).
+audit: | $(UV) ## ask OSV for known vulnerabilities of all that is locked; says so when it cannot be reached
+	.ci/audit
 
 BENCH := var/benchmarks
 bench: setup ## measure the copier beside mbsync, its growth, and a wave; an hour (docs/performance.md)
