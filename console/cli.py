@@ -63,14 +63,27 @@ SecretName = Annotated[
 ]
 ReportOption = Annotated[Path | None, typer.Option("--report", help="Folder for the reports.", metavar="DIR")]
 
+ConfirmPairs = Annotated[
+    bool,
+    typer.Option(
+        "--confirm-pairs", help="The addresses that do not agree are right: move these members, too. It is noted."
+    ),
+]
+
 
 @app.command()
-def migrate(roster: RosterFile, wave: WaveOption = None, report: ReportOption = None, json: AsJson = False) -> None:
+def migrate(
+    roster: RosterFile,
+    wave: WaveOption = None,
+    report: ReportOption = None,
+    confirm_pairs: ConfirmPairs = False,
+    json: AsJson = False,
+) -> None:
     """Check, copy, verify and report every mailbox of a roster. Run it again to go on, or to fetch new mail."""
     from console import run
 
     name = run.enrol(roster, wave, report, as_json=json)
-    run.move(name, as_json=json)
+    run.move(name, as_json=json, confirm_pairs=confirm_pairs)
 
 
 @roster_app.command("check")
@@ -161,27 +174,29 @@ def wave_start(
             formats=["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z"],
         ),
     ] = None,
+    confirm_pairs: ConfirmPairs = False,
     json: AsJson = False,
 ) -> None:
     """Move the wave's members now, in this process, or let a worker do it at a later time (--at)."""
     from console import run, schedule
 
     if at is None:
-        run.move(wave, as_json=json)
+        run.move(wave, as_json=json, confirm_pairs=confirm_pairs)
     else:
-        schedule.start_at(wave, at, as_json=json)
+        schedule.start_at(wave, at, as_json=json, confirm_pairs=confirm_pairs)
 
 
 @wave_app.command("retry")
 def wave_retry(
     wave: WaveName,
     roster: Annotated[Path | None, typer.Option(help="A mended roster to take in first.", metavar="ROSTER")] = None,
+    confirm_pairs: ConfirmPairs = False,
     json: AsJson = False,
 ) -> None:
     """Try only the members that failed, and messages that were not moved, again."""
     from console import run
 
-    run.retry(wave, roster, as_json=json)
+    run.retry(wave, roster, as_json=json, confirm_pairs=confirm_pairs)
 
 
 @wave_app.command("status")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import getpass
 import os
 import shlex
 import signal
@@ -44,6 +45,7 @@ from reports.summary import InvalidRowSummary, WaveSummary
 from reports.texts import alterations, placement, sentence
 from tasks import policy
 from tasks.domain_records import records_of
+from tasks.roster_decisions import confirm, judge_of, pairs_held
 from tasks.settings import know_own_providers, settings
 from tasks.store import Store, store
 
@@ -89,6 +91,15 @@ _PARKED = Text(
     "{n} members are left out, lest their accounts are locked: their passwords were refused and have not changed: "
     "{names}. Mend the roster, or try them once more with banjia wave retry {wave}.",
 )
+_HELD = Text(
+    "{n} 个成员由管理员或应用代为登录，而新旧地址对不上，暂不搬。核对无误后，再次运行并加上 --confirm-pairs：\n{names}",
+    "{n} members are left out: an administrator or an application signs in for them, and their two addresses do not "
+    "agree. If they are right, run it again with --confirm-pairs:\n{names}",
+)
+_CONFIRMED = Text(
+    "已确认 {n} 个成员的新旧地址属于同一人：\n{names}",
+    "Confirmed for {n} members that both addresses are theirs:\n{names}",
+)
 _WORTH_A_LOOK = {"content", "doubled"}
 """Differences with which `verify` does not end as if all were well: what servers do to every mail is none."""
 _STOPPING = Text(
@@ -103,14 +114,15 @@ def enrol(path: Path, wave: str | None, report: Path | None, *, as_json: bool) -
     name, roster = _choose_wave(roster, wave, path)
     kept = store()
     records = records_of(kept.settings)
-    usable, unsettled = settle(roster.rows, kept.default_servers, records)
+    judge = judge_of(kept.settings, kept.engine, name)
+    usable, unsettled = settle(roster.rows, kept.default_servers, records, judge)
     if not usable:
         problems = _problems(roster, unsettled)
         if as_json:
             say({"wave": name, "state": "refused", "members": [], "invalid_rows": _rows(problems)}, as_json=True)
         print_invalid_rows(problems, screen(as_json=as_json), language())
         raise fail(_NOTHING_USABLE.in_language(language()), Exit.ROSTER_REFUSED)
-    enrol_roster(kept.engine, kept.vault, name, roster, kept.default_servers, records)
+    enrol_roster(kept.engine, kept.vault, name, roster, kept.default_servers, records, judge)
     if report is not None:
         with writing(kept.engine) as session:
             found = find_wave(session, name)
@@ -125,7 +137,7 @@ def check_roster(path: Path, *, as_json: bool) -> None:
     know_own_providers()
     found = settings()
     default = DefaultServers(found.source_host, found.target_host)
-    usable, unsettled = settle(roster.rows, default, records_of(found))
+    usable, unsettled = settle(roster.rows, default, records_of(found), judge_of(found))
     problems = _problems(roster, unsettled)
     if as_json:
         say(
@@ -146,11 +158,14 @@ def check_roster(path: Path, *, as_json: bool) -> None:
         raise typer.Exit(Exit.PARTIAL if usable else Exit.ROSTER_REFUSED)
 
 
-def move(wave: str, *, as_json: bool, only: list[str] | None = None, again: bool = False) -> WaveSummary:
+def move(
+    wave: str, *, as_json: bool, only: list[str] | None = None, again: bool = False, confirm_pairs: bool = False
+) -> WaveSummary:
     """Run the migrate flow here, show it, and end the command with the code that its outcome means.
 
     `again` also tries messages that were not moved, and accounts that were refused.
     """
+    tell_pairs(wave, confirm_pairs=confirm_pairs)
 
     def flow() -> "State[Any]":
         from flows.migrate_wave import migrate_wave
@@ -160,7 +175,20 @@ def move(wave: str, *, as_json: bool, only: list[str] | None = None, again: bool
     return _finish(run_flow(wave, flow, as_json=as_json, again=again), as_json=as_json)
 
 
-def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
+def tell_pairs(wave: str, *, confirm_pairs: bool) -> None:
+    """Name the members whose addresses do not agree: as confirmed, if that is wanted, else as left out."""
+    kept = store()
+    require(kept, wave)
+    held = confirm(kept, wave, getpass.getuser()) if confirm_pairs else pairs_held(kept, wave)
+    if held:
+        told = _CONFIRMED if confirm_pairs else _HELD
+        names = "\n".join(f"  {each.pair}" for each in held[:_TOLD_OF_A_MEMBER])
+        more = "\n  ..." if len(held) > _TOLD_OF_A_MEMBER else ""
+        text = told.format(n=len(held), names=names + more).in_language(language())
+        screen(as_json=True).print(plain(text))
+
+
+def retry(wave: str, roster: Path | None, *, as_json: bool, confirm_pairs: bool = False) -> None:
     """Move only what is left to move."""
     kept = store()
     require(kept, wave)
@@ -172,7 +200,7 @@ def retry(wave: str, roster: Path | None, *, as_json: bool) -> None:
 
         _finish(publish_report(wave), as_json=as_json, note=_NOTHING_TO_RETRY)
         return
-    move(wave, as_json=as_json, only=again, again=True)
+    move(wave, as_json=as_json, only=again, again=True, confirm_pairs=confirm_pairs)
 
 
 def run_flow(wave: str, flow: Callable[[], "State[Any]"], *, as_json: bool, again: bool = False) -> "PublishedReport":

@@ -13,7 +13,7 @@ import typer
 
 from console.outcome import Exit
 from console.prefect_way import use_prefect
-from console.run import require
+from console.run import tell_pairs
 from console.terminal import fail, language, say
 from models.bilingual import Text
 from models.lifecycle import schedule_wave
@@ -123,10 +123,10 @@ def _ended(worker: "subprocess.Popen[bytes]", seconds: float) -> bool:
     return True
 
 
-def start_at(wave: str, at: datetime, *, as_json: bool) -> None:
+def start_at(wave: str, at: datetime, *, as_json: bool, confirm_pairs: bool = False) -> None:
     """Have a worker start the wave at that time; the run is visible in Prefect's pages at once."""
     kept = store()
-    require(kept, wave)
+    tell_pairs(wave, confirm_pairs=confirm_pairs)
     use_prefect()
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound

@@ -15,6 +15,7 @@ from tasks import policy
 from tasks.addresses import note_addresses
 from tasks.governor import Turns
 from tasks.migrate_member import check_member
+from tasks.roster_decisions import pairs_held
 from tasks.settings import settings
 from tasks.store import store
 
@@ -29,6 +30,8 @@ from tasks.store import store
 def check_wave(wave: str) -> State[Any]:
     """Check the members that have not been moved yet; the final state says whether all are ready."""
     kept = store()
+    # Noted now, for the report to tell them.
+    pairs_held(kept, wave)
     members = start_check(kept.engine, wave, flow_run.id)
     note_addresses(kept, [member.email for member in members])
 

@@ -16,6 +16,7 @@ from models.states import WaveState
 from tasks import policy
 from tasks.governor import Turns
 from tasks.migrate_member import migrate_member
+from tasks.roster_decisions import pairs_held
 from tasks.settings import settings
 from tasks.store import store
 
@@ -35,7 +36,8 @@ def migrate_wave(
     `parked_too` tries accounts once more that were refused, too.
     """
     kept = store()
-    members = start_wave(kept.engine, wave, only or (), flow_run.id, parked_too=parked_too)
+    held = [each.member_id for each in pairs_held(kept, wave)]
+    members = start_wave(kept.engine, wave, only or (), flow_run.id, parked_too=parked_too, held=held)
 
     def submit(member: Due) -> Any:
         return migrate_member.submit(member.id, member.email, reopen_issues)

@@ -26,6 +26,8 @@ class Server:
     ca_file: Path | None = None
     plain_allowed: bool = False
     """The admin named this host as one that may be spoken to in clear text."""
+    private_allowed: bool = True
+    """It may be within a network of the company's own."""
     provider: str = field(default="", compare=False)
     """The row of the table of providers that it is one of, as far as was told; its name may tell better."""
 

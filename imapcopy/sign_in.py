@@ -12,7 +12,6 @@ import imaplib
 import re
 import socket
 import ssl
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +32,7 @@ from imapcopy.mechanisms import (
     template_for,
     told_in,
 )
+from imapcopy.reach import AddressRefused, reach
 from imapcopy.refused_login import login_hint, referral_hint, template_hint
 from imapcopy.unconnected import hint_of
 from imapcopy.wire import OpeningDeadline, Unreadable, Wire, WireBroken
@@ -41,10 +41,10 @@ from models.server_words import KnownBy
 
 _NO_IMAP = (IMAPClientError, WireBroken, ValueError, ArithmeticError, MemoryError)
 """What comes out where an answer is none; of the library, numbers of a thousand digits too."""
-ADDRESSES_IN_VAIN = 3
-"""All addresses of a host together get so many times as long as one."""
 IDENTITY = b'ID ("name" "Banjia")'
-_FOR_THE_ADMIN = frozenset({"tls_cert", "tls_protocol", "wrong_port", "starttls_required", "unreadable_answer"})
+_FOR_THE_ADMIN = frozenset(
+    {"address_refused", "tls_cert", "tls_protocol", "wrong_port", "starttls_required", "unreadable_answer"}
+)
 """Causes for which no waiting helps a connection that came to nothing."""
 _OF_THE_PASSWORD = frozenset({"bad_credentials", "ambiguous_login", "app_password_required"})
 _OF_THE_TEMPLATE = frozenset({"admin_refused", "auth_mechanism"})
@@ -192,32 +192,15 @@ def connect(account: Account, side: Side) -> Greeted:
 
 
 def _reached(server: Server, seconds: float) -> socket.socket:
-    """A connection to the first address of a host that takes it; a name often has one that leads nowhere."""
-    end = time.monotonic() + ADDRESSES_IN_VAIN * seconds
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(server.host, server.port, 0, socket.SOCK_STREAM):
-        if (left := min(seconds, end - time.monotonic())) <= 0:
-            break
-        try:
-            connected = socket.socket(family, kind, protocol)
-        except OSError as error:
-            failure = error
-            continue
-        try:
-            connected.settimeout(left)
-            connected.connect(address)
-        except OSError as error:
-            connected.close()
-            failure = error
-        else:
-            return connected
-    raise failure or OSError("the host has no address")
+    return reach(server.host, server.port, seconds, private_too=server.private_allowed)
 
 
 def _connect_failed(error: Exception, account: Account, side: Side) -> MigrationError:
     said, host = _library_text(error), account.server.host
     text, known_by = account.redacted(said), ""
-    if isinstance(error, (OSError, UnicodeError)):
+    if isinstance(error, AddressRefused):
+        found = "address_refused"
+    elif isinstance(error, (OSError, UnicodeError)):
         found = judge_exception(error, stage="connect", side=side, host=host).cause
     elif isinstance(error, Unreadable):
         found = "unreadable_answer"

@@ -7,12 +7,12 @@ TLS handshake: no user name, no password, no command.
 import contextlib
 import difflib
 import re
-import socket
 import ssl
 import warnings
 from functools import lru_cache
 
 from imapcopy.account import Server
+from imapcopy.reach import reach
 from models.hints import Hint
 from models.providers import providers
 
@@ -44,14 +44,15 @@ def hint_of(cause: str, error: Exception, text: str, server: Server) -> Hint | N
         case "wrong_port" | "connect_failed" | "timeout":
             return _of_port(text, server)
         case "tls_protocol" if isinstance(error, ssl.SSLError):
-            offered = old_versions(server.host, server.port)
+            offered = old_versions(server.host, server.port, server.private_allowed)
             return Hint("tls_versions", {"offered": offered}) if offered else None
     return None
 
 
 def _of_certificate(code: int, server: Server) -> Hint | None:
     if code in _OTHER_NAME:
-        names = certificate_names(server.host, server.port, str(server.ca_file or ""), server.security == "starttls")
+        starttls, own = server.security == "starttls", server.private_allowed
+        names = certificate_names(server.host, server.port, str(server.ca_file or ""), starttls, own)
         if names:
             return Hint("certificate_names", {"names": names, "host": server.host})
         return Hint("certificate_other_names" if names is None else "certificate_without_names", {"host": server.host})
@@ -83,7 +84,7 @@ def _of_port(text: str, server: Server) -> Hint | None:
         return Hint("tls_on_port", {"port": port})
     protocol = protocol_of(text.encode("utf-8", "replace"))
     if not protocol and (server.security == "tls" or server.port in _PORTS):
-        protocol = protocol_of(banner(server.host, server.port)) or _PORTS.get(server.port, "")
+        protocol = protocol_of(banner(server.host, server.port, server.private_allowed)) or _PORTS.get(server.port, "")
     if protocol == "IMAP":
         return Hint("no_tls_on_port", {"port": port}) if server.security == "tls" else None
     right = "993" if server.security == "tls" else "143"
@@ -96,16 +97,18 @@ def protocol_of(banner: bytes) -> str:
 
 
 @lru_cache(maxsize=256)
-def banner(host: str, port: int) -> bytes:
+def banner(host: str, port: int, private_too: bool = True) -> bytes:
     """The first octets that a server says by itself, in clear text; b"" where it says nothing."""
-    with contextlib.suppress(OSError, UnicodeError), socket.create_connection((host, port), LOOK_SECONDS) as plain:
+    with contextlib.suppress(OSError, UnicodeError), reach(host, port, LOOK_SECONDS, private_too=private_too) as plain:
         plain.settimeout(LOOK_SECONDS)
         return plain.recv(200)
     return b""
 
 
 @lru_cache(maxsize=256)
-def certificate_names(host: str, port: int, ca_file: str, starttls: bool) -> tuple[str, ...] | None:
+def certificate_names(
+    host: str, port: int, ca_file: str, starttls: bool, private_too: bool = True
+) -> tuple[str, ...] | None:
     """The names in a certificate that is trusted and for somebody else; None where it cannot be seen."""
     if starttls:
         return None
@@ -116,7 +119,7 @@ def certificate_names(host: str, port: int, ca_file: str, starttls: bool) -> tup
         context.load_verify_locations(ca_file)
     with (
         contextlib.suppress(OSError, UnicodeError, ValueError),
-        socket.create_connection((host, port), LOOK_SECONDS) as plain,
+        reach(host, port, LOOK_SECONDS, private_too=private_too) as plain,
         context.wrap_socket(plain, server_hostname=host) as wrapped,
     ):
         shown = wrapped.getpeercert() or {}
@@ -126,7 +129,7 @@ def certificate_names(host: str, port: int, ca_file: str, starttls: bool) -> tup
 
 
 @lru_cache(maxsize=256)
-def old_versions(host: str, port: int) -> tuple[str, ...]:
+def old_versions(host: str, port: int, private_too: bool = True) -> tuple[str, ...]:
     """The TLS versions that a server offers and nobody should use any more."""
     found = []
     for version, name in _OLD_VERSIONS:
@@ -135,7 +138,7 @@ def old_versions(host: str, port: int) -> tuple[str, ...]:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with (
             contextlib.suppress(OSError, UnicodeError, ValueError),
-            socket.create_connection((host, port), LOOK_SECONDS) as plain,
+            reach(host, port, LOOK_SECONDS, private_too=private_too) as plain,
         ):
             context.set_ciphers("ALL:@SECLEVEL=0")
             with warnings.catch_warnings():

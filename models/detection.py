@@ -58,14 +58,26 @@ class Settled:
     """The old mailbox's, where the table gave it and not the roster or the settings."""
 
 
+def nothing_against(settled: Settled) -> list[RosterProblem]:
+    """Every row may decide everything."""
+    return []
+
+
 def settle(
-    rows: Iterable[RosterRow], default: DefaultServers, records: Callable[[str], Records] = no_records
+    rows: Iterable[RosterRow],
+    default: DefaultServers,
+    records: Callable[[str], Records] = no_records,
+    judge: Callable[[Settled], list[RosterProblem]] = nothing_against,
 ) -> tuple[list[Settled], list[RosterProblem]]:
-    """Tell the provider and the servers of each row; rows for which that fails are problems instead."""
+    """Tell the provider and the servers of each row; rows for which that fails are problems instead.
+
+    So are those of which `judge` says that they decide what they may not.
+    """
     settled: list[Settled] = []
     problems: list[RosterProblem] = []
     for row in rows:
         found, told = _settle_one(row, default, records)
+        told = told or judge(found)
         problems += told
         if not told:
             settled.append(found)

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, delete
 from sqlmodel import Session, col, select
 
 from models.database import writing
-from models.detection import DefaultServers, Records, Settled, no_records, settle
+from models.detection import DefaultServers, Records, Settled, no_records, nothing_against, settle
 from models.member import Member, change_state
 from models.refusals import read_refusals, write_refusals
 from models.roster import Roster, RosterProblem, RosterRow
@@ -45,13 +45,14 @@ def enrol(
     roster: Roster,
     default: DefaultServers,
     records: Callable[[str], Records] = no_records,
+    judge: Callable[[Settled], list[RosterProblem]] = nothing_against,
 ) -> Wave:
     """Make the wave hold these members; a second upload updates rows and passwords and starts nothing twice.
 
     Members who are not on a later roster stay: admins upload the failures alone, mended, to retry those. `records`
-    tells what DNS says of a domain.
+    tells what DNS says of a domain, `judge` what a row decides that it may not.
     """
-    settled, extra = settle(roster.rows, default, records)
+    settled, extra = settle(roster.rows, default, records, judge)
     rows = [each.row for each in settled]
     with writing(engine) as session:
         wave = session.exec(select(Wave).where(Wave.name == wave_name)).first() or Wave(name=wave_name)

@@ -78,10 +78,12 @@ def start_wave(
     flow_run_id: str | None = None,
     *,
     parked_too: bool = False,
+    held: Collection[int] = (),
 ) -> list[Due]:
     """Put the wave's members in line for a pass (all that are not final, or only these addresses).
 
-    Members that are parked, because an account of theirs was refused, stay so, unless they are wanted too.
+    Members that are parked, because an account of theirs was refused, stay so, unless they are wanted too. Those of
+    the ids in `held` are not begun in any case.
     """
     with writing(engine) as session:
         wave = find_wave(session, name)
@@ -92,7 +94,7 @@ def start_wave(
         wave.copied_before, wave.bytes_before = copied_so_far(session, _id(wave.id))
         session.add(wave)
         session.add(Event(wave_id=_id(wave.id), who="runner", what="start"))
-        return _queue(session, _id(wave.id), only, parked_too)
+        return _queue(session, _id(wave.id), only, parked_too, frozenset(held))
 
 
 def copied_so_far(session: Session, wave_id: int) -> tuple[int, int]:
@@ -143,11 +145,11 @@ def _due(member: Member) -> Due:
     )
 
 
-def _queue(session: Session, wave_id: int, only: Collection[str], parked_too: bool) -> list[Due]:
+def _queue(session: Session, wave_id: int, only: Collection[str], parked_too: bool, held: Collection[int]) -> list[Due]:
     wanted = {email.casefold() for email in only}
     due = []
     for member in session.exec(select(Member).where(Member.wave_id == wave_id).order_by(col(Member.line))):
-        if member.state in FINAL or (wanted and member.email.casefold() not in wanted):
+        if member.state in FINAL or (wanted and member.email.casefold() not in wanted) or member.id in held:
             continue
         if is_parked(read_refusals(member.refusals)):
             if not parked_too:

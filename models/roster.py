@@ -3,8 +3,6 @@
 Pure: bytes in, values out. No value of a password column, and nothing that could be one, leaves in a problem.
 """
 
-import contextlib
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -22,7 +20,7 @@ from models.roster_columns import (
 )
 from models.roster_file import Record, Sheet, read_sheet
 from models.roster_problems import RosterProblem, roster_problem
-from models.roster_row import BLANKS, RosterRow, is_address
+from models.roster_row import BLANKS, RosterRow, folded_account, is_address
 
 __all__ = ["COLUMNS", "Column", "Roster", "RosterProblem", "RosterRow", "read_roster", "roster_template"]
 
@@ -230,18 +228,18 @@ class _Accounts:
         def server(side: str) -> str:
             port = cell(f"{side}_port")
             # 143 and 993 lead to the same mailboxes; any other port may be another server on the same machine.
-            return _folded(cell(f"{side}_host")) + ("" if port in ("", "143", "993") else f":{port}")
+            return folded_account(cell(f"{side}_host")) + ("" if port in ("", "143", "993") else f":{port}")
 
         email, user = cell("email"), cell("user_name")
         target_user = email if "TargetUserName" in faulty else cell("target_user_name") or email
         meant = provider_meant(cell("provider"))
-        source = (server("source") or (meant.name if meant else _folded(cell("provider"))), _folded(user))
-        target = (server("target"), _folded(target_user))
+        source = (server("source") or (meant.name if meant else folded_account(cell("provider"))), folded_account(user))
+        target = (server("target"), folded_account(target_user))
         # Without both hosts nothing is known: the same address on the old and the new service is the usual case.
         same = bool(cell("source_host") and cell("target_host") and user) and source == target
         return cls(
             line=line,
-            email=_folded(email) if email else None,
+            email=folded_account(email) if email else None,
             source="\0".join((*source, cell("user_root"))) if user else None,
             target="\0".join(target) if target_user else None,
             shown_email=email,
@@ -249,16 +247,6 @@ class _Accounts:
             shown_target=target_user,
             same=same,
         )
-
-
-def _folded(account: str) -> str:
-    """Write equal addresses equally: case, full-width letters and the two spellings of a Chinese domain."""
-    if account.isascii() and "xn--" not in account.lower():
-        return account.lower()
-    local, at, domain = unicodedata.normalize("NFKC", account).casefold().rpartition("@")
-    with contextlib.suppress(UnicodeError):  # no domain name: compared as it stands
-        domain = domain.encode("idna").decode()
-    return local + at + domain
 
 
 def _clashes(accounts: list[_Accounts]) -> Iterator[RosterProblem]:

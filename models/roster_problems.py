@@ -317,6 +317,51 @@ FAULTS: dict[str, tuple[Text, Text]] = {
             en="Each customer of {title_en} has servers of their own: write yours into {column}.",
         ),
     ),
+    # -- what a roster may not decide (models/roster_policy.py)
+    "no-servers-address": (
+        Text(
+            zh="这是链路本地地址或云主机的元数据地址，不会有邮件服务器。",
+            en="No mail server is at this address: it is link-local, or a cloud's metadata.",
+        ),
+        Text(zh="请填写邮件服务器的名称。", en="Write the name of the mail server."),
+    ),
+    "host-not-allowed": (
+        Text(zh="[policy] 不允许名单使用这台服务器。", en="[policy] does not let a roster name this server."),
+        Text(
+            zh="请核对服务器名；确实要用时，由管理员写入 banjia.toml 中 [policy] 的 {setting}。",
+            en="Check the name; if it is right, the admin adds it to {setting} in [policy] of banjia.toml.",
+        ),
+    ),
+    "private-host-not-named": (
+        Text(
+            zh="这是内网地址，而 [policy] 没有点名它。",
+            en="It is in a private network, and [policy] does not name it.",
+        ),
+        Text(
+            zh="确实要用时，由管理员写入 banjia.toml 中 [policy] 的 {setting}。",
+            en="If it is right, the admin adds it to {setting} in [policy] of banjia.toml.",
+        ),
+    ),
+    "port-not-allowed": (
+        Text(
+            zh="[policy] 不允许使用 {host} 的这个端口。", en="[policy] does not let a roster name this port of {host}."
+        ),
+        Text(
+            zh="请留空或写 993；确实要用时，由管理员以“服务器:端口”写入 banjia.toml 中 [policy] 的 {setting}。",
+            en="Leave it blank or write 993; if it is right, the admin adds host:port to {setting} in [policy] of "
+            "banjia.toml.",
+        ),
+    ),
+    "plain-not-allowed": (
+        Text(
+            zh="[policy] 不允许与 {host} 明文连接。",
+            en="[policy] does not let a roster ask for clear text with {host}.",
+        ),
+        Text(
+            zh="请写 tls 或 starttls；若只能明文，由管理员把该服务器写入 BANJIA_PLAIN_HOSTS。",
+            en="Write tls or starttls; if the server has nothing else, the admin names it in BANJIA_PLAIN_HOSTS.",
+        ),
+    ),
     # -- two rows, or two sides of a row
     "duplicate-email": (
         Text(zh="与第 {other} 行是同一个新邮箱。", en="It is the same new mailbox as in line {other}."),

@@ -53,6 +53,16 @@ _LANGUAGE: dict[str, Language] = {
 }  # fmt: skip
 
 
+def folded_account(account: str) -> str:
+    """Write equal addresses equally: case, full-width letters and the two spellings of a Chinese domain."""
+    if account.isascii() and "xn--" not in account.lower():
+        return account.lower()
+    local, at, domain = unicodedata.normalize("NFKC", account).casefold().rpartition("@")
+    with contextlib.suppress(UnicodeError):  # no domain name: compared as it stands
+        domain = domain.encode("idna").decode()
+    return local + at + domain
+
+
 def is_address(text: str) -> bool:
     """Say whether the text has the shape of a mail address."""
     return len(text) <= 320 and _ADDRESS.fullmatch(text) is not None and text.isprintable()

@@ -20,7 +20,16 @@ _SIZES = {"need", "free", "used", "limit", "largest"}
 _ORDER = list(Severity)
 _TURNS: list[Owner] = ["admin", "member", "provider", "support", "nobody"]
 SERVER_CAUSES = frozenset(
-    {"dns_error", "connect_failed", "tls_cert", "tls_protocol", "wrong_port", "ip_denied", "clear_text_refused"}
+    {
+        "dns_error",
+        "connect_failed",
+        "tls_cert",
+        "tls_protocol",
+        "wrong_port",
+        "ip_denied",
+        "clear_text_refused",
+        "address_refused",
+    }
 )
 """Failures of a whole server."""
 
@@ -120,7 +129,11 @@ class FindingGroup:
 
 
 def with_findings(
-    look: Look | None, state: MemberState, failed: Finding | None, limited: LimitedRange | None
+    look: Look | None,
+    state: MemberState,
+    failed: Finding | None,
+    limited: LimitedRange | None,
+    apart: Finding | None = None,
 ) -> tuple[Finding, ...]:
     """The findings of the last check, and what the member's row knows beside: it says so when there was no check."""
     found = list(look.findings) if look else []
@@ -130,6 +143,8 @@ def with_findings(
         found.append(Finding("receive_range", Severity.WARNS, "source"))
     if not found and (look is None or state in {MemberState.CHECKING, MemberState.AWAITING_PASSWORD}):
         found.append(Finding("not_checked", Severity.BLOCKS))
+    if apart:
+        found.append(apart)
     return tuple(sorted(found, key=lambda each: _ORDER.index(each.severity)))
 
 

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator
 
 from sqlmodel import Session, col, select
 
+from models.address_pairs import AGREE, DIFFER, last_seen, pair_of
 from models.check import Finding, Look, MemberCheck, Severity
 from models.detection import known_provider
 from models.hints import Hint
 from models.member import Member
 from models.receive_range import Holding, LimitedRange, far_below
 from models.states import MemberState
-from models.wave import Wave
+from models.wave import Event, Wave
 from reports.check import CheckedMember, is_checked, with_findings
 
 
@@ -26,6 +27,14 @@ def limited_ranges(members: Iterable[Member]) -> dict[int, LimitedRange]:
     return far_below(holdings) | found
 
 
+def _apart(member: Member, seen: Event | None) -> Finding | None:
+    """That the two addresses do not agree, as they stand; confirmed or not."""
+    if seen is None or seen.why != pair_of(member) or seen.what == AGREE:
+        return None
+    name = "addresses_differ" if seen.what == DIFFER else "addresses_confirmed"
+    return Finding(name, Severity.WARNS if seen.what == DIFFER else Severity.TELLS, where=seen.why)
+
+
 def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
     """The members that have not been moved yet, in the order of the roster; none where nobody was ever checked."""
     query = (
@@ -39,6 +48,7 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
     rows = [(member, check) for member, check in everybody if is_checked(member.state)]
     if not any(check for _, check in rows):
         return
+    pairs = last_seen(session, wave.id or 0)
     for member, check in rows:
         look = Look.read(check.document) if check else None
         limited = ranges.get(member.id or 0)
@@ -63,5 +73,5 @@ def read_checks(session: Session, wave: Wave) -> Iterator[CheckedMember]:
             source_provider=known_provider(member, "source"),
             target_provider=known_provider(member, "target"),
             at=check.at if check else None,
-            findings=with_findings(look, member.state, failed, limited),
+            findings=with_findings(look, member.state, failed, limited, _apart(member, pairs.get(member.id or 0))),
         )

@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from imapcopy.account import Security
 from imapcopy.answers import RuleError, add_own_rules, read_own_rules
+from imapcopy.errors import Side
 from imapcopy.limits import DEFAULT
 from imapcopy.plan import Existing
 from models.bilingual import Language, Text
@@ -30,6 +31,7 @@ from models.database import database_url as usable
 from models.member import LEASE_SECONDS
 from models.private_files import NotPrivate, read_private, why_not_counted
 from models.providers import use_providers
+from models.roster_policy import RosterPolicy, by_host, named_server
 from models.rules import TABLES, Rules, parse_rules
 from tasks.credentials import SignIns
 
@@ -130,6 +132,9 @@ class Settings(BaseSettings):
     target_security: Security = Field(default="tls", description="tls, starttls or plain")
     sign_in: SignIns = Field(
         default=SignIns(), description="how members are signed in at either side, where not with passwords of their own"
+    )
+    policy: RosterPolicy = Field(
+        default=RosterPolicy(), description="what rows of a roster may decide: servers, and whose mail goes where"
     )
     members_at_once: int = Field(default=8, ge=1, le=256, description="members moved at the same time")
     host_connections: int = Field(
@@ -259,6 +264,11 @@ class Settings(BaseSettings):
         """Its URL, which may hold a password."""
         return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'banjia.sqlite'}"
 
+    def named_servers(self, side: Side) -> dict[str, frozenset[int]]:
+        """By host, the ports of a side's servers that the admin wrote down: as the default, and in the policy."""
+        host, port = (self.source_host, self.source_port) if side == "source" else (self.target_host, self.target_port)
+        return by_host([(host, port), *map(named_server, self.policy.named(side))])
+
     @property
     def key_file(self) -> Path:
         return self.vault_key_file or self.home / "keys" / "vault.key"
@@ -319,9 +329,9 @@ def settings() -> Settings:
 def rules() -> Rules:
     """The admin's rules; RulesMistaken when they cannot be followed."""
     if chosen := settings().rules:
-        return parse_rules(_read(chosen), str(chosen), alone=True)
+        return parse_rules(read_text(chosen), str(chosen), alone=True)
     for file in settings_files():
-        if file.is_file() and TABLES & tomllib.loads(text := _read(file)).keys():
+        if file.is_file() and TABLES & tomllib.loads(text := read_text(file)).keys():
             return parse_rules(text, str(file))
     return Rules()
 
@@ -330,7 +340,7 @@ def know_own_providers() -> None:
     """Let this process know the admin's own table of providers; ProvidersMistaken when it cannot be used."""
     chosen = settings().providers
     file = chosen or settings().home / "providers.toml"
-    use_providers(_read(file) if chosen or file.is_file() else "", str(file))
+    use_providers(read_text(file) if chosen or file.is_file() else "", str(file))
 
 
 def know_own_answers() -> None:
@@ -338,12 +348,13 @@ def know_own_answers() -> None:
     chosen = settings().answers
     file = chosen or settings().home / "answers.toml"
     try:
-        add_own_rules(read_own_rules(_read(file)) if chosen or file.is_file() else ())
+        add_own_rules(read_own_rules(read_text(file)) if chosen or file.is_file() else ())
     except RuleError as error:
         raise AnswersMistaken(Text(f"{file}：{error.told.zh}", f"{file}: {error.told.en}")) from None
 
 
-def _read(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """What a file that a setting names holds; SettingsMistake when it cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

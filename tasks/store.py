@@ -28,6 +28,7 @@ from models.detection import DefaultServers
 from models.member import Member, let_leases_last
 from models.private_files import make_private, open_private
 from models.providers import ANYBODY
+from models.roster_policy import is_named
 from models.rules import Rules
 from models.vault import Vault
 from tasks.credentials import SignIn, by_administrator, token_source
@@ -180,6 +181,7 @@ class Store:
             kind,
             self.settings.ca_file,
             plain_allowed=host.lower() in {name.lower() for name in self.settings.plain_hosts},
+            private_allowed=self.settings.policy.hosts == "any" or is_named(self.settings.named_servers(side), host),
             provider=provider,
         )
 

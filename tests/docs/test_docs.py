@@ -12,6 +12,7 @@ from console.cli import app
 from models.causes import OWNERS, Cause, causes
 from models.providers import ANYBODY, STEPS, Provider, providers
 from models.roster import COLUMNS, Column
+from models.roster_policy import RosterPolicy
 from reports.summary import MessageCounts, grade
 from reports.texts import alterations
 from tasks.credentials import SignIn
@@ -47,6 +48,11 @@ def test_every_setting_is_documented_with_its_meaning(name: str) -> None:
 @pytest.mark.parametrize("name", SignIn.model_fields)
 def test_every_key_of_signing_in_is_documented_with_its_meaning(name: str) -> None:
     assert f"| `{name}` | {SignIn.model_fields[name].description} |" in OPERATING
+
+
+@pytest.mark.parametrize("name", RosterPolicy.model_fields)
+def test_every_key_of_the_policy_is_documented_with_its_meaning(name: str) -> None:
+    assert f"| `{name}` | {RosterPolicy.model_fields[name].description} |" in OPERATING
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
