@@ -59,10 +59,10 @@ def held_pairs(engine: Engine, wave: str, rule: PairRule, opened_by_others: Call
             news.append((member, AGREE))
     if news:
         with writing(engine) as session:
-            session.add_all(
-                Event(wave_id=wave_id, member_id=member.id, who="runner", what=what, why=pair_of(member))
-                for member, what in news
-            )
+            for member, what in news:
+                session.add(Event(wave_id=wave_id, member_id=member.id, who="runner", what=what, why=pair_of(member)))
+            if apart_now := [pair_of(member) for member, what in news if what == DIFFER]:
+                session.add(Event(wave_id=wave_id, who="runner", what=DIFFER, why=_named(apart_now)))
     confirmed = {
         member_id: event.why for member_id, event in seen.items() if event.what == CONFIRMED and member_id in apart
     }
@@ -81,8 +81,13 @@ def confirm_pairs(engine: Engine, wave: str, pairs: Sequence[HeldPair], who: str
         wave_id = find_wave(session, wave).id or 0
         for each in pairs:
             session.add(Event(wave_id=wave_id, member_id=each.member_id, who=who, what=CONFIRMED, why=each.pair))
-        named = "; ".join(each.pair for each in pairs[:NAMED]) + (" ..." if len(pairs) > NAMED else "")
-        session.add(Event(wave_id=wave_id, who=who, what=CONFIRMED, why=f"{len(pairs)}: {named}"))
+        named = _named([each.pair for each in pairs])
+        session.add(Event(wave_id=wave_id, who=who, what=CONFIRMED, why=named))
+
+
+def _named(pairs: Sequence[str]) -> str:
+    """How many there are, and the first of them, for the wave's own timeline."""
+    return f"{len(pairs)}: " + "; ".join(pairs[:NAMED]) + (" ..." if len(pairs) > NAMED else "")
 
 
 def last_seen(session: Session, wave_id: int) -> dict[int, Event]:

@@ -90,6 +90,7 @@ def test_a_row_whose_addresses_do_not_agree_waits_until_somebody_confirms_it(
         "boss@new.example": MemberState.QUEUED,
     }
     assert not office.new.account("boss@new.example").folder("INBOX").messages
+    assert f"1: {PAIR}".replace(">", "&gt;") in Path(ended.document["report"]["html"]).read_text()
 
     checked = program.run("wave", "check", "first", "--json")
     assert checked.code == 0, checked
@@ -107,6 +108,7 @@ def test_a_row_whose_addresses_do_not_agree_waits_until_somebody_confirms_it(
         events = session.exec(select(Event).where(col(Event.what).startswith("pair_")).order_by(col(Event.id))).all()
     assert [(e.who, e.what, e.why, e.member_id is None) for e in events] == [
         ("runner", "pair_differs", PAIR, False),
+        ("runner", "pair_differs", f"1: {PAIR}", True),
         (who, "pair_confirmed", PAIR, False),
         (who, "pair_confirmed", f"1: {PAIR}", True),
     ]
