@@ -152,7 +152,7 @@ _SETTLED = (Known.VERIFIED, Known.ADOPTED)
 TABLE: tuple[Row, ...] = (
     Row(Fate.NOTHING, "nothing is concluded about a folder that was not looked at", [Source.UNASKED]),
     Row(Fate.ASK_AGAIN, "what the server holds is what counts", [Source.COUNTED, Source.PARTLY]),
-    Row(Fate.GIVE_UP, "`unseen_at_source`: no command can name it", [Source.HIDDEN]),
+    Row(Fate.GIVE_UP, "`message_hidden`: no command can name it", [Source.HIDDEN]),
     # New here
     Row(Fate.LEAVE_OUT, "older than what is to be moved", _HERE, _NEW, wanted=False),
     Row(Fate.LOOK_UP, "mail that was there before is not doubled", _HERE, _NEW, True, [Copy.UNASKED]),
