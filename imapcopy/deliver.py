@@ -429,8 +429,13 @@ class Delivery:
         if broken:
             self._broken_in_a_row.append(given_up)
             if len(self._broken_in_a_row) >= FAILURES_IN_A_ROW:
-                # Then those before it are not to blame either.
-                outcome.given_up = [message for message in outcome.given_up if message not in self._broken_in_a_row]
+                # Then those before it are not to blame either, whether they are written down already or not.
+                open_still = [message for message in outcome.given_up if message not in self._broken_in_a_row]
+                uncommitted = {message.source_uid for message in outcome.given_up} | {letter.uid}
+                outcome.given_up = open_still
+                committed = {message.source_uid for message in self._broken_in_a_row} - uncommitted
+                self._ledger.withdraw(self.folder_id, committed)
+                self.given_up -= committed
                 # Alone, and each over several sessions: no way is more careful than that.
                 self._target.is_careful = True
                 raise failure

@@ -456,8 +456,10 @@ class Naming:
         self, pair: FolderPair, above: FolderPair | None, gone: Collection[str], taken: Collection[str]
     ) -> FolderPair | None:
         """The pair with the next name that has not been refused."""
-        # Below a folder that had to go beside its own there is no more room than there was for that one.
-        first = max(pair.step, above.step) if above and _STEPS[above.step].flat else pair.step
+        # Below a folder that had to go beside its own there is no more room than there was for that one; where only
+        # INBOX takes none below it, there is.
+        is_full = above is not None and _STEPS[above.step].flat and above.why != "beside_inbox"
+        first = max(pair.step, above.step) if above and is_full else pair.step
         for number in range(first, len(_STEPS)):
             name, why = self._name(pair.parts, above, _STEPS[number])
             # A name that is refused would be refused with every number behind it: the next step has its turn.

@@ -310,6 +310,18 @@ class Ledger:
                 session.add(folder)
                 session.add_all(_issue(folder_id, each, keeps_subjects=self.keeps_subjects) for each in messages)
 
+    def withdraw(self, folder_id: int, source_uids: Collection[int]) -> None:
+        """Take back that messages stay behind: not they were to blame. The next plan sends them again."""
+        if not source_uids:
+            return
+        with self._fenced() as session:
+            of_the_folder = delete(MessageIssue).where(col(MessageIssue.folder_copy_id) == folder_id)
+            gone = session.exec(of_the_folder.where(col(MessageIssue.source_uid).in_(source_uids)))
+            folder = session.get_one(FolderCopy, folder_id)
+            folder.issues -= gone.rowcount
+            folder.settled = ""
+            session.add(folder)
+
     def unnamed_issues(self, folder_id: int) -> dict[int, str]:
         """Causes of the messages of a folder that stay behind and whose subjects nobody has looked for, by UID."""
         with reading(self._engine) as session:

@@ -10,7 +10,7 @@ from tasks.store import store
 from tests.console.conftest import CommandLine, Ended
 from tests.servers.postgres import PASSWORD, Postgres
 from tests.tasks.conftest import forget_everything
-from tests.tasks.office import Enrolled, Office
+from tests.tasks.office import Enrolled, Office, old_password
 
 
 @pytest.fixture
@@ -132,9 +132,9 @@ def test_what_nobody_expected_is_in_the_log_without_its_text(
 ) -> None:
     def broken(*_: object) -> None:
         try:
-            raise KeyError("canary-old,li!")
+            raise KeyError(old_password("li"))
         except KeyError as error:
-            raise ValueError("a defect that quotes canary-old,li!") from error
+            raise ValueError(f"a defect that quotes {old_password('li')}") from error
 
     monkeypatch.setattr(wave.store.settings, "language", language)
     monkeypatch.setattr(run, "wave_progress", broken)

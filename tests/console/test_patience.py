@@ -24,7 +24,7 @@ from tasks.store import store
 from tests.console.conftest import LONGEST_RUN, CommandLine, Program
 from tests.servers.dovecot import wait_until
 from tests.servers.postgres import Postgres
-from tests.tasks.office import Office
+from tests.tasks.office import Office, new_password, old_password
 
 pytestmark = pytest.mark.prefect
 LONG_PAUSE = 3600
@@ -144,9 +144,9 @@ def test_a_server_that_asks_to_be_left_alone_hears_from_nobody_and_nobody_else_w
             rows.append(office.row(name))
         for number in range(10):
             name = f"quiet-{wave}{number}"
-            inbox = quiet.add_account(f"{name}@old.example", f"canary-old,{name}!").folder("INBOX")
+            inbox = quiet.add_account(f"{name}@old.example", old_password(name)).folder("INBOX")
             inbox.deliver(f"Subject: {name}\r\n\r\nHello\r\n".encode())
-            office.new.add_account(f"{name}@new.example", f"canary-new,{name}!")
+            office.new.add_account(f"{name}@new.example", new_password(name))
             rows.insert(number, office.row(name, SourcePort=str(quiet.port)))
         assert banjia("wave", "create", office.write_roster(tmp_path / f"{wave}.csv", *rows)).code == 0
     busy = f"127.0.0.1:{office.old.port}"

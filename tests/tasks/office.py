@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,11 +122,12 @@ def written(server: ImapServer) -> set[str]:
 
 
 def old_password(name: str) -> str:
-    return f"canary-old,{name}!"
+    """Without the name: what a server says about a password would be taken for its repetition."""
+    return f"canary-old,{zlib.crc32(name.encode()):08x}!"
 
 
 def new_password(name: str) -> str:
-    return f"canary-new,{name}!"
+    return f"canary-new,{zlib.crc32(name.encode()):08x}!"
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def test_what_happened_at_the_source_since_is_in_the_report_and_needs_nobody(li:
     assert move(li) == M.SYNCED
     [member] = read_wave(li.store.engine, "first").members
     assert {f.source_name: f.followed for f in member.folders} == {
-        "INBOX": Followed(gone=1, flags_changed=1),
+        "INBOX": Followed(strayed=1, flags_changed=1),
         "Work": Followed(moved=1),
     }
     assert [(issue.folder, issue.cause.id, issue.server_text) for issue in member.issues] == [

@@ -21,7 +21,7 @@ from tests.servers.certificates import Authority
 from tests.servers.secrets_scan import find_secrets
 from tests.servers.token_endpoint import CLIENT, CLIENT_SECRET, TENANT, Refusal, TokenEndpoint, token_endpoint
 from tests.tasks.conftest import forget_everything
-from tests.tasks.office import Enrolled, Office, old_password
+from tests.tasks.office import Enrolled, Office, new_password, old_password
 
 M = MemberState
 ADMIN_PASSWORD = "canary-admin, of all 7"
@@ -137,7 +137,7 @@ def test_a_refused_administrator_is_told_the_template_that_was_used_or_which_the
     office.add("li")
     settle("source", method="master", admin="mailadmin")
     store().vault.put_standing("source", "canary-wrong-admin")
-    enrolled = without_passwords(office, "li", TargetPassword="canary-new,li!")
+    enrolled = without_passwords(office, "li", TargetPassword=new_password("li"))
     hint = failure(enrolled).hint
     assert hint is not None
     assert hint.text is not None
@@ -155,7 +155,7 @@ def test_an_administrator_without_a_right_is_told_from_one_with_a_wrong_password
     office.old.behaviour.masters_of = {"mailadmin": frozenset({"wang@old.example"})}
     office.add("li")
     settle("source", method="master", admin="mailadmin")
-    enrolled = without_passwords(office, "li", TargetPassword="canary-new,li!")
+    enrolled = without_passwords(office, "li", TargetPassword=new_password("li"))
     assert failure(enrolled).cause_id == "password_missing"
     store().vault.put_standing("source", ADMIN_PASSWORD)
     assert failure(enrolled).cause_id == "not_authorized"
@@ -339,7 +339,7 @@ def test_a_key_file_that_is_none_is_the_admin_s_to_mend(office: Office, settle: 
     (tmp_path / "key.json").write_text("{}")
     settle("source", method="google", key_file=str(tmp_path / "key.json"))
     office.add("li")
-    error = failure(without_passwords(office, "li", TargetPassword="canary-new,li!"))
+    error = failure(without_passwords(office, "li", TargetPassword=new_password("li")))
     assert isinstance(error, MemberError)
     assert error.cause_id == "oauth_consent"
 
