@@ -143,7 +143,7 @@ def test_what_happened_at_the_source_since_is_in_the_report_and_needs_nobody(li:
     assert [(issue.folder, issue.cause.id, issue.server_text) for issue in member.issues] == [
         ("Work", "moved_at_source", "INBOX")
     ]
-    assert (member.counts.unaccounted, member.harmless, member.grade) == (0, 1, Grade.GOOD)
+    assert (member.counts.unaccounted, member.harmless, member.grade) == (0, 1, Grade.INVESTIGATE)
     old.delete(work)
     assert move(li) == M.SYNCED
     [member] = read_wave(li.store.engine, "first").members
