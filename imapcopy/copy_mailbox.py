@@ -137,9 +137,10 @@ def plan_each_once(
     that an earlier pass has found.
     """
     plan = plan_folders(source.connection, old, new, options, known)
-    statuses = old.statuses
-    if statuses is None:
-        statuses = source.ask(_statuses, source, [folder.raw for folder in plan.sources])
+    statuses = dict(old.statuses or {})
+    # Of what LIST has not told, or in a line that cannot be read: without it nobody would see that mail has left.
+    if untold := [folder.raw for folder in plan.sources if folder.raw not in statuses]:
+        statuses |= source.ask(_statuses, source, untold)
     names = Names(old.namespaces, known, remembered)
     aliases = source.ask(find_aliases, [pair.source for pair in plan.pairs], statuses, names)
     return plan_folders(source.connection, old, new, options, known, aliases) if aliases else plan, statuses

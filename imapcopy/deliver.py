@@ -530,18 +530,29 @@ class Delivery:
             connection = self.look_up.opened()
             connection.refresh()
             scan = {e.uid: e.size for e in connection.scan(self._uidnext) if e.uid not in taken}
-            uids = uids or sorted(scan)
+            told, uids = uids, uids or sorted(scan)
             if [scan.get(uid) for uid in uids] != [len(letter.content) for letter in letters]:
-                return self._sorted_out(letters, scan, outcome)
+                return self._sorted_out(letters, scan, outcome, told)
         self._note([letter.entry(uid) for letter, uid in zip(letters, uids, strict=True)], outcome)
         return []
 
-    def _sorted_out(self, letters: Sequence[Letter], new: Collection[int], outcome: _Outcome) -> list[Letter]:
-        """Tell by the content which of the new messages are ours; returns the letters that are not there."""
+    def _sorted_out(
+        self, letters: Sequence[Letter], new: Collection[int], outcome: _Outcome, told: Sequence[int]
+    ) -> list[Letter]:
+        """Tell by the content which of the new messages are ours; returns the letters that are not there.
+
+        `told` are the UIDs that the server gave, or none: where no letter was found under another one, what has a UID
+        that it did not give is the member's, though it came just when one of ours was taken away.
+        """
         rest = self._look_up(letters, outcome, may_be_late=False)
         strangers = sorted(set(new) - outcome.target_uids)
         if not rest:
             return []
+        given = {letter.uid: uid for letter, uid in zip(letters, told, strict=False)}
+        found = [entry for entry in outcome.arrived if entry.source_uid in given]
+        if given and all(given[entry.source_uid] == entry.target_uid for entry in found):
+            left = {given[letter.uid] for letter in rest}
+            strangers = [uid for uid in strangers if uid in left]
         if len(strangers) == len(rest):
             # It took them and rewrote them beyond recognition: exactly as many came as were sent.
             self._note([letter.entry(uid) for letter, uid in zip(rest, strangers, strict=True)], outcome)

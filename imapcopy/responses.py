@@ -40,6 +40,7 @@ _LISTED = re.compile(
 )
 """A listed folder whose name stands without quotes to the end of the line, whatever is in it."""
 _APPENDUID = re.compile(r"\[APPENDUID (\d{1,19}) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
+_OBJECT_ID = re.compile(rb"[A-Za-z0-9_-]{1,255}")
 _COPYUID = re.compile(r"\[COPYUID (\d{1,19}) ([\d:,]+) ([\d:,]+)\]", re.IGNORECASE | re.ASCII)
 _RUNS = re.compile(r"\d{1,10}(?::\d{1,10})?(?:,\d{1,10}(?::\d{1,10})?)*\Z", re.ASCII)
 _NOTICE = re.compile(rb"\s*(?:NO|BAD|OK\s*\[ALERT\])(?:\s|\Z)", re.IGNORECASE)
@@ -285,8 +286,9 @@ def _number_or_0(token: Token) -> int:
 
 
 def _object_id(token: Token) -> str:
+    """What is none (RFC 8474 section 7) is not told: Cyrus 3.6 writes other octets in each answer to LIST-STATUS."""
     first = token[0] if isinstance(token, list) and len(token) == 1 else None
-    return first.decode("latin-1") if isinstance(first, bytes) else ""
+    return first.decode("ascii") if isinstance(first, bytes) and _OBJECT_ID.fullmatch(first) else ""
 
 
 def _is_word(token: Token, *words: bytes) -> bool:

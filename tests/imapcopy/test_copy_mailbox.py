@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import select
 
-from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Folder
+from deployments.demo.imap_server import CAPABILITIES, Action, Fault, Folder, Received
 from deployments.demo.imap_store import Message
 from imapcopy import group_pass
 from imapcopy import send as send_module
@@ -590,6 +590,30 @@ def test_mail_that_members_get_meanwhile_is_not_taken_for_ours(
     mailbox.copy()
     ours = {message.uid: message.raw for message in inbox.messages if message.raw in map(mail, range(10, 20))}
     assert sorted(ours.values()) == [mail(number) for number in range(10, 20)]
+    assert sorted(uids_in_ledger(mailbox)) == sorted(ours)
+    assert mailbox.altered() == "{}"
+
+
+def test_mail_that_comes_in_when_a_member_takes_a_copy_away_is_not_exchanged_for_it(mailbox: Box) -> None:
+    """As many as were sent are new in the folder; the UIDs that the server told say which one is not ours."""
+    inbox = mailbox.target.folder("INBOX")
+    taken: list[int] = []
+
+    def hook(entry: Received) -> None:
+        there = {message.raw: message.uid for message in inbox.messages}
+        if entry.verb == "APPEND" and mail(50) not in there:
+            inbox.deliver(mail(50), moment(9))
+        elif entry.verb == "NOOP" and not taken and mail(1) in there:
+            taken.append(there[mail(1)])
+            inbox.expunge(taken)
+
+    mailbox.new.behaviour.before_command = hook
+    for number in range(1, 4):
+        mailbox.deliver(number)
+    mailbox.copy()
+    assert taken
+    assert sorted(mailbox.arrived()) == [mail(1), mail(2), mail(3), mail(50)]
+    ours = [message.uid for message in inbox.messages if message.raw != mail(50)]
     assert sorted(uids_in_ledger(mailbox)) == sorted(ours)
     assert mailbox.altered() == "{}"
 

@@ -61,6 +61,34 @@ def test_mail_filed_between_two_surveys_arrives_once(
 
 
 @pytest.mark.parametrize("grouping", [TOGETHER, ONE_BY_ONE], ids=["one group", "a group a folder"])
+@pytest.mark.parametrize("sound", [0, 1], ids=["from the first", "from the second"])
+def test_a_line_of_list_status_that_cannot_be_read_doubles_nothing(
+    mailbox: Box, copy: Copy, sound: int, grouping: Grouping
+) -> None:
+    """Cyrus 3.6 tells as MAILBOXID there what its memory happens to hold, a line end within it too."""
+    fill(mailbox, grouping)
+    copy()
+    mailbox.deliver(50, "Zoo")
+    filed_before(mailbox, "EXAMINE", "Zoo")
+    asked: list[bytes] = []
+
+    def slip(verb: str, octets: bytes) -> bytes:
+        if verb == "LIST" and b"* STATUS" in octets and b"INBOX" in octets:
+            asked.append(octets)
+            if len(asked) > sound:
+                return octets.replace(b"(", b"(MAILBOXID (\x1c\r\nG>\x7fU) ")
+        return octets
+
+    mailbox.old.behaviour.slip = slip
+    copy()
+    assert len(asked) > sound
+    mailbox.assert_equal()
+    copy()
+    mailbox.assert_equal()
+    assert not any(row.gone for row in mailbox.ledger.folders())
+
+
+@pytest.mark.parametrize("grouping", [TOGETHER, ONE_BY_ONE], ids=["one group", "a group a folder"])
 def test_mail_filed_in_a_later_pass_follows_wherever_the_pass_stands(
     mailbox: Box, copy: Copy, grouping: Grouping
 ) -> None:
