@@ -312,6 +312,7 @@ WRITES: dict[str, Callable[[Ledger, int, int], object]] = {
     "note_altered": lambda ledger, folder, batch: ledger.note_altered(folder, [Altered(1, 50, ["nul"])]),
     "name_issues": lambda ledger, folder, batch: ledger.name_issues(folder, {3: Heading("a", "b")}),
     "take_back": lambda ledger, folder, batch: ledger.take_back(folder, "flags", {1}),
+    "withdraw": lambda ledger, folder, batch: ledger.withdraw(folder, {1}),
     "depart": lambda ledger, folder, batch: ledger.depart({folder: {1}}),
     "note_strayed": lambda ledger, folder, batch: ledger.note_strayed({folder: {1}}),
     "note_places": lambda ledger, folder, batch: ledger.note_places([ledger.place("Work", "Work (2)", "taken")]),
@@ -331,6 +332,13 @@ def test_a_runner_whose_lease_was_taken_over_writes_nothing(
         WRITES[name](ledger, folder, batch)
     assert everything(engine) == before
     assert company.member(member_id).lease_until == lease
+
+
+def test_a_message_that_was_not_to_blame_is_no_issue_any_more(ledger: Ledger, folder: int) -> None:
+    ledger.give_up(folder, [GivenUp(uid, "connection_dropped") for uid in (1, 2, 3)])
+    ledger.withdraw(folder, {1, 3, 9})
+    assert set(ledger.issues(folder)) == {2}
+    assert [copy.issues for copy in ledger.folders() if copy.id == folder] == [1]
 
 
 def test_every_public_writing_method_is_among_those() -> None:
